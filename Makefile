@@ -1,0 +1,103 @@
+# cbp: everything a developer types. Needs GNU make, a C compiler and Python 3.11 or newer
+# with venv and headers (Debian, Ubuntu: apt install make gcc python3-dev python3-venv).
+# Everything else is installed into .venv. A second call does only what has changed.
+#
+#   make demo PYTHON=python3.13         another Python (after `make clean`)
+#   make test PYTEST_ARGS="-x -k sgd"   some tests
+#   make test CBP_DEBUG=1               the same tests on a build with bounds checks
+
+PYTHON ?= python3
+VENV ?= .venv
+PYTEST_ARGS ?=
+BENCH_ARGS ?=
+
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check -q
+REQUIREMENTS := $(PY) tools/requirements.py
+
+# Stamps: empty files that say when a step was last done.
+MADE := $(VENV)/made
+BUILT := $(VENV)/built$(if $(filter-out 0,$(CBP_DEBUG)),-debug)
+RUN_TOOLS := $(VENV)/run-tools
+TEST_TOOLS := $(VENV)/test-tools
+DEV_TOOLS := $(VENV)/dev-tools
+
+COMPILED := $(wildcard cbp/*.pyx cbp/*.pxd src_c/*.c src_c/*.h)
+C_FILES := $(filter %.c %.h,$(COMPILED))
+CYTHON_FILES := $(filter %.pyx %.pxd,$(COMPILED))
+C_CHECK := -std=gnu11 -O2 -ffp-contract=off -fno-math-errno -Wall -Wextra -Werror
+
+.PHONY: help demo test bench build lint format clean
+
+help:
+	@echo "make demo    grid-search activations on the digits set, beside MLPClassifier"
+	@echo "make test    run all tests"
+	@echo "make bench   time training beside MLPClassifier (several minutes)"
+	@echo "make build   build the extension modules, nothing else"
+	@echo "make lint    check the style of Python, Cython and C"
+	@echo "make format  let ruff and clang-format rewrite Python and C"
+	@echo "make clean   remove everything that these commands made, .venv too"
+
+demo: $(BUILT)
+	@$(PY) examples/grid_search_activations.py
+
+test: $(BUILT) $(TEST_TOOLS)
+	$(PY) -m pytest $(PYTEST_ARGS)
+
+bench: $(BUILT)
+	$(PY) benchmarks/run.py $(BENCH_ARGS)
+
+build: $(BUILT)
+
+lint: $(DEV_TOOLS)
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(VENV)/bin/cython-lint $(CYTHON_FILES)
+	$(VENV)/bin/clang-format --dry-run -Werror $(C_FILES)
+	@! grep -nE '^.{89,}' $(C_FILES) /dev/null || { echo "more than 88 columns"; exit 1; }
+	@for file in $(filter src_c/%.c,$(C_FILES)); do \
+	    echo "$(CC) -fsyntax-only -Werror $$file"; \
+	    $(CC) $(C_CHECK) -fsyntax-only "$$file" || exit 1; \
+	done
+
+format: $(DEV_TOOLS)
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+	$(VENV)/bin/clang-format -i $(C_FILES)
+
+clean:
+	rm -rf build dist *.egg-info $(VENV) .pytest_cache .ruff_cache
+	rm -f cbp/*.so cbp/*.pyd
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(MADE):
+	@$(PYTHON) tools/check_machine.py
+	@echo "== making $(VENV) with `$(PYTHON) --version`"
+	@rm -rf $(VENV)
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(RUN_TOOLS): $(MADE) pyproject.toml
+	@echo "== installing what cbp needs to be built and run"
+	@$(REQUIREMENTS) build run > $(VENV)/requirements-run.txt
+	@$(PIP) install -r $(VENV)/requirements-run.txt
+	@touch $@
+
+# --no-build-isolation: what building needs is in .venv already, no second download.
+$(BUILT): $(RUN_TOOLS) $(COMPILED) setup.py pyproject.toml
+	@echo "== compiling cbp (about a minute)"
+	@rm -f $(VENV)/built*
+	@$(PIP) install --no-build-isolation --no-deps -e .
+	@touch $@
+
+$(TEST_TOOLS): $(MADE) pyproject.toml
+	@echo "== installing what the tests need"
+	@$(REQUIREMENTS) test > $(VENV)/requirements-test.txt
+	@$(PIP) install -r $(VENV)/requirements-test.txt
+	@touch $@
+
+$(DEV_TOOLS): $(MADE) pyproject.toml
+	@echo "== installing the tools that check style and make packages"
+	@$(REQUIREMENTS) dev > $(VENV)/requirements-dev.txt
+	@$(PIP) install -r $(VENV)/requirements-dev.txt
+	@touch $@

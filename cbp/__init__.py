@@ -1,0 +1,12 @@
+"""Multilayer perceptrons trained by compiled backpropagation, for scikit-learn."""
+
+from importlib.metadata import PackageNotFoundError, version
+
+from cbp.estimators import BPClassifier, BPRegressor
+
+try:
+    __version__ = version("cbp-learn")
+except PackageNotFoundError:  # built in place, not installed
+    __version__ = "unknown"
+
+__all__ = ["BPClassifier", "BPRegressor", "__version__"]

@@ -1,0 +1,104 @@
+# The fence to C, declared: the kernel table of cbp.h and how to get it.
+from libc.stdint cimport int32_t, int64_t
+
+
+cdef extern from "cbp.h" nogil:
+    enum:
+        CBP_BLOCK_ROWS
+        CBP_CHUNK_ROWS
+        CBP_IDENTITY
+        CBP_LOGISTIC
+        CBP_TANH
+        CBP_RELU
+        CBP_OUT_IDENTITY
+        CBP_OUT_LOGISTIC
+        CBP_OUT_SOFTMAX
+        CBP_OUT_EXP
+        CBP_SOFTMAX_LOG_LOSS
+        CBP_LOGISTIC_LOG_LOSS
+        CBP_LOGISTIC_SQUARED_ERROR
+        CBP_IDENTITY_SQUARED_ERROR
+        CBP_EXP_POISSON
+        CBP_SGD
+        CBP_ADAM
+        CBP_MAX_STATES
+        CBP_N_SOLVERS
+
+    ctypedef struct cbp_panels:
+        void *data
+        ptrdiff_t stride
+
+    ctypedef struct cbp_csr:
+        const void *data
+        const int32_t *indices
+        const int64_t *indptr
+
+    ctypedef struct cbp_columns:
+        int64_t *start
+        int32_t *row
+        void *value
+
+    ctypedef struct cbp_step:
+        double eta
+        double scale
+        double alpha
+        double beta_1
+        double beta_2
+        double epsilon
+        int nesterov
+
+    ctypedef struct cbp_kernels:
+        const char *tier
+        int itemsize
+        int panel
+        void (*gather_rows)(const void *, ptrdiff_t, const int64_t *, ptrdiff_t,
+                            ptrdiff_t, cbp_panels) noexcept nogil
+        void (*scatter_rows)(cbp_panels, ptrdiff_t, ptrdiff_t, void *,
+                             ptrdiff_t) noexcept nogil
+        void (*fill_targets)(const int32_t *, ptrdiff_t, ptrdiff_t,
+                             cbp_panels) noexcept nogil
+        void (*transpose_block)(const void *, void *) noexcept nogil
+        void (*gather_items)(const void *, const int64_t *, ptrdiff_t,
+                             void *) noexcept nogil
+        double (*item)(const void *, ptrdiff_t) noexcept nogil
+        void (*add)(void *, const void *, ptrdiff_t) noexcept nogil
+        void (*multiply_forward)(cbp_panels, ptrdiff_t, cbp_panels, const void *,
+                                 cbp_panels, ptrdiff_t, ptrdiff_t, ptrdiff_t,
+                                 int) noexcept nogil
+        void (*multiply_forward_csr)(const cbp_csr *, const int64_t *, cbp_panels,
+                                     const void *, cbp_panels, ptrdiff_t, ptrdiff_t,
+                                     ptrdiff_t, int) noexcept nogil
+        void (*multiply_delta)(cbp_panels, ptrdiff_t, cbp_panels, cbp_panels,
+                               cbp_panels, ptrdiff_t, ptrdiff_t, ptrdiff_t,
+                               int) noexcept nogil
+        void (*sum_gradient)(const void *, const void *, ptrdiff_t, ptrdiff_t,
+                             void *) noexcept nogil
+        void (*sum_gradient_csr)(const cbp_columns *, ptrdiff_t, ptrdiff_t,
+                                 const void *, void *) noexcept nogil
+        void (*sum_columns)(const void *, ptrdiff_t, void *) noexcept nogil
+        void (*transpose_csr)(const cbp_csr *, const int64_t *, ptrdiff_t, ptrdiff_t,
+                              const cbp_columns *) noexcept nogil
+        void (*activate)(void *, ptrdiff_t, int) noexcept nogil
+        void (*multiply_derivative)(void *, const void *, ptrdiff_t, int) noexcept nogil
+        void (*apply_output)(cbp_panels, ptrdiff_t, ptrdiff_t, ptrdiff_t, int,
+                             void *) noexcept nogil
+        void (*compute_loss)(cbp_panels, cbp_panels, const int32_t *, const void *,
+                             ptrdiff_t, ptrdiff_t, ptrdiff_t, int, double *,
+                             void *) noexcept nogil
+        double (*step[2])(void *, const void *, void **, ptrdiff_t,
+                          const cbp_step *) noexcept nogil
+        void (*forward_row)(const void *, ptrdiff_t, const void *, ptrdiff_t,
+                            ptrdiff_t, const void *, ptrdiff_t, void *, int) noexcept nogil
+        double (*step_row[2])(void *, void **, const void *, ptrdiff_t, const void *,
+                              const cbp_step *) noexcept nogil
+        int (*all_finite)(const void *, ptrdiff_t) noexcept nogil
+
+    const int cbp_n_states[2]
+
+
+# The table of the tier in use for items of 4 or 8 bytes.
+cdef const cbp_kernels *kernels(int itemsize) noexcept nogil
+
+# The first byte of a C-contiguous array; NULL if it has none. The caller keeps it alive.
+cdef const void *address(object array) except? NULL
+cdef void *writable_address(object array) except? NULL

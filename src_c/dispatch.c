@@ -1,0 +1,50 @@
+/* dispatch.c - which tiers this build has and this CPU can run, and their tables.
+ * cpuid and xgetbv are read by hand: __builtin_cpu_supports is unreliable under some
+ * clangs and says nothing of the registers that the operating system saves. */
+#include "cbp.h"
+
+extern const cbp_kernels *const cbp_scalar[2], *const cbp_avx2[2], *const cbp_avx512[2],
+    *const cbp_neon[2];
+
+static const cbp_kernels *const *const tables[CBP_N_TIERS] = {cbp_scalar, cbp_neon,
+                                                              cbp_avx2, cbp_avx512};
+const char *const cbp_tier_names[CBP_N_TIERS] = {"scalar", "neon", "avx2", "avx512"};
+
+#if defined __x86_64__ || defined _M_X64
+#include <cpuid.h>
+
+/* The state components that the operating system saves (XCR0). */
+static unsigned saved_state(void) {
+    unsigned low, high;
+    __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    return low;
+}
+
+static int cpu_runs(const char *tier) {
+    enum { FMA = 1u << 12, OSXSAVE = 1u << 27 };              /* leaf 1, ecx */
+    enum { AVX2 = 1u << 5, F = 1u << 16, DQ = 1u << 17 };     /* leaf 7, ebx */
+    const unsigned bw_vl = 1u << 30 | 1u << 31;               /* leaf 7, ebx */
+    enum { YMM = 0x6, ZMM = 0xe6 };                           /* XCR0 */
+    unsigned a, b, c, d, features;
+    if (tier[0] == 's') return 1;
+    if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & FMA) || !(c & OSXSAVE)) return 0;
+    if (!__get_cpuid_count(7, 0, &a, &features, &c, &d) || !(features & AVX2)) return 0;
+    if (tier[3] == '2') return (saved_state() & YMM) == YMM;
+    return (features & F) && (features & DQ) && (features & bw_vl) == bw_vl &&
+           (saved_state() & ZMM) == ZMM;
+}
+#else
+static int cpu_runs(const char *tier) {
+    (void)tier; /* aarch64 always has NEON; other CPUs have the scalar tier only */
+    return 1;
+}
+#endif
+
+int cbp_tier_usable(int tier) {
+    return tier >= 0 && tier < CBP_N_TIERS && tables[tier][0] != NULL &&
+           cpu_runs(cbp_tier_names[tier]);
+}
+
+const cbp_kernels *cbp_table(int tier, int itemsize) {
+    return tables[tier][itemsize == 8];
+}

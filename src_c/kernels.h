@@ -1,0 +1,933 @@
+/* kernels.h - TEMPLATE: every kernel, written once in `real` and `vec` (vec.h).
+ *
+ * Included once per CPU tier and dtype by the thin <tier>.c files; ends with the table
+ * of that stamping. The order of operations of every sum is fixed here and is the same
+ * on every tier: forward and delta products are one fma chain per output, k ascending,
+ * from the bias (delta: from 0); sums over rows follow cbp.h. Not here: which rows, how
+ * many threads, when to stop (cbp/_network.pyx). Formulas: docs/backpropagation.md. */
+#include <math.h>
+#include <string.h>
+
+#include "cbp.h"
+
+#undef FN
+#if CBP_DOUBLE
+#define FN(name) name##_f64
+#else
+#define FN(name) name##_f32
+#endif
+
+#include "vec.h"
+#include "vmath.h"
+
+#undef INLINE
+#undef UNROLL
+#define INLINE static inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 32")
+
+/* Rows of a product tile: as many accumulators as the registers hold beside a line of W
+ * (6 x 2 of 16 ymm, 24 x 1 of 32 zmm, 6 x 4 of 32 NEON). 12 x 8 and 8 x 8 tiles, bound
+ * by loads, reached 84 % of the FMA peak where 6 x 16 reached 95 (docs/performance.md). */
+#undef TILE_ROWS
+#undef FOR_EACH_TILE
+#define TILES_1_TO_6(X) X(1) X(2) X(3) X(4) X(5) X(6)
+#if defined CBP_TIER_AVX512
+#define TILE_ROWS 24
+#define FOR_EACH_TILE(X)                                                               \
+    TILES_1_TO_6(X)                                                                    \
+    X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14) X(15) X(16) X(17) X(18) X(19) X(20)   \
+    X(21) X(22) X(23) X(24)
+#elif defined CBP_TIER_SCALAR
+#define TILE_ROWS 1
+#define FOR_EACH_TILE(X) X(1)
+#else
+#define TILE_ROWS 6
+#define FOR_EACH_TILE(X) TILES_1_TO_6(X)
+#endif
+
+/* k per block of a product: 256 lines of W are 16 KB and stay in the L1 cache. */
+#undef K_BLOCK_PANELS
+#define K_BLOCK_PANELS (256 / P)
+
+/* Optimizer state below these is rounding dust; flushed so that no subnormal, a hundred
+ * times slower on many CPUs, is ever fed to a step. */
+#undef STATE_DUST
+#undef SQUARE_FLOOR
+#if CBP_DOUBLE
+#define STATE_DUST 1e-290
+#define SQUARE_FLOOR 1e-300
+#else
+#define STATE_DUST 1e-30f
+#define SQUARE_FLOOR 1e-34f
+#endif
+
+/* ---- activations: one line each, forward and derivative ------------------------- */
+
+INLINE vec FN(activate_vec)(vec z, int activation) {
+    switch (activation) {
+    case CBP_LOGISTIC: return vec_logistic(z);
+    case CBP_TANH: return vec_tanh(z);
+    case CBP_RELU: return vec_max(vec_zero(), z); /* NaN stays NaN */
+    default: return z;
+    }
+}
+
+/* delta * f'(z), with f' expressed in a = f(z). */
+INLINE vec FN(derivative_vec)(vec delta, vec a, int activation) {
+    switch (activation) {
+    case CBP_LOGISTIC: return vec_mul(delta, vec_fnma(a, a, a)); /* a - a^2 */
+    case CBP_TANH: return vec_mul(delta, vec_fnma(a, a, vec_set1(1)));
+    case CBP_RELU: return vec_keep(vec_gt(a, vec_zero()), delta);
+    default: return delta;
+    }
+}
+
+static void FN(activate)(void *z_, ptrdiff_t n, int activation) {
+    real *z = z_;
+#define CASE(kind)                                                                     \
+    case kind:                                                                         \
+        for (ptrdiff_t i = 0; i < n; i += VL)                                          \
+            vec_store(z + i, FN(activate_vec)(vec_load(z + i), kind));                 \
+        break;
+    switch (activation) {
+        CASE(CBP_LOGISTIC)
+        CASE(CBP_TANH)
+        CASE(CBP_RELU)
+    default: break;
+    }
+#undef CASE
+}
+
+static void FN(multiply_derivative)(void *delta_, const void *a_, ptrdiff_t n,
+                                    int activation) {
+    real *delta = delta_;
+    const real *a = a_;
+#define CASE(kind)                                                                     \
+    case kind:                                                                         \
+        for (ptrdiff_t i = 0; i < n; i += VL)                                          \
+            vec_store(delta + i, FN(derivative_vec)(vec_load(delta + i),               \
+                                                    vec_load(a + i), kind));           \
+        break;
+    switch (activation) {
+        CASE(CBP_LOGISTIC)
+        CASE(CBP_TANH)
+        CASE(CBP_RELU)
+    default: break;
+    }
+#undef CASE
+}
+
+/* Zeros in the columns that pad the last panel: f(0) need not be 0. */
+static void FN(clear_padding)(real *last_panel, ptrdiff_t n_lines, ptrdiff_t n_cols) {
+    const ptrdiff_t used = n_cols % P;
+    if (used)
+        for (ptrdiff_t r = 0; r < n_lines; r++)
+            memset(last_panel + r * P + used, 0, (size_t)(P - used) * sizeof(real));
+}
+
+/* ---- moving data ----------------------------------------------------------------- */
+
+/* A[r, :] = X[order[r], :] for r < n_rows, padding columns zeroed. */
+static void FN(gather_rows)(const void *X, ptrdiff_t row_stride, const int64_t *order,
+                            ptrdiff_t n_rows, ptrdiff_t n_cols, cbp_panels A) {
+    const ptrdiff_t full = n_cols / P, rest = n_cols % P;
+    for (ptrdiff_t r = 0; r < n_rows; r++) {
+        const real *x = (const real *)X + (order ? order[r] : r) * row_stride;
+        real *a = (real *)A.data + r * P;
+        for (ptrdiff_t p = 0; p < full; p++)
+            UNROLL for (int v = 0; v < VPP; v++)
+                vec_store(a + p * A.stride + v * VL, vec_load(x + p * P + v * VL));
+        if (rest) {
+            real *line = a + full * A.stride;
+            for (ptrdiff_t c = 0; c < P; c++) line[c] = c < rest ? x[full * P + c] : 0;
+        }
+    }
+}
+
+/* X[r, :] = A[r, :] for r < n_rows, without the padding. */
+static void FN(scatter_rows)(cbp_panels A, ptrdiff_t n_rows, ptrdiff_t n_cols, void *X,
+                             ptrdiff_t row_stride) {
+    for (ptrdiff_t r = 0; r < n_rows; r++) {
+        const real *a = (const real *)A.data + r * P;
+        real *x = (real *)X + r * row_stride;
+        for (ptrdiff_t c = 0; c < n_cols; c += P) {
+            const ptrdiff_t used = n_cols - c < P ? n_cols - c : P;
+            memcpy(x + c, a + (c / P) * A.stride, (size_t)used * sizeof(real));
+        }
+    }
+}
+
+/* T[r, j] = 1 where j is the label of row r, else 0; one output: the label itself. */
+static void FN(fill_targets)(const int32_t *labels, ptrdiff_t n_rows, ptrdiff_t n_out,
+                             cbp_panels T) {
+    for (ptrdiff_t p = 0; p * P < n_out; p++)
+        memset((real *)T.data + p * T.stride, 0, (size_t)(n_rows * P) * sizeof(real));
+    for (ptrdiff_t r = 0; r < n_rows; r++) {
+        const ptrdiff_t j = n_out > 1 ? labels[r] : 0;
+        ((real *)T.data)[(j / P) * T.stride + r * P + j % P] =
+            n_out > 1 ? 1 : (real)labels[r];
+    }
+}
+
+/* out[i] = x[order[i]] */
+static void FN(gather_items)(const void *x, const int64_t *order, ptrdiff_t n,
+                             void *out) {
+    for (ptrdiff_t i = 0; i < n; i++) ((real *)out)[i] = ((const real *)x)[order[i]];
+}
+
+static double FN(item)(const void *x, ptrdiff_t i) {
+    return (double)((const real *)x)[i];
+}
+
+/* x += y, n a multiple of P. */
+static void FN(add)(void *x_, const void *y_, ptrdiff_t n) {
+    real *x = x_;
+    const real *y = y_;
+    for (ptrdiff_t i = 0; i < n; i += VL)
+        vec_store(x + i, vec_add(vec_load(x + i), vec_load(y + i)));
+}
+
+/* transposed[c, r] = block[r, c] of a block of P lines. */
+static void FN(transpose_block)(const void *block, void *transposed) {
+    for (int i = 0; i < P; i += VL)
+        for (int j = 0; j < P; j += VL) {
+            vec rows[VL];
+            UNROLL for (int k = 0; k < VL; k++)
+                rows[k] = vec_load((const real *)block + (i + k) * P + j);
+            vec_transpose(rows);
+            UNROLL for (int k = 0; k < VL; k++)
+                vec_store((real *)transposed + (j + k) * P + i, rows[k]);
+        }
+}
+
+/* ---- products: z = a_prev W + b and delta_prev = delta W^T ----------------------- */
+
+/* How the accumulators of a tile begin, and what happens before they are stored. */
+enum { FN(FROM_ZERO), FN(FROM_LINE), FN(FROM_C) };
+enum { FN(STORE), FN(STORE_RELU), FN(STORE_DRELU) };
+
+/* C[r, :] (rows lines of one panel) += A[r, k] * B[k, :] for k < n_k, k ascending.
+ * a: (rows, n_k) in panels a_stride apart; b: n_k lines; line: the bias, one line;
+ * aux: the activations beside C, for relu's derivative. */
+INLINE void FN(tile)(const int rows, const real *a, ptrdiff_t a_stride, ptrdiff_t n_k,
+                     const real *b, real *c, const real *line, const real *aux,
+                     int from, int epilogue) {
+    vec acc[TILE_ROWS][VPP];
+    UNROLL for (int r = 0; r < rows; r++)
+        UNROLL for (int v = 0; v < VPP; v++)
+            acc[r][v] = from == FN(FROM_ZERO)   ? vec_zero()
+                        : from == FN(FROM_LINE) ? vec_load(line + v * VL)
+                                                : vec_load(c + r * P + v * VL);
+#define MULTIPLY(k)                                                                    \
+    {                                                                                  \
+        vec w[VPP];                                                                    \
+        UNROLL for (int v = 0; v < VPP; v++) w[v] = vec_load(b + (k)*P + v * VL);      \
+        UNROLL for (int r = 0; r < rows; r++) {                                        \
+            FMA_LINE(acc[r], a + r * P + (k), w)                                       \
+        }                                                                              \
+    }
+#undef FMA_LINE
+#if defined CBP_TIER_AVX512
+#define FMA_LINE(acc_row, p, w) vec_fma_bcast((acc_row)[0], p, (w)[0]);
+#else
+#define FMA_LINE(acc_row, p, w)                                                        \
+    vec x = vec_broadcast(p);                                                          \
+    UNROLL for (int v = 0; v < VPP; v++) vec_fma_acc((acc_row)[v], x, (w)[v]);
+#endif
+    for (ptrdiff_t left = n_k / P; left > 0; left--) {
+        for (int k = 0; k < P; k += 4) {
+            MULTIPLY(0) MULTIPLY(1) MULTIPLY(2) MULTIPLY(3)
+            a += 4;
+            b += 4 * P;
+        }
+        a += a_stride - P;
+    }
+    for (ptrdiff_t left = n_k % P; left > 0; left--) {
+        MULTIPLY(0)
+        a += 1;
+        b += P;
+    }
+    UNROLL for (int r = 0; r < rows; r++)
+        UNROLL for (int v = 0; v < VPP; v++) {
+            vec x = acc[r][v];
+            if (epilogue == FN(STORE_RELU)) x = FN(activate_vec)(x, CBP_RELU);
+            if (epilogue == FN(STORE_DRELU))
+                x = FN(derivative_vec)(x, vec_load(aux + r * P + v * VL), CBP_RELU);
+            vec_store(c + r * P + v * VL, x);
+        }
+}
+
+typedef void (*FN(tile_fn))(const real *, ptrdiff_t, ptrdiff_t, const real *, real *,
+                            const real *, const real *, int, int);
+#define DEFINE_TILE(rows)                                                              \
+    static void FN(tile_##rows)(const real *a, ptrdiff_t a_stride, ptrdiff_t n_k,      \
+                                const real *b, real *c, const real *line,              \
+                                const real *aux, int from, int epilogue) {             \
+        FN(tile)(rows, a, a_stride, n_k, b, c, line, aux, from, epilogue);             \
+    }
+#define LIST_TILE(rows) FN(tile_##rows),
+FOR_EACH_TILE(DEFINE_TILE)
+static const FN(tile_fn) FN(tiles)[TILE_ROWS + 1] = {NULL, FOR_EACH_TILE(LIST_TILE)};
+#undef DEFINE_TILE
+#undef LIST_TILE
+
+/* C = A B over rows r0 .. r1 - 1 in blocks of k, so that the lines of B in use stay in
+ * L1; rows are shared out evenly over the tiles. */
+static void FN(product)(cbp_panels A, ptrdiff_t n_k, cbp_panels B, const real *bias,
+                        cbp_panels C, const cbp_panels *aux, ptrdiff_t n_cols,
+                        ptrdiff_t r0, ptrdiff_t r1, int epilogue) {
+    const ptrdiff_t n_rows = r1 - r0, n_tiles = (n_rows + TILE_ROWS - 1) / TILE_ROWS;
+    const ptrdiff_t k_panels = (n_k + P - 1) / P;
+    const ptrdiff_t n_blocks =
+        k_panels ? (k_panels + K_BLOCK_PANELS - 1) / K_BLOCK_PANELS : 1;
+    for (ptrdiff_t block = 0, p = 0; block < n_blocks; block++) {
+        const ptrdiff_t panels = k_panels / n_blocks + (block < k_panels % n_blocks);
+        const int last = block == n_blocks - 1;
+        const ptrdiff_t ks = last ? n_k - p * P : panels * P;
+        const int from = block  ? FN(FROM_C)
+                         : bias ? FN(FROM_LINE)
+                                : FN(FROM_ZERO);
+        for (ptrdiff_t q = 0; q * P < n_cols; q++) {
+            const real *a = (const real *)A.data + p * A.stride + r0 * P;
+            const real *b = (const real *)B.data + q * B.stride + p * P * P;
+            real *c = (real *)C.data + q * C.stride + r0 * P;
+            const real *x =
+                aux ? (const real *)aux->data + q * aux->stride + r0 * P : NULL;
+            for (ptrdiff_t t = 0; t < n_tiles; t++) {
+                const ptrdiff_t rows = n_rows / n_tiles + (t < n_rows % n_tiles);
+                FN(tiles)[rows](a, A.stride, ks, b, c, bias ? bias + q * P : NULL, x,
+                                from, last ? epilogue : FN(STORE));
+                a += rows * P;
+                c += rows * P;
+                if (x) x += rows * P;
+            }
+        }
+        p += panels;
+    }
+}
+
+/* Elementwise part of a forward product that was not done in its tiles. */
+static void FN(activate_rows)(cbp_panels Z, ptrdiff_t n_out, ptrdiff_t r0, ptrdiff_t r1,
+                              int activation) {
+    if (activation == CBP_IDENTITY) return;
+    for (ptrdiff_t q = 0; q * P < n_out; q++) {
+        real *z = (real *)Z.data + q * Z.stride + r0 * P;
+        FN(activate)(z, (r1 - r0) * P, activation);
+        if ((q + 1) * P > n_out) FN(clear_padding)(z, r1 - r0, n_out);
+    }
+}
+
+/* a = f(A W + b). A (rows, n_in), W (n_in, n_out), b padded to lines, Z (rows, n_out). */
+static void FN(multiply_forward)(cbp_panels A, ptrdiff_t n_in, cbp_panels W,
+                                 const void *b, cbp_panels Z, ptrdiff_t n_out,
+                                 ptrdiff_t r0, ptrdiff_t r1, int activation) {
+    const int fused = activation == CBP_RELU;
+    FN(product)(A, n_in, W, b, Z, NULL, n_out, r0, r1,
+                fused ? FN(STORE_RELU) : FN(STORE));
+    if (!fused) FN(activate_rows)(Z, n_out, r0, r1, activation);
+}
+
+/* delta_prev = (delta W^T) * f'(a_prev). delta (rows, n_out), WT (n_out, n_in). */
+static void FN(multiply_delta)(cbp_panels delta, ptrdiff_t n_out, cbp_panels WT,
+                               cbp_panels A, cbp_panels delta_prev, ptrdiff_t n_in,
+                               ptrdiff_t r0, ptrdiff_t r1, int activation) {
+    const int fused = activation == CBP_RELU;
+    FN(product)(delta, n_out, WT, NULL, delta_prev, fused ? &A : NULL, n_in, r0, r1,
+                fused ? FN(STORE_DRELU) : FN(STORE));
+    if (!fused && activation != CBP_IDENTITY)
+        for (ptrdiff_t p = 0; p * P < n_in; p++)
+            FN(multiply_derivative)((real *)delta_prev.data + p * delta_prev.stride +
+                                        r0 * P,
+                                    (const real *)A.data + p * A.stride + r0 * P,
+                                    (r1 - r0) * P, activation);
+}
+
+/* The same product for CSR rows: the zeros that are skipped would have changed no bit. */
+static void FN(multiply_forward_csr)(const cbp_csr *X, const int64_t *order,
+                                     cbp_panels W, const void *b, cbp_panels Z,
+                                     ptrdiff_t n_out, ptrdiff_t r0, ptrdiff_t r1,
+                                     int activation) {
+    const real *data = X->data, *bias = b;
+    for (ptrdiff_t r = r0; r < r1; r++) {
+        const int64_t row = order ? order[r] : r;
+        for (ptrdiff_t q = 0; q * P < n_out; q++) {
+            const real *w = (const real *)W.data + q * W.stride;
+            real *z = (real *)Z.data + q * Z.stride + r * P;
+            vec acc[VPP];
+            UNROLL for (int v = 0; v < VPP; v++)
+                acc[v] = bias ? vec_load(bias + q * P + v * VL) : vec_zero();
+            for (int64_t i = X->indptr[row]; i < X->indptr[row + 1]; i++) {
+                const vec x = vec_broadcast(data + i);
+                const real *line = w + (ptrdiff_t)X->indices[i] * P;
+                UNROLL for (int v = 0; v < VPP; v++)
+                    acc[v] = vec_fma(x, vec_load(line + v * VL), acc[v]);
+            }
+            UNROLL for (int v = 0; v < VPP; v++) vec_store(z + v * VL, acc[v]);
+        }
+    }
+    FN(activate_rows)(Z, n_out, r0, r1, activation);
+}
+
+/* ---- sums over rows: dW = a_prev^T delta, db = column sums of delta -------------- */
+
+/* Joins the newest partial sum of n reals to those before it, as a binary counter does;
+ * `parts` is the stack of partial sums, `done` how many blocks are in it already.
+ * Returns the new height of the stack. */
+INLINE int FN(join_block)(real *parts, ptrdiff_t n, ptrdiff_t done, int height) {
+    for (; done & 1; done >>= 1, height--) {
+        real *low = parts + (height - 2) * n, *high = low + n;
+        for (ptrdiff_t i = 0; i < n; i += VL)
+            vec_store(low + i, vec_add(vec_load(low + i), vec_load(high + i)));
+    }
+    return height;
+}
+
+/* Joins what is left of the stack, smallest first, into parts[0]. */
+INLINE void FN(join_rest)(real *parts, ptrdiff_t n, int height) {
+    for (; height > 1; height--) {
+        real *low = parts + (height - 2) * n, *high = low + n;
+        for (ptrdiff_t i = 0; i < n; i += VL)
+            vec_store(low + i, vec_add(vec_load(low + i), vec_load(high + i)));
+    }
+}
+
+/* Height the stack can reach: one level per bit of the block count, and the newest. */
+enum { FN(MAX_PARTS) = 6 };
+
+/* G[i, :] = sum over rows of A[r, i] * D[r, :], i < lines, one chain over n_rows. */
+INLINE void FN(gradient_tile)(const int lines, const real *a, const real *d,
+                              ptrdiff_t n_rows, real *g) {
+    vec acc[TILE_ROWS][VPP];
+    UNROLL for (int i = 0; i < lines; i++)
+        UNROLL for (int v = 0; v < VPP; v++) acc[i][v] = vec_zero();
+#define ACCUMULATE(k)                                                                  \
+    {                                                                                  \
+        vec w[VPP];                                                                    \
+        UNROLL for (int v = 0; v < VPP; v++) w[v] = vec_load(d + (k)*P + v * VL);      \
+        UNROLL for (int i = 0; i < lines; i++) {                                       \
+            FMA_LINE(acc[i], a + (k)*P + i, w)                                         \
+        }                                                                              \
+    }
+    for (ptrdiff_t left = n_rows / 4; left > 0; left--) {
+        ACCUMULATE(0) ACCUMULATE(1) ACCUMULATE(2) ACCUMULATE(3)
+        a += 4 * P;
+        d += 4 * P;
+    }
+    for (ptrdiff_t left = n_rows % 4; left > 0; left--) {
+        ACCUMULATE(0)
+        a += P;
+        d += P;
+    }
+    UNROLL for (int i = 0; i < lines; i++)
+        UNROLL for (int v = 0; v < VPP; v++) vec_store(g + i * P + v * VL, acc[i][v]);
+}
+#undef ACCUMULATE
+#undef MULTIPLY
+
+typedef void (*FN(gradient_fn))(const real *, const real *, ptrdiff_t, real *);
+#define DEFINE_GRADIENT(lines)                                                         \
+    static void FN(gradient_##lines)(const real *a, const real *d, ptrdiff_t n_rows,   \
+                                     real *g) {                                        \
+        FN(gradient_tile)(lines, a, d, n_rows, g);                                     \
+    }
+#define LIST_GRADIENT(lines) FN(gradient_##lines),
+FOR_EACH_TILE(DEFINE_GRADIENT)
+static const FN(gradient_fn) FN(gradients)[TILE_ROWS + 1] = {
+    NULL, FOR_EACH_TILE(LIST_GRADIENT)};
+#undef DEFINE_GRADIENT
+#undef LIST_GRADIENT
+
+/* G (n_lines <= P lines) = sum over the rows (<= CBP_CHUNK_ROWS) of A_panel^T D_panel. */
+static void FN(sum_gradient)(const void *A_panel, const void *D_panel, ptrdiff_t n_rows,
+                             ptrdiff_t n_lines, void *G) {
+    const real *a = A_panel, *d = D_panel;
+    const ptrdiff_t n = n_lines * P, tiles = (n_lines + TILE_ROWS - 1) / TILE_ROWS;
+    real parts[FN(MAX_PARTS) * P * P];
+    int height = 0;
+    for (ptrdiff_t r = 0, done = 0; r < n_rows; r += CBP_BLOCK_ROWS, done++) {
+        const ptrdiff_t rows = n_rows - r < CBP_BLOCK_ROWS ? n_rows - r : CBP_BLOCK_ROWS;
+        real *g = n_rows <= CBP_BLOCK_ROWS ? (real *)G : parts + height * n;
+        for (ptrdiff_t t = 0, i = 0; t < tiles; t++) {
+            const ptrdiff_t lines = n_lines / tiles + (t < n_lines % tiles);
+            FN(gradients)[lines](a + r * P + i, d + r * P, rows, g + i * P);
+            i += lines;
+        }
+        height = FN(join_block)(parts, n, done, height + 1);
+    }
+    if (n_rows > CBP_BLOCK_ROWS) {
+        FN(join_rest)(parts, n, height);
+        memcpy(G, parts, (size_t)n * sizeof(real));
+    }
+}
+
+/* g (one line) = column sums of one panel of delta, n_rows <= CBP_CHUNK_ROWS. */
+static void FN(sum_columns)(const void *D_panel, ptrdiff_t n_rows, void *g) {
+    const real *d = D_panel;
+    real parts[FN(MAX_PARTS) * P];
+    int height = 0;
+    for (ptrdiff_t r = 0, done = 0; r < n_rows; r += CBP_BLOCK_ROWS, done++) {
+        const ptrdiff_t end = n_rows - r < CBP_BLOCK_ROWS ? n_rows : r + CBP_BLOCK_ROWS;
+        vec acc[VPP];
+        UNROLL for (int v = 0; v < VPP; v++) acc[v] = vec_zero();
+        for (ptrdiff_t k = r; k < end; k++)
+            UNROLL for (int v = 0; v < VPP; v++)
+                acc[v] = vec_add(acc[v], vec_load(d + k * P + v * VL));
+        UNROLL for (int v = 0; v < VPP; v++)
+            vec_store(parts + height * P + v * VL, acc[v]);
+        height = FN(join_block)(parts, P, done, height + 1);
+    }
+    FN(join_rest)(parts, P, height);
+    memcpy(g, parts, P * sizeof(real));
+}
+
+/* Turns the rows `order` of a CSR matrix into columns, rows ascending in each. */
+static void FN(transpose_csr)(const cbp_csr *X, const int64_t *order, ptrdiff_t n_rows,
+                              ptrdiff_t n_cols, const cbp_columns *out) {
+    const real *data = X->data;
+    real *value = out->value;
+    memset(out->start, 0, (size_t)(n_cols + 1) * sizeof(int64_t));
+    for (ptrdiff_t r = 0; r < n_rows; r++) {
+        const int64_t row = order ? order[r] : r;
+        for (int64_t i = X->indptr[row]; i < X->indptr[row + 1]; i++)
+            out->start[X->indices[i] + 1]++;
+    }
+    for (ptrdiff_t k = 0; k < n_cols; k++) out->start[k + 1] += out->start[k];
+    for (ptrdiff_t r = 0; r < n_rows; r++) {
+        const int64_t row = order ? order[r] : r;
+        for (int64_t i = X->indptr[row]; i < X->indptr[row + 1]; i++) {
+            const int64_t at = out->start[X->indices[i]]++;
+            out->row[at] = (int32_t)r;
+            value[at] = data[i];
+        }
+    }
+    /* Every start has moved to its column's end, the next one's start: shift back. */
+    memmove(out->start + 1, out->start, (size_t)n_cols * sizeof(int64_t));
+    out->start[0] = 0;
+}
+
+/* sum_gradient for inputs k0 .. k0 + n_lines - 1 of a sparse batch. Blocks without an
+ * entry would add zeros, so only their place in the binary counter is kept. */
+static void FN(sum_gradient_csr)(const cbp_columns *X, ptrdiff_t k0, ptrdiff_t n_lines,
+                                 const void *D_panel, void *G) {
+    const real *d = D_panel, *value = X->value;
+    for (ptrdiff_t k = 0; k < n_lines; k++) {
+        real *g = (real *)G + k * P;
+        int64_t i = X->start[k0 + k];
+        const int64_t end = X->start[k0 + k + 1];
+        real parts[FN(MAX_PARTS) * P];
+        ptrdiff_t blocks = 0; /* blocks in the stack so far */
+        int height = 0;
+        memset(g, 0, P * sizeof(real));
+        while (i < end) {
+            const ptrdiff_t block = X->row[i] / CBP_BLOCK_ROWS;
+            for (; blocks < block; blocks++) {
+                memset(parts + height * P, 0, P * sizeof(real));
+                height = FN(join_block)(parts, P, blocks, height + 1);
+            }
+            vec acc[VPP];
+            UNROLL for (int v = 0; v < VPP; v++) acc[v] = vec_zero();
+            for (; i < end && X->row[i] / CBP_BLOCK_ROWS == block; i++) {
+                const vec x = vec_broadcast(value + i);
+                const real *line = d + (ptrdiff_t)X->row[i] * P;
+                UNROLL for (int v = 0; v < VPP; v++)
+                    acc[v] = vec_fma(x, vec_load(line + v * VL), acc[v]);
+            }
+            UNROLL for (int v = 0; v < VPP; v++)
+                vec_store(parts + height * P + v * VL, acc[v]);
+            height = FN(join_block)(parts, P, blocks, height + 1);
+            blocks++;
+        }
+        if (height) {
+            FN(join_rest)(parts, P, height);
+            memcpy(g, parts, P * sizeof(real));
+        }
+    }
+}
+
+/* ---- output layer and costs ------------------------------------------------------ */
+
+/* Lines of rows: t[j * P + i] = element (r0 + i, j), so that a vector holds one output
+ * of VL rows and sums over outputs run j ascending in every lane. */
+INLINE void FN(load_transposed)(cbp_panels Z, ptrdiff_t n_out, ptrdiff_t r, real *t) {
+    for (ptrdiff_t q = 0; q * P < n_out; q++)
+        FN(transpose_block)((const real *)Z.data + q * Z.stride + r * P, t + q * P * P);
+}
+
+/* The way back, for rows r .. r + n_rows - 1 only; padding columns zeroed. */
+INLINE void FN(store_transposed)(real *t, ptrdiff_t n_out, ptrdiff_t r, ptrdiff_t n_rows,
+                                 cbp_panels Z) {
+    for (ptrdiff_t q = 0; q * P < n_out; q++) {
+        real block[P * P];
+        const ptrdiff_t used = n_out - q * P < P ? n_out - q * P : P;
+        memset(t + (q * P + used) * P, 0, (size_t)((P - used) * P) * sizeof(real));
+        FN(transpose_block)(t + q * P * P, block);
+        memcpy((real *)Z.data + q * Z.stride + r * P, block,
+               (size_t)(n_rows * P) * sizeof(real));
+    }
+}
+
+/* z -> softmax(z) in lines of rows; returns max and sum of exp(z - max) per row. */
+INLINE void FN(softmax_lines)(real *t, ptrdiff_t n_out, vec *max, vec *sum) {
+    UNROLL for (int v = 0; v < VPP; v++) {
+        real *z = t + v * VL;
+        vec m = vec_load(z), s = vec_zero();
+        for (ptrdiff_t j = 1; j < n_out; j++) m = vec_max(vec_load(z + j * P), m);
+        for (ptrdiff_t j = 0; j < n_out; j++) {
+            const vec e = vec_exp(vec_sub(vec_load(z + j * P), m));
+            vec_store(z + j * P, e);
+            s = vec_add(s, e);
+        }
+        const vec inverse = vec_div(vec_set1(1), s);
+        for (ptrdiff_t j = 0; j < n_out; j++)
+            vec_store(z + j * P, vec_mul(vec_load(z + j * P), inverse));
+        max[v] = m;
+        sum[v] = s;
+    }
+}
+
+/* Rows r0 .. r1 - 1 of Z: z -> output activation. */
+static void FN(apply_output)(cbp_panels Z, ptrdiff_t n_out, ptrdiff_t r0, ptrdiff_t r1,
+                             int output, void *scratch) {
+    real *t = scratch;
+    if (output == CBP_OUT_IDENTITY) return;
+    for (ptrdiff_t r = r0; r < r1; r += P) {
+        vec max[VPP], sum[VPP];
+        FN(load_transposed)(Z, n_out, r, t);
+        if (output == CBP_OUT_SOFTMAX)
+            FN(softmax_lines)(t, n_out, max, sum);
+        else
+            for (ptrdiff_t i = 0; i < n_out * P; i += VL)
+                vec_store(t + i, output == CBP_OUT_LOGISTIC
+                                     ? vec_logistic(vec_load(t + i))
+                                     : vec_exp(vec_load(t + i)));
+        FN(store_transposed)(t, n_out, r, r1 - r < P ? r1 - r : P, Z);
+    }
+}
+
+/* One output of VL rows: cost l(z, t) and delta = dl/dz. Costs whose outputs meet only
+ * in their sum are one case here. */
+INLINE vec FN(loss_vec)(vec z, vec t, int loss, vec *delta) {
+    const vec zero = vec_zero(), half = vec_set1((real)0.5);
+    vec a, d;
+    switch (loss) {
+    case CBP_LOGISTIC_LOG_LOSS: /* l = max(z, 0) - t z + log(1 + exp(-|z|)) */
+        *delta = vec_sub(vec_logistic(z), t);
+        return vec_add(vec_fnma(t, z, vec_max(zero, z)),
+                       vec_log1p_unit(vec_exp(vec_neg(vec_abs(z)))));
+    case CBP_LOGISTIC_SQUARED_ERROR: /* l = (a - t)^2 / 2, delta = (a - t) a (1 - a) */
+        a = vec_logistic(z);
+        d = vec_sub(a, t);
+        *delta = FN(derivative_vec)(d, a, CBP_LOGISTIC);
+        return vec_mul(half, vec_mul(d, d));
+    case CBP_EXP_POISSON: /* l = t log t - t z - t + a */
+        a = vec_exp(z);
+        *delta = vec_sub(a, t);
+        d = vec_keep(vec_gt(t, zero), vec_mul(t, vec_log(t)));
+        return vec_add(vec_sub(vec_fnma(t, z, d), t), a);
+    default: /* CBP_IDENTITY_SQUARED_ERROR: l = (z - t)^2 / 2 */
+        d = vec_sub(z, t);
+        *delta = d;
+        return vec_mul(half, vec_mul(d, d));
+    }
+}
+
+/* t: z of P rows in lines -> delta; line: the cost of each row, outputs ascending. */
+INLINE void FN(loss_lines)(real *t, const real *targets, ptrdiff_t n_out, int loss,
+                           real *line) {
+    UNROLL for (int v = 0; v < VPP; v++) {
+        vec l = vec_zero(), delta;
+        for (ptrdiff_t j = 0; j < n_out; j++) {
+            real *z = t + j * P + v * VL;
+            l = vec_add(l, FN(loss_vec)(vec_load(z), vec_load(targets + j * P + v * VL),
+                                        loss, &delta));
+            vec_store(z, delta);
+        }
+        vec_store(line + v * VL, l);
+    }
+}
+
+/* The same for softmax: l = log(sum exp(z - max)) + max - z_y, delta = softmax - y. */
+INLINE void FN(softmax_loss_lines)(real *t, const int32_t *labels, ptrdiff_t n_rows,
+                                   ptrdiff_t n_out, real *line) {
+    vec max[VPP], sum[VPP];
+    real z_y[P];
+    for (ptrdiff_t i = 0; i < P; i++)
+        z_y[i] = i < n_rows ? t[(ptrdiff_t)labels[i] * P + i] : 0;
+    FN(softmax_lines)(t, n_out, max, sum);
+    for (ptrdiff_t i = 0; i < n_rows; i++) t[(ptrdiff_t)labels[i] * P + i] -= 1;
+    UNROLL for (int v = 0; v < VPP; v++)
+        vec_store(line + v * VL,
+                  vec_add(vec_log(sum[v]), vec_sub(max[v], vec_load(z_y + v * VL))));
+}
+
+/* Rows r0 .. r1 - 1: Z becomes delta^L, times the row's weight if there are weights;
+ * row_loss[r] the unweighted cost of the row. T: targets, used by all but softmax, which
+ * takes labels. */
+static void FN(compute_loss)(cbp_panels Z, cbp_panels T, const int32_t *labels,
+                             const void *weight, ptrdiff_t n_out, ptrdiff_t r0,
+                             ptrdiff_t r1, int loss, double *row_loss, void *scratch) {
+    real *t = scratch, *targets = t + (n_out + P - 1) / P * P * P;
+    for (ptrdiff_t r = r0; r < r1; r += P) {
+        const ptrdiff_t n_rows = r1 - r < P ? r1 - r : P;
+        real line[P];
+        FN(load_transposed)(Z, n_out, r, t);
+        if (loss != CBP_SOFTMAX_LOG_LOSS) FN(load_transposed)(T, n_out, r, targets);
+#define CASE(kind)                                                                     \
+    case kind: FN(loss_lines)(t, targets, n_out, kind, line); break;
+        switch (loss) {
+            CASE(CBP_LOGISTIC_LOG_LOSS)
+            CASE(CBP_LOGISTIC_SQUARED_ERROR)
+            CASE(CBP_IDENTITY_SQUARED_ERROR)
+            CASE(CBP_EXP_POISSON)
+        default: FN(softmax_loss_lines)(t, labels + r, n_rows, n_out, line); break;
+        }
+#undef CASE
+        if (weight) {
+            real w[P];
+            for (ptrdiff_t i = 0; i < P; i++)
+                w[i] = i < n_rows ? ((const real *)weight)[r + i] : 0;
+            for (ptrdiff_t j = 0; j < n_out; j++)
+                UNROLL for (int v = 0; v < VPP; v++) {
+                    real *delta = t + j * P + v * VL;
+                    vec_store(delta, vec_mul(vec_load(delta), vec_load(w + v * VL)));
+                }
+        }
+        FN(store_transposed)(t, n_out, r, n_rows, Z);
+        for (ptrdiff_t i = 0; i < n_rows; i++) row_loss[r + i] = (double)line[i];
+    }
+}
+
+/* ---- optimizers ------------------------------------------------------------------ */
+
+/* The constants of one step as vectors. */
+typedef struct {
+    vec alpha, rate, beta_1, beta_2, gain_1, gain_2, epsilon;
+    int nesterov;
+} FN(step_vecs);
+
+INLINE FN(step_vecs) FN(step_constants)(const cbp_step *s, int solver) {
+    FN(step_vecs) k;
+    k.alpha = vec_set1((real)s->alpha);
+    k.rate = vec_set1((real)(solver == CBP_ADAM ? s->eta : s->eta * s->scale));
+    k.beta_1 = vec_set1((real)s->beta_1);
+    k.beta_2 = vec_set1((real)s->beta_2);
+    k.gain_1 = vec_set1((real)((1 - s->beta_1) * s->scale));
+    k.gain_2 = vec_set1((real)((1 - s->beta_2) * s->scale * s->scale));
+    k.epsilon = vec_set1((real)s->epsilon);
+    k.nesterov = s->nesterov;
+    return k;
+}
+
+INLINE vec FN(flush_dust)(vec x) {
+    return vec_keep(vec_gt(vec_abs(x), vec_set1(STATE_DUST)), x);
+}
+
+/* Kingma and Ba, Adam, algorithm 1, in scikit-learn's form: w -= eta m / (sqrt v + eps),
+ * the bias corrections folded into eta. g: gradient sum of VL weights, before scale. */
+INLINE vec FN(adam_vec)(vec w, vec g, real *m_, real *v_, const FN(step_vecs) * k) {
+    g = vec_fma(k->alpha, w, g);
+    const vec m = FN(flush_dust)(
+        vec_fma(k->beta_1, vec_load(m_), vec_mul(k->gain_1, g)));
+    const vec v =
+        vec_fma(k->beta_2, vec_load(v_),
+                vec_fma(vec_mul(k->gain_2, g), g, vec_set1(SQUARE_FLOOR)));
+    vec_store(m_, m);
+    vec_store(v_, v);
+    return vec_fnma(k->rate, vec_div(m, vec_add(vec_sqrt(v), k->epsilon)), w);
+}
+
+/* (6.1), (6.2) with momentum: u = momentum u - eta g, w += u; Nesterov looks one
+ * momentum step ahead. */
+INLINE vec FN(sgd_vec)(vec w, vec g, real *u_, const FN(step_vecs) * k) {
+    g = vec_fma(k->alpha, w, g);
+    vec u = FN(flush_dust)(
+        vec_fnma(k->rate, g, vec_mul(k->beta_1, vec_load(u_))));
+    vec_store(u_, u);
+    if (k->nesterov) u = vec_fnma(k->rate, g, vec_mul(k->beta_1, u));
+    return vec_add(w, u);
+}
+
+/* A step over n_lines lines; GRADIENT(i, v) is the gradient of vector v of line i. */
+#define STEP_LINES(solver, UPDATE, GRADIENT)                                           \
+    const FN(step_vecs) k = FN(step_constants)(s, solver);                             \
+    vec squares[VPP];                                                                  \
+    real line[P];                                                                      \
+    UNROLL for (int v = 0; v < VPP; v++) squares[v] = vec_zero();                      \
+    for (ptrdiff_t i = 0; i < n_lines; i++)                                            \
+        UNROLL for (int v = 0; v < VPP; v++) {                                         \
+            const ptrdiff_t at = i * P + v * VL;                                       \
+            const vec x = vec_load(w + at), g = GRADIENT(i, v);                        \
+            squares[v] = vec_fma(x, x, squares[v]);                                    \
+            vec_store(w + at, UPDATE);                                                 \
+        }                                                                              \
+    UNROLL for (int v = 0; v < VPP; v++) vec_store(line + v * VL, squares[v]);         \
+    return (double)line_sum(line);
+#define ADAM FN(adam_vec)(x, g, m + at, m2 + at, &k)
+#define SGD FN(sgd_vec)(x, g, m + at, &k)
+#define FROM_G(i, v) vec_load((const real *)G + (i)*P + (v)*VL)
+#define FROM_OUTER(i, v) vec_mul(vec_broadcast(x_row + (i)), d[v])
+
+static double FN(step_adam)(void *W, const void *G, void *const *state, ptrdiff_t n,
+                            const cbp_step *s) {
+    const ptrdiff_t n_lines = n / P;
+    real *w = W, *m = state[0], *m2 = state[1];
+    STEP_LINES(CBP_ADAM, ADAM, FROM_G)
+}
+
+static double FN(step_sgd)(void *W, const void *G, void *const *state, ptrdiff_t n,
+                           const cbp_step *s) {
+    const ptrdiff_t n_lines = n / P;
+    real *w = W, *m = state[0];
+    STEP_LINES(CBP_SGD, SGD, FROM_G)
+}
+
+/* A batch of one row: the gradient of line i is a[i] * delta_line, never stored. */
+static double FN(step_row_adam)(void *W, void *const *state, const void *a,
+                                ptrdiff_t n_lines, const void *delta_line,
+                                const cbp_step *s) {
+    real *w = W, *m = state[0], *m2 = state[1];
+    const real *x_row = a;
+    vec d[VPP];
+    UNROLL for (int v = 0; v < VPP; v++) d[v] = vec_load((const real *)delta_line + v * VL);
+    STEP_LINES(CBP_ADAM, ADAM, FROM_OUTER)
+}
+
+static double FN(step_row_sgd)(void *W, void *const *state, const void *a,
+                               ptrdiff_t n_lines, const void *delta_line,
+                               const cbp_step *s) {
+    real *w = W, *m = state[0];
+    const real *x_row = a;
+    vec d[VPP];
+    UNROLL for (int v = 0; v < VPP; v++) d[v] = vec_load((const real *)delta_line + v * VL);
+    STEP_LINES(CBP_SGD, SGD, FROM_OUTER)
+}
+#undef STEP_LINES
+#undef ADAM
+#undef SGD
+#undef FROM_G
+#undef FROM_OUTER
+
+/* ---- one row --------------------------------------------------------------------- */
+
+/* Panels that forward_row computes side by side, to hide the latency of the fma chain. */
+enum { FN(ROW_PANELS) = 4 };
+
+/* A line of which only the first `used` items exist. */
+INLINE void FN(copy_line)(const real *from, ptrdiff_t used, real *line) {
+    for (ptrdiff_t c = 0; c < P; c++) line[c] = c < used ? from[c] : 0;
+}
+
+/* One group of `panels` panels of z = x W + b, first column j0. */
+INLINE void FN(forward_row_panels)(const int panels, const real *x, ptrdiff_t n_in,
+                                   const real *w, ptrdiff_t panel_stride,
+                                   ptrdiff_t row_stride, const real *b, ptrdiff_t j0,
+                                   ptrdiff_t n_out, real *z) {
+    /* Lines that start at or behind `last` reach past the end of a row-major W. */
+    const ptrdiff_t used = n_out - j0 < panels * P ? n_out - j0 - (panels - 1) * P : P;
+    const ptrdiff_t end = (n_in - 1) * row_stride + used;
+    vec acc[FN(ROW_PANELS)][VPP];
+    real line[P];
+    UNROLL for (int q = 0; q < panels; q++) {
+        FN(copy_line)(b ? b + j0 + q * P : line, !b ? 0 : q < panels - 1 ? P : used, line);
+        UNROLL for (int v = 0; v < VPP; v++) acc[q][v] = vec_load(line + v * VL);
+    }
+    for (ptrdiff_t k = 0; k < n_in; k++) {
+        const vec xk = vec_broadcast(x + k);
+        const real *row = w + k * row_stride;
+        UNROLL for (int q = 0; q < panels; q++) {
+            const real *from = row + q * panel_stride;
+            if (q == panels - 1 && row_stride != P && k * row_stride + P > end) {
+                FN(copy_line)(from, used, line);
+                from = line;
+            }
+            UNROLL for (int v = 0; v < VPP; v++)
+                acc[q][v] = vec_fma(xk, vec_load(from + v * VL), acc[q][v]);
+        }
+    }
+    UNROLL for (int q = 0; q < panels; q++)
+        UNROLL for (int v = 0; v < VPP; v++)
+            vec_store(z + j0 + q * P + v * VL, acc[q][v]);
+}
+
+/* a = f(x W + b) for one row. W[k, j] is W[(j / P) * panel_stride + k * row_stride +
+ * j % P]: panels (row_stride = P) or row-major (panel_stride = P, row_stride = n_out).
+ * b may be NULL; z has room for n_out rounded up to P, its padding is zeroed. */
+static void FN(forward_row)(const void *x, ptrdiff_t n_in, const void *W,
+                            ptrdiff_t panel_stride, ptrdiff_t row_stride, const void *b,
+                            ptrdiff_t n_out, void *z_, int activation) {
+    const ptrdiff_t n_panels = (n_out + P - 1) / P;
+    real *z = z_;
+    for (ptrdiff_t q = 0; q < n_panels;) {
+        const real *w = (const real *)W + q * panel_stride;
+        const ptrdiff_t left = n_panels - q;
+#define GROUP(n)                                                                       \
+    FN(forward_row_panels)(n, x, n_in, w, panel_stride, row_stride, b, q *P, n_out, z)
+        if (left >= 4) GROUP(4);
+        else if (left == 3) GROUP(3);
+        else if (left == 2) GROUP(2);
+        else GROUP(1);
+#undef GROUP
+        q += left < 4 ? left : 4;
+    }
+    FN(activate)(z, n_panels * P, activation);
+    FN(clear_padding)(z + (n_panels - 1) * P, 1, n_out);
+}
+
+/* ---- checks ---------------------------------------------------------------------- */
+
+static int FN(all_finite)(const void *x, ptrdiff_t n) {
+    /* x * 0 is 0 for every finite x and NaN for every other; NaN stays in the sum. */
+    const real *p = x;
+    vec acc = vec_zero();
+    ptrdiff_t i = 0;
+    for (; i + VL <= n; i += VL) acc = vec_fma(vec_load(p + i), vec_zero(), acc);
+    real lanes[VL], sum = 0;
+    vec_store(lanes, acc);
+    for (int lane = 0; lane < VL; lane++) sum += lanes[lane];
+    for (; i < n; i++) sum += p[i] * 0;
+    return sum == 0;
+}
+
+static void FN(map)(int function, const void *x_, void *y_, ptrdiff_t n) {
+    const real *x = x_;
+    real *y = y_;
+    for (ptrdiff_t i = 0; i < n; i += VL) {
+        const vec v = vec_load(x + i);
+        vec_store(y + i, function == 0   ? vec_exp(v)
+                         : function == 1 ? vec_log(v)
+                         : function == 2 ? vec_log1p_unit(v)
+                         : function == 3 ? vec_logistic(v)
+                                         : vec_tanh(v));
+    }
+}
+
+#define CBP_STRING_(x) #x
+#define CBP_STRING(x) CBP_STRING_(x)
+static const cbp_kernels FN(table) = {
+    .tier = CBP_TIER_NAME,
+    .itemsize = sizeof(real),
+    .panel = P,
+    .gather_rows = FN(gather_rows),
+    .scatter_rows = FN(scatter_rows),
+    .fill_targets = FN(fill_targets),
+    .transpose_block = FN(transpose_block),
+    .gather_items = FN(gather_items),
+    .item = FN(item),
+    .add = FN(add),
+    .multiply_forward = FN(multiply_forward),
+    .multiply_forward_csr = FN(multiply_forward_csr),
+    .multiply_delta = FN(multiply_delta),
+    .sum_gradient = FN(sum_gradient),
+    .sum_gradient_csr = FN(sum_gradient_csr),
+    .sum_columns = FN(sum_columns),
+    .transpose_csr = FN(transpose_csr),
+    .activate = FN(activate),
+    .multiply_derivative = FN(multiply_derivative),
+    .apply_output = FN(apply_output),
+    .compute_loss = FN(compute_loss),
+    .step = {[CBP_SGD] = FN(step_sgd), [CBP_ADAM] = FN(step_adam)},
+    .forward_row = FN(forward_row),
+    .step_row = {[CBP_SGD] = FN(step_row_sgd), [CBP_ADAM] = FN(step_row_adam)},
+    .all_finite = FN(all_finite),
+    .map = FN(map),
+};
