@@ -1,0 +1,155 @@
+/* check_tiers.c - every kernel of every usable tier against the scalar tier, byte for
+ * byte, on random panels of awkward sizes. A program of its own so that a tier of another
+ * architecture can be cross-compiled and run under an emulator; tests/test_tiers.py does
+ * both. Prints one line per tier and dtype; exits 1 at the first difference. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cbp.h"
+
+enum { ROWS = 160, COLS = 80, ITEMS = (ROWS + 17) * (COLS + 16) };
+
+static uint64_t seed = 88172645463325252u;
+
+static double uniform(void) {
+    seed ^= seed << 13;
+    seed ^= seed >> 7;
+    seed ^= seed << 17;
+    return (double)(seed >> 11) * 0x1p-53 * 4 - 2;
+}
+
+/* Buffers for the tier under test and for its oracle, filled alike. */
+typedef struct {
+    _Alignas(64) char data[ITEMS * 8];
+} buffer;
+static buffer in[6], out[2][4];
+
+static void fill(buffer *b, int size) {
+    for (int i = 0; i < ITEMS; i++) {
+        const double x = uniform();
+        if (size == 8)
+            ((double *)b->data)[i] = x;
+        else
+            ((float *)b->data)[i] = (float)x;
+    }
+}
+
+static void fill_outputs(int size) {
+    for (int i = 0; i < 4; i++) {
+        fill(&out[0][i], size);
+        memcpy(&out[1][i], &out[0][i], sizeof(buffer));
+    }
+}
+
+static int failures;
+
+static void compare(const char *tier, int size, const char *kernel) {
+    for (int i = 0; i < 4; i++)
+        if (memcmp(&out[0][i], &out[1][i], sizeof(buffer))) {
+            printf("%s, %d bytes: %s differs from the scalar tier\n", tier, size, kernel);
+            failures++;
+            return;
+        }
+}
+
+static cbp_panels panels(buffer *b, const cbp_kernels *k) {
+    return (cbp_panels){b->data, (ptrdiff_t)(ROWS + 17) * k->panel};
+}
+
+/* Runs BODY for the tier (t = 0) and for scalar (t = 1) on the same data. */
+#define BOTH(name, ...)                                                                \
+    fill_outputs(size);                                                                \
+    for (int t = 0; t < 2; t++) {                                                      \
+        const cbp_kernels *k = t ? oracle : tested;                                    \
+        __VA_ARGS__;                                                                   \
+    }                                                                                  \
+    compare(tested->tier, size, name);
+
+static void check(const cbp_kernels *tested, const cbp_kernels *oracle) {
+    static const int sizes[] = {1, 2, 7, 8, 9, 15, 16, 17, 33, 64, 80};
+    const int size = tested->itemsize, P = tested->panel;
+    int32_t labels[ROWS];
+    double loss[2][ROWS] = {{0}};
+    const cbp_step s = {1e-2, 1.0 / 37, 1e-3, 0.9, 0.99, 1e-8, 1};
+    for (int i = 0; i < 6; i++) fill(&in[i], size);
+    for (int f = 0; f < 5; f++) {
+        BOTH("map", k->map(f, in[0].data, out[t][0].data, 1024))
+    }
+    for (int a = 0; a < CBP_N_ACTIVATIONS; a++) {
+        BOTH("activate", k->activate(out[t][0].data, 1024, a))
+        BOTH("multiply_derivative",
+             k->multiply_derivative(out[t][0].data, in[0].data, 1024, a))
+        for (unsigned i = 0; i < sizeof sizes / sizeof *sizes; i++)
+            for (unsigned j = 0; j < sizeof sizes / sizeof *sizes; j++) {
+                const int n_in = sizes[i], n_out = sizes[j], rows = sizes[(i + j) % 11];
+                BOTH("multiply_forward",
+                     k->multiply_forward(panels(&in[0], k), n_in, panels(&in[1], k),
+                                         in[2].data, panels(&out[t][0], k), n_out, 1,
+                                         1 + rows, a))
+                BOTH("multiply_delta",
+                     k->multiply_delta(panels(&in[0], k), n_in, panels(&in[1], k),
+                                       panels(&in[2], k), panels(&out[t][0], k), n_out,
+                                       1, 1 + rows, a))
+                BOTH("forward_row",
+                     k->forward_row(in[0].data, n_in, in[1].data, P, n_out, in[2].data,
+                                    n_out, out[t][0].data, a))
+            }
+    }
+    for (int rows = 1; rows <= ROWS; rows += 53) {
+        BOTH("sum_gradient", k->sum_gradient(in[0].data, in[1].data, rows, 1 + rows % P,
+                                             out[t][0].data))
+        BOTH("sum_columns", k->sum_columns(in[0].data, rows, out[t][0].data))
+    }
+    BOTH("transpose_block", k->transpose_block(in[0].data, out[t][0].data))
+    BOTH("add", k->add(out[t][0].data, in[0].data, 512))
+    for (unsigned j = 0; j < sizeof sizes / sizeof *sizes; j++) {
+        const int n_out = sizes[j];
+        for (int r = 0; r < ROWS; r++) labels[r] = r % (n_out > 1 ? n_out : 2);
+        BOTH("fill_targets", k->fill_targets(labels, 33, n_out, panels(&out[t][0], k)))
+        BOTH("gather_rows", k->gather_rows(in[0].data, n_out, NULL, 33, n_out,
+                                           panels(&out[t][0], k)))
+        BOTH("scatter_rows", k->scatter_rows(panels(&in[0], k), 33, n_out,
+                                             out[t][0].data, n_out))
+        for (int o = 0; o < CBP_N_OUTPUTS; o++) {
+            BOTH("apply_output", k->apply_output(panels(&out[t][0], k), n_out, P, P + 21,
+                                                 o, out[0][3].data);
+                 memset(out[t][3].data, 0, sizeof(buffer));
+                 memset(out[0][3].data, 0, sizeof(buffer)))
+        }
+        for (int l = 0; l < CBP_N_LOSSES; l++) {
+            BOTH("compute_loss", k->compute_loss(panels(&out[t][0], k), panels(&in[4], k),
+                                                 labels, in[5].data, n_out, P, P + 21, l,
+                                                 loss[t], out[0][3].data);
+                 memset(out[t][3].data, 0, sizeof(buffer));
+                 memset(out[0][3].data, 0, sizeof(buffer));
+                 memcpy(out[t][2].data, loss[t], sizeof loss[t]))
+        }
+    }
+    for (int solver = 0; solver < CBP_N_SOLVERS; solver++) {
+        double squares[2];
+        /* The second moment is never negative. */
+        BOTH("step", void *state[2] = {out[t][1].data, out[t][2].data};
+             k->map(3, out[t][2].data, out[t][2].data, 1024);
+             squares[t] = k->step[solver](out[t][0].data, in[0].data, state, 1024, &s);
+             memcpy(out[t][3].data, &squares[t], sizeof(double)))
+        BOTH("step_row", void *state[2] = {out[t][1].data, out[t][2].data};
+             k->map(3, out[t][2].data, out[t][2].data, 1024);
+             squares[t] = k->step_row[solver](out[t][0].data, state, in[0].data, 13,
+                                              in[1].data, &s);
+             memcpy(out[t][3].data, &squares[t], sizeof(double)))
+    }
+}
+
+int main(void) {
+    int tiers = 0;
+    for (int tier = 1; tier < CBP_N_TIERS; tier++)
+        for (int size = 4; size <= 8; size += 4)
+            if (cbp_tier_usable(tier)) {
+                check(cbp_table(tier, size), cbp_table(0, size));
+                printf("%s, %d bytes: checked\n", cbp_tier_names[tier], size);
+                tiers++;
+            }
+    printf("%d tables checked, %d failures\n", tiers, failures);
+    return failures != 0;
+}
