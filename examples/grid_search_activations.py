@@ -2,9 +2,9 @@
 
     python examples/grid_search_activations.py
 
-Searches activations (one for all hidden layers, and one per layer), layer sizes and the
-L2 penalty by cross-validation, shows a table, tests the winner on images that the search
-never saw, and then times the same search with scikit-learn's MLPClassifier.
+Searches activations (one for all hidden layers, and one per layer), layer sizes and
+the L2 penalty by cross-validation, shows a table, tests the winner on images that the
+search never saw, and then times the same search with scikit-learn's MLPClassifier.
 """
 
 import os
@@ -59,7 +59,8 @@ def best_per_activation(result):
     scores = result.cv_results_
     for i in np.argsort(scores["rank_test_score"], kind="stable"):
         chosen = {
-            name.partition("__")[2]: value for name, value in scores["params"][i].items()
+            name.partition("__")[2]: value
+            for name, value in scores["params"][i].items()
         }
         table.setdefault(
             chosen["activation"],

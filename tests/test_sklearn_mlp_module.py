@@ -21,9 +21,9 @@ EXPECTED_FAILURES = {
     "with central differences in tests of their own",
     "test_early_stopping_stratified": "demands an error for a class of one row; ours "
     "keeps such a row in training (docs/differences.md)",
-    "test_predict_proba_multilabel": "compares the largest of several probabilities that "
-    "all round to 1 with the largest of their logarithms, which ours, being made from "
-    "logits, still tell apart (docs/differences.md)",
+    "test_predict_proba_multilabel": "several of its probabilities round to 1; it "
+    "wants their order equal to that of their logarithms, but ours come from logits "
+    "and still tell them apart (docs/differences.md)",
     "test_mlp_partial_fit_after_fit[BPClassifier]": "demands an error; our partial_fit "
     "ignores early stopping (docs/differences.md)",
     "test_mlp_partial_fit_after_fit[BPRegressor]": "as for the classifier",
@@ -39,7 +39,9 @@ def load_their_tests():
     """The names of their module, its two classes being ours."""
     path = Path(find_spec("sklearn.neural_network.tests.test_mlp").origin)
     theirs = "from sklearn.neural_network import MLPClassifier, MLPRegressor\n"
-    ours = "from cbp import BPClassifier as MLPClassifier, BPRegressor as MLPRegressor\n"
+    ours = (
+        "from cbp import BPClassifier as MLPClassifier, BPRegressor as MLPRegressor\n"
+    )
     source = path.read_text()
     assert source.count(theirs) == 1
     names = {"__name__": __name__}

@@ -13,20 +13,16 @@ import sysconfig
 
 def missing():
     """Yield one sentence for every thing that is missing."""
-    if sys.version_info < (3, 11):
-        yield "Python 3.11 or newer (this is {}.{}; choose another with".format(
-            *sys.version_info[:2]
-        ) + " `make PYTHON=python3.12 ...`)"
+    if sys.version_info < (3, 11):  # noqa: UP036 - that is what is checked here
+        version = ".".join(str(number) for number in sys.version_info[:2])
+        yield f"Python 3.11 or newer, not {version}: make PYTHON=python3.12 ..."
     if importlib.util.find_spec("ensurepip") is None:
-        yield "Python's venv module (on Debian and Ubuntu: python3-venv)"
-    header = os.path.join(sysconfig.get_path("include"), "Python.h")
-    if not os.path.exists(header):
-        yield "Python's C headers (on Debian and Ubuntu: python3-dev)"
+        yield "Python's venv module (Debian, Ubuntu: apt install python3-venv)"
+    if not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")):
+        yield "Python's C headers (Debian, Ubuntu: apt install python3-dev)"
     compiler = os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc"
     if shutil.which(compiler.split()[0]) is None:
-        yield "a C compiler, gcc or clang ({} was not found;".format(
-            compiler.split()[0]
-        ) + " on Debian and Ubuntu: gcc libc6-dev)"
+        yield "a C compiler, gcc or clang (Debian, Ubuntu: apt install gcc libc6-dev)"
 
 
 if __name__ == "__main__":

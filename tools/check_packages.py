@@ -1,6 +1,6 @@
 """Checks the sdist and the wheel in a folder: everything is in them, nothing else is.
 
-    python tools/check_packages.py dist
+python tools/check_packages.py dist
 """
 
 import subprocess

@@ -1,0 +1,180 @@
+"""How things are measured here: pinned threads, alternating runs, the peak of the core.
+
+Timings on shared machines wander by a quarter from one minute to the next, so programs
+are timed in turn within one process and compared round by round; medians are reported.
+Not here: what is timed (the scripts), the networks (workloads.py).
+"""
+
+import ctypes
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from datetime import date
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import threadpoolctl
+
+HERE = Path(__file__).parent
+PEAK_FLAGS = {
+    "avx512": ["-mavx512f", "-DBYTES=64"],
+    "avx2": ["-mavx2", "-mfma", "-DBYTES=32"],
+    "neon": ["-DBYTES=16"],
+}
+# The cores that this process was given; None where the system does not tell.
+CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+# Thread pools of the peers. Each is told the number of threads that a run may use.
+THREAD_VARIABLES = [
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+]
+
+
+def refuse_slowed_peers():
+    """Exit if the environment makes the peers' BLAS run a kernel of another CPU."""
+    for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
+        if os.environ.get(name):
+            sys.exit(f"{name} is set: it would slow the peers down. Unset it.")
+
+
+def pin(n_threads):
+    """Keep this thread, and those it starts from now on, on n_threads cores.
+
+    Returns
+    -------
+    str
+        What was done, for the report.
+    """
+    if CORES is None:
+        return "not pinned (this system cannot)"
+    if len(CORES) < n_threads:
+        sys.exit(f"{n_threads} threads need as many cores; {len(CORES)} usable")
+    cores = CORES[:n_threads]
+    os.sched_setaffinity(0, cores)
+    return "cores " + ",".join(map(str, cores))
+
+
+def pin_single():
+    """One core, one BLAS thread. For scripts that compare with scikit-learn only."""
+    refuse_slowed_peers()
+    threadpoolctl.threadpool_limits(1)
+    return pin(1)
+
+
+def alternate(actions, rounds):
+    """Time callables in turn, forwards and backwards.
+
+    Parameters
+    ----------
+    actions : dict of str -> callable
+    rounds : int
+
+    Returns
+    -------
+    dict of str -> list of float
+        Seconds, one per round.
+    """
+    seconds = {name: [] for name in actions}
+    for i in range(rounds):
+        names = list(actions)
+        for name in names if i % 2 == 0 else reversed(names):
+            time.sleep(0.05)  # until pools of the last run have stopped spinning
+            start = time.perf_counter()
+            actions[name]()
+            seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def ratio(slow, fast):
+    """Median over rounds of slow/fast."""
+    return median(a / b for a, b in zip(slow, fast, strict=True))
+
+
+def compile_library(source, flags):
+    """A C file of this folder as a loaded shared library."""
+    compiler = os.environ.get("CC", "cc").split()
+    with tempfile.TemporaryDirectory() as folder:
+        library = Path(folder, "library.so")
+        common = ["-std=gnu11", "-O3", "-shared", "-fPIC", "-Wall"]
+        subprocess.run(
+            [*compiler, *common, *flags, HERE / source, "-o", library], check=True
+        )
+        return ctypes.CDLL(str(library))
+
+
+class Peak:
+    """The measured FMA peak of one tier's vectors, in FLOP/s."""
+
+    def __init__(self, tier, dtype):
+        self.known = tier in PEAK_FLAGS
+        if not self.known:
+            return
+        real = {"float32": "float", "float64": "double"}[np.dtype(dtype).name]
+        flags = [*PEAK_FLAGS[tier], "-ffp-contract=fast", f"-Dreal={real}"]
+        self._peak = compile_library("peak.c", flags).peak
+        self._peak.restype, self._peak.argtypes = ctypes.c_double, [ctypes.c_long]
+
+    def measure(self, n_threads=1, rounds=500_000):
+        """FLOP/s of n_threads cores at once, over some 10 ms; NaN if unknown."""
+        if not self.known:
+            return float("nan")
+        found = []
+        threads = [
+            threading.Thread(target=lambda: found.append(self._peak(rounds)))
+            for _ in range(n_threads)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return sum(found)
+
+
+def cpu_name():
+    """The CPU as it calls itself."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def versions(names):
+    """'name version, ...' of the installed ones among these distributions."""
+    found = []
+    for name in names:
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            continue
+    return ", ".join(found)
+
+
+def blas_kernels():
+    """Which thread pools and BLAS kernels the loaded peers run."""
+    return sorted(
+        f"{Path(pool['filepath']).parent.name.removesuffix('.libs')}: "
+        f"{pool['internal_api']} {pool['version'] or ''} "
+        f"{pool.get('architecture', '')}".strip()
+        for pool in threadpoolctl.threadpool_info()
+    )
+
+
+def conditions(tier, names=("scikit-learn", "numpy", "scipy")):
+    """Lines that say where and when, for the top of a report."""
+    load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+    return [
+        f"{date.today().isoformat()}, {cpu_name()}, "
+        f"{os.cpu_count()} cores{load}, cbp tier {tier}",
+        f"Python {platform.python_version()}, {versions(['cbp-learn', *names])}",
+    ]

@@ -1,0 +1,254 @@
+"""cbp and its peers, each training the same network in its own best form.
+
+Every program starts from the same weights and runs Adam with the same rate, penalty and
+batch size over the given number of epochs. cbp and scikit-learn also draw the same
+shuffles; the others draw their own. Bias corrections: PyTorch's eager Adam applies them
+before epsilon, all others after, as scikit-learn does. Nothing is timed here.
+"""
+
+import warnings
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.neural_network import MLPClassifier
+
+from cbp import BPClassifier
+
+RATE, BETA_1, BETA_2, EPSILON, ALPHA, SEED = 1e-3, 0.9, 0.999, 1e-8, 1e-4, 0
+
+
+def initial_weights(workload, dtype):
+    """[W1, ..., WL], [b1, ..., bL] as scikit-learn draws them (Glorot and Bengio)."""
+    rng = np.random.RandomState(SEED)
+    sizes = (*workload.layers[:-1], workload.n_outputs)
+    coefs, intercepts = [], []
+    for n_in, n_out in zip(sizes, sizes[1:], strict=False):
+        factor = 2 if workload.activation == "logistic" else 6
+        bound = (factor / (n_in + n_out)) ** 0.5
+        coefs.append(rng.uniform(-bound, bound, (n_in, n_out)).astype(dtype))
+        intercepts.append(rng.uniform(-bound, bound, n_out).astype(dtype))
+    return coefs, intercepts
+
+
+def log_loss(workload, coefs, intercepts, X, y):
+    """Mean log loss over the training rows, in float64 whoever trained the weights."""
+    a = X.astype("float64")
+    for W, b in zip(coefs[:-1], intercepts[:-1], strict=True):
+        z = a @ W.astype("float64") + b
+        a = np.maximum(z, 0) if workload.activation == "relu" else 1 / (1 + np.exp(-z))
+    z = a @ coefs[-1].astype("float64") + intercepts[-1]
+    if workload.n_outputs == 1:
+        return float(np.logaddexp(0, np.where(y == 1, -z[:, 0], z[:, 0])).mean())
+    z -= z.max(axis=1, keepdims=True)
+    return float((np.log(np.exp(z).sum(axis=1)) - z[np.arange(len(y)), y]).mean())
+
+
+class Cbp:
+    """`BPClassifier.fit`, all of it."""
+
+    estimator = BPClassifier
+
+    def __init__(self, workload, X, y, n_threads):
+        self.X, self.y = X, y
+        self.parameters = dict(
+            hidden_layer_sizes=workload.hidden,
+            activation=workload.activation,
+            batch_size=workload.batch_size,
+            learning_rate_init=RATE,
+            alpha=ALPHA,
+            random_state=SEED,
+            tol=0,
+            n_iter_no_change=np.inf,
+        )
+        if self.estimator is BPClassifier:
+            self.parameters["n_jobs"] = n_threads
+
+    def train(self, epochs):
+        """Train from the initial weights on; the final (coefs, intercepts)."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            model = self.estimator(max_iter=epochs, **self.parameters)
+            model.fit(self.X, self.y)
+        return model.coefs_, model.intercepts_
+
+
+class Sklearn(Cbp):
+    """`MLPClassifier.fit`, all of it. Its threads are those of its BLAS."""
+
+    estimator = MLPClassifier
+
+
+class TorchEager:
+    """The usual loop, with the fused Adam."""
+
+    def __init__(self, workload, X, y, n_threads):
+        import torch
+
+        torch.set_num_threads(n_threads)
+        torch.manual_seed(SEED)
+        self.torch, self.workload, self.n_rows = torch, workload, len(X)
+        self.X = torch.from_numpy(X)
+        self.y = torch.from_numpy(y)
+        if workload.n_outputs == 1:
+            self.y = self.y.to(self.X.dtype)
+
+    def loss(self, weights, biases, X, y):
+        """Mean log loss of a batch. Weights lie as PyTorch keeps them, (out, in)."""
+        f = self.torch.nn.functional
+        a = X
+        for W, b in zip(weights[:-1], biases[:-1], strict=True):
+            z = f.linear(a, W, b)
+            a = z.relu() if self.workload.activation == "relu" else z.sigmoid()
+        z = f.linear(a, weights[-1], biases[-1])
+        if self.workload.n_outputs == 1:
+            return f.binary_cross_entropy_with_logits(z[:, 0], y)
+        return f.cross_entropy(z, y)
+
+    def start(self):
+        """Fresh (weights, biases) as tensors."""
+        coefs, intercepts = initial_weights(self.workload, self.X.numpy().dtype)
+        weights = [self.torch.from_numpy(W.T.copy()) for W in coefs]
+        return weights, [self.torch.from_numpy(b) for b in intercepts]
+
+    @staticmethod
+    def finish(weights, biases):
+        """(coefs, intercepts) as arrays."""
+        return (
+            [W.detach().numpy().T for W in weights],
+            [b.detach().numpy() for b in biases],
+        )
+
+    def batches(self):
+        """The row numbers of each batch of one epoch."""
+        order = self.torch.randperm(self.n_rows)
+        return order.split(self.workload.batch_size)
+
+    def train(self, epochs):
+        weights, biases = self.start()
+        for p in weights + biases:
+            p.requires_grad_()
+        penalised = {
+            "params": weights,
+            "weight_decay": ALPHA / self.workload.batch_size,
+        }
+        adam = self.torch.optim.Adam(
+            [penalised, {"params": biases}],
+            RATE,
+            betas=(BETA_1, BETA_2),
+            eps=EPSILON,
+            fused=True,
+        )
+        for _ in range(epochs):
+            for rows in self.batches():
+                loss = self.loss(weights, biases, self.X[rows], self.y[rows])
+                adam.zero_grad()
+                loss.backward()
+                adam.step()
+        return self.finish(weights, biases)
+
+
+class TorchCompiled(TorchEager):
+    """One whole step (gather, gradient, Adam) in one torch.compile."""
+
+    def __init__(self, workload, X, y, n_threads):
+        super().__init__(workload, X, y, n_threads)
+        self.torch._dynamo.reset()
+        self.step = self.torch.compile(self._step, fullgraph=True, dynamic=False)
+
+    def _step(self, weights, biases, m, v, rows, eta):
+        penalty = ALPHA / len(rows)
+        d_weights, d_biases = self.torch.func.grad(self.loss, argnums=(0, 1))(
+            weights, biases, self.X[rows], self.y[rows]
+        )
+        gradients = [g + penalty * W for g, W in zip(d_weights, weights, strict=True)]
+        gradients += d_biases
+        for p, g, m_p, v_p in zip(weights + biases, gradients, m, v, strict=True):
+            m_p.mul_(BETA_1).add_(g, alpha=1 - BETA_1)
+            v_p.mul_(BETA_2).addcmul_(g, g, value=1 - BETA_2)
+            p.sub_(eta * m_p / (v_p.sqrt() + EPSILON))
+
+    def train(self, epochs):
+        torch = self.torch
+        weights, biases = self.start()
+        m = [torch.zeros_like(p) for p in weights + biases]
+        v = [torch.zeros_like(p) for p in weights + biases]
+        t = 0
+        with torch.no_grad():
+            for _ in range(epochs):
+                for rows in self.batches():
+                    t += 1
+                    eta = RATE * (1 - BETA_2**t) ** 0.5 / (1 - BETA_1**t)
+                    eta = torch.tensor(eta, dtype=self.X.dtype)
+                    self.step(weights, biases, m, v, rows, eta)
+        return self.finish(weights, biases)
+
+
+class Jax:
+    """One jitted scan over the batches of an epoch."""
+
+    def __init__(self, workload, X, y, n_threads):
+        import jax
+
+        if X.dtype == np.float64:
+            jax.config.update("jax_enable_x64", True)
+        self.jax, self.workload, self.n_rows = jax, workload, len(X)
+        self.X, self.y = jax.numpy.asarray(X), jax.numpy.asarray(y, "int32")
+        self.epoch = jax.jit(self._epoch, donate_argnums=0)
+
+    def _loss(self, parameters, X, y):
+        nn, jnp = self.jax.nn, self.jax.numpy
+        coefs, intercepts = parameters
+        f = nn.relu if self.workload.activation == "relu" else nn.sigmoid
+        a = X
+        for W, b in zip(coefs[:-1], intercepts[:-1], strict=True):
+            a = f(a @ W + b)
+        z = a @ coefs[-1] + intercepts[-1]
+        if self.workload.n_outputs == 1:
+            z = z[:, 0]
+            loss = jnp.mean(nn.softplus(jnp.where(y == 1, -z, z)))
+        else:
+            log_p = nn.log_softmax(z)
+            loss = -jnp.mean(jnp.take_along_axis(log_p, y[:, None], axis=1))
+        return loss + ALPHA / 2 / len(X) * sum((W**2).sum() for W in coefs)
+
+    def _step(self, state, rows):
+        jnp, tree_map = self.jax.numpy, self.jax.tree.map
+        parameters, m, v, t = state
+        g = self.jax.grad(self._loss)(parameters, self.X[rows], self.y[rows])
+        t = t + 1
+        eta = RATE * jnp.sqrt(1 - BETA_2**t) / (1 - BETA_1**t)
+        m = tree_map(lambda m, g: BETA_1 * m + (1 - BETA_1) * g, m, g)
+        v = tree_map(lambda v, g: BETA_2 * v + (1 - BETA_2) * g * g, v, g)
+        parameters = tree_map(
+            lambda p, m, v: p - eta * m / (jnp.sqrt(v) + EPSILON), parameters, m, v
+        )
+        return (parameters, m, v, t), None
+
+    def _epoch(self, state, order):
+        size = self.workload.batch_size
+        whole = self.n_rows // size * size
+        if whole:
+            batches = order[:whole].reshape(-1, size)
+            state, _ = self.jax.lax.scan(self._step, state, batches)
+        if whole < self.n_rows:
+            state, _ = self._step(state, order[whole:])
+        return state
+
+    def train(self, epochs):
+        jnp, tree_map = self.jax.numpy, self.jax.tree.map
+        rng = np.random.default_rng(SEED)
+        parameters = tree_map(jnp.asarray, initial_weights(self.workload, self.X.dtype))
+        zeros = [tree_map(jnp.zeros_like, parameters) for _ in "mv"]
+        state = (parameters, *zeros, jnp.zeros((), self.X.dtype))
+        for _ in range(epochs):
+            state = self.epoch(state, rng.permutation(self.n_rows).astype("int32"))
+        coefs, intercepts = self.jax.device_get(state[0])
+        return coefs, intercepts
+
+
+# What each peer on the command line runs beside cbp.
+PEERS = {
+    "sklearn": {"scikit-learn": Sklearn},
+    "torch": {"PyTorch eager": TorchEager, "PyTorch compiled": TorchCompiled},
+    "jax": {"JAX": Jax},
+}

@@ -1,0 +1,547 @@
+"""Backpropagation as data, and its proof by central differences.
+
+`backpropagate` shows what one pass through a network computes, equation by equation;
+`check_gradient` compares the gradient with differences of the cost. Nothing is computed
+here that training does not compute with the same kernels; the equations, under the same
+numbers, are explained in docs/backpropagation.md, with a worked network in
+docs/worked_example.md.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from numbers import Integral
+from typing import TYPE_CHECKING, Any
+
+import joblib
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
+from sklearn.exceptions import NotFittedError
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval, validate_params
+
+from cbp._network import Network
+from cbp._training import Trainer
+
+if TYPE_CHECKING:
+    from cbp.estimators import BPClassifier, BPRegressor, Floats, Rows
+
+EPS = float(np.finfo(np.float64).eps)
+
+# How far a step moves a weighted input z. The difference (C(w + h) - C(w - h)) / 2h is
+# off by about h^2 for the curve of C and by EPS |C| / h for its rounding. Over 32
+# networks the median error was 2e-8 with 6e-6, 7e-9 with 6e-5 and 2e-8 with 2e-4; a
+# small step leaves out fewer rows.
+STEP = 3e-5
+
+# A ReLU unit has no derivative at z = 0. Rows in which a unit comes this close are left
+# out; ten steps, because later layers may move further than the one that is stepped.
+KINK = 10 * STEP
+
+# Relative errors up to AGREEMENT count as rounding, and so do errors up to NOISE times
+# the noise floor; the largest seen were 4e-7 and 3 times.
+AGREEMENT = 1e-6
+NOISE = 10
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Backpropagation:
+    """The four equations for n rows, as data; layer l stands at index l - 1.
+
+    n_0 is the number of inputs, n_l that of the units of layer l, L the last layer. The
+    equations are written for the arrays below, a row of which is a sample; f is the
+    activation of the layer, w_i the weight of row i (1 if none is given), and a product
+    in square brackets is element by element.
+
+    Attributes
+    ----------
+    x : ndarray or CSR matrix of shape (n, n_0)
+        a^0, the inputs as the network takes them.
+
+    z : list of L ndarrays of shape (n, n_l)
+        (1.1) Weighted inputs, ``z[l] = a[l - 1] @ W[l] + b[l]``.
+
+    a : list of L ndarrays of shape (n, n_l)
+        (1.2) Activations, ``a[l] = f(z[l])``; the last are the outputs.
+
+    delta : list of L ndarrays of shape (n, n_l)
+        Errors: derivatives of the cost of one row, times its weight, by its z.
+        (2.5) in the last layer, ``delta[L] = w_i [dC/da f'(z[L])]``,
+        (3.7) before it, ``delta[l] = [(delta[l + 1] @ W[l + 1].T) f'(z[l])]``.
+
+    dW : list of L ndarrays of shape (n_{l-1}, n_l)
+        (4.1) Derivatives of the cost by the weights,
+        ``dW[l] = (a[l - 1].T @ delta[l] + alpha W[l]) / sum(w_i)``.
+
+    db : list of L ndarrays of shape (n_l,)
+        (5.1) Derivatives by the biases, ``db[l] = sum(delta[l]) / sum(w_i)``.
+
+    cost : float
+        C, the weighted mean of the rows' costs and the penalty,
+        ``(sum(w_i C_i) + alpha / 2 sum(W ** 2)) / sum(w_i)``.
+
+    activations : tuple of L str
+        f of every layer, the output's last.
+    """
+
+    x: Any
+    z: list[Floats]
+    a: list[Floats]
+    delta: list[Floats]
+    dW: list[Floats]
+    db: list[Floats]
+    cost: float
+    activations: tuple[str, ...]
+
+    def __str__(self) -> str:
+        rows = [
+            ["layer", "f", "W", "rms z", "rms a", "rms delta", "of next", "rms dW"]
+            + ["rms db"]
+        ]
+        sizes = [_rms(delta) for delta in self.delta]
+        for i, f in enumerate(self.activations):
+            ratio = ""
+            if i + 1 < len(sizes):
+                ratio = f"{sizes[i] / sizes[i + 1]:.3g}" if sizes[i + 1] else "-"
+            numbers = [_rms(self.z[i]), _rms(self.a[i]), sizes[i]]
+            rows.append(
+                [str(i + 1), f, "{} x {}".format(*self.dW[i].shape)]
+                + [f"{number:.2e}" for number in numbers]
+                + [ratio, f"{_rms(self.dW[i]):.2e}", f"{_rms(self.db[i]):.2e}"]
+            )
+        n_rows = len(self.z[0])
+        return f"Backpropagation of {n_rows} rows, cost C = {self.cost:.6g}\n" + (
+            _table(rows)
+        )
+
+    __repr__ = __str__
+
+
+@dataclass(frozen=True)
+class LayerCheck:
+    """What `check_gradient` found in one layer.
+
+    Attributes
+    ----------
+    layer : int
+        1 to L.
+
+    relative_error : float
+        Largest difference between the two gradients, divided by `largest_gradient`.
+
+    where : str
+        The parameter with this difference, as ``"W1[0, 2]"`` for
+        ``coefs_[0][0, 2]`` or ``"b1[2]"`` for ``intercepts_[0][2]``.
+
+    largest_gradient : float
+        Largest absolute derivative in the layer.
+
+    noise_floor : float
+        What rounding alone can make of a difference quotient: the rounding of the cost
+        divided by the step.
+
+    n_checked, n_params : int
+        Parameters compared, and parameters of the layer.
+
+    below_floor : bool
+        Whether the layer's gradient is no larger than `noise_floor`. Then the
+        differences show noise, and the relative error says nothing.
+
+    agrees : bool
+        Whether both gradients are the same up to rounding.
+    """
+
+    layer: int
+    relative_error: float
+    where: str
+    largest_gradient: float
+    noise_floor: float
+    n_checked: int
+    n_params: int
+    below_floor: bool
+    agrees: bool
+
+
+@dataclass(frozen=True, repr=False)
+class GradientCheck:
+    """Backpropagation against central differences, layer by layer.
+
+    Attributes
+    ----------
+    largest_error : float
+        Largest relative error of all layers that do not lie below the noise floor; NaN
+        if all do.
+
+    where : str or None
+        The parameter with this error, as ``"W1[0, 2]"``; None if there is none.
+
+    layers : tuple of LayerCheck
+        The layers, first to last.
+
+    n_rows, n_left_out : int
+        Rows compared, and rows left out because a ReLU unit is so close to its kink in
+        them that a step could cross it.
+
+    agrees : bool
+        Whether all layers agree.
+    """
+
+    largest_error: float
+    where: str | None
+    layers: tuple[LayerCheck, ...]
+    n_rows: int
+    n_left_out: int
+
+    @property
+    def agrees(self) -> bool:
+        return all(layer.agrees for layer in self.layers)
+
+    def __str__(self) -> str:
+        verdict = "agree" if self.agrees else "DISAGREE"
+        text = f"Backpropagation and central differences {verdict}"
+        if self.where is None:
+            text += ", but every layer lies below the noise floor"
+        else:
+            text += f": largest relative error {self.largest_error:.1e} at {self.where}"
+        rows = [
+            ["layer", "checked", "largest |gradient|", "noise floor"]
+            + ["relative error", "at"]
+        ]
+        for check in self.layers:
+            error = f"{check.relative_error:.1e}"
+            rows.append(
+                [str(check.layer), f"{check.n_checked} of {check.n_params}"]
+                + [f"{check.largest_gradient:.1e}", f"{check.noise_floor:.1e}"]
+                + ["below the floor" if check.below_floor else error, check.where]
+            )
+        text += f" ({self.n_rows} rows).\n{_table(rows)}"
+        if self.n_left_out:
+            text += (
+                f"\n{self.n_left_out} more rows are left out: in them a ReLU unit has "
+                f"|z| < {KINK:.0e}, where a step can cross its kink."
+            )
+        return text
+
+    __repr__ = __str__
+
+
+def backpropagate(
+    est: BPClassifier | BPRegressor,
+    X: Rows,
+    y: ArrayLike,
+    sample_weight: ArrayLike | float | None = None,
+) -> Backpropagation:
+    """Backpropagate through a fitted or initialized model, and show everything.
+
+    All rows make one batch, as if for one step of gradient descent on them. The numbers
+    come from the kernels that train.
+
+    Parameters
+    ----------
+    est : BPClassifier or BPRegressor
+        A fitted model, or one with initial weights, ``est.initialize(X, y)``. It is not
+        changed.
+
+    X : {array-like, data frame, sparse matrix} of shape (n_samples, n_features)
+        Inputs.
+
+    y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+        Labels or targets; not all classes need occur.
+
+    sample_weight : array-like of shape (n_samples,), float or None, default=None
+        Weights >= 0 of the rows; None weighs all alike.
+
+    Returns
+    -------
+    result : Backpropagation
+        Lists `z`, `a`, `delta`, `dW`, `db` with one array per layer, and the `cost`,
+        with the model's penalty. Printed, it is a table of their sizes.
+
+    Raises
+    ------
+    TypeError
+        If `est` is not one of the two estimators.
+    NotFittedError
+        If it has no weights yet.
+    ValueError
+        If X, y or sample_weight are not allowed.
+
+    See Also
+    --------
+    check_gradient : Is the gradient right?
+
+    Examples
+    --------
+    >>> from cbp import BPClassifier, backpropagate
+    >>> from cbp.datasets import make_two_spheres
+    >>> X, y = make_two_spheres(random_state=0)
+    >>> est = BPClassifier((3, 2), "sigmoid", random_state=0).initialize(X, y)
+    >>> flow = backpropagate(est, X, y)
+    >>> [delta.shape for delta in flow.delta]
+    [(200, 3), (200, 2), (200, 1)]
+    """
+    network, theta, X, target, weight = _problem(est, X, y, sample_weight)
+    flow = _trainer(est, network, theta, X, target, weight).backpropagate(theta)
+    places = _places(network)
+    return Backpropagation(
+        x=X,
+        z=flow["z"],
+        a=flow["a"],
+        delta=flow["delta"],
+        dW=[flow["gradient"][W] for W, _ in places],
+        db=[flow["gradient"][b] for _, b in places],
+        cost=flow["loss"],
+        activations=(*network.activations, network.output),
+    )
+
+
+@validate_params(
+    {
+        "max_checks": [None, Interval(Integral, 1, None, closed="left")],
+        "random_state": ["random_state"],
+    },
+    prefer_skip_nested_validation=True,
+)
+def check_gradient(
+    est: BPClassifier | BPRegressor,
+    X: Rows,
+    y: ArrayLike,
+    sample_weight: ArrayLike | float | None = None,
+    *,
+    max_checks: int | None = 200,
+    random_state: int | np.random.RandomState | None = 0,
+) -> GradientCheck:
+    """Compare backpropagation with central differences of the cost, layer by layer.
+
+    Gradient and differences are computed in float64, also for a float32 model, whose
+    costs would be too coarse to subtract. A step moves a weighted input z by at most
+    3e-5: the step of a weight is divided by its largest input, so that the scale of X
+    does not matter. Rows in which a ReLU unit has ``abs(z)`` below ten steps are left
+    out, for the derivative may jump there.
+
+    Parameters
+    ----------
+    est : BPClassifier or BPRegressor
+        A fitted model, or one with initial weights, ``est.initialize(X, y)``. It is not
+        changed.
+
+    X : {array-like, data frame, sparse matrix} of shape (n_samples, n_features)
+        Inputs; a few hundred rows are enough.
+
+    y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+        Labels or targets; not all classes need occur.
+
+    sample_weight : array-like of shape (n_samples,), float or None, default=None
+        Weights >= 0 of the rows; None weighs all alike.
+
+    max_checks : int or None, default=200
+        At most this many parameters of a layer, chosen at random, are compared, and the
+        one with the largest derivative. None compares all. Each of them takes two
+        passes over X.
+
+    random_state : int, RandomState instance or None, default=0
+        Source of this choice.
+
+    Returns
+    -------
+    check : GradientCheck
+        The largest relative error and where it is, and the same for every layer. An
+        error is relative to the layer's largest absolute derivative. Printed, it is a
+        table.
+
+    Raises
+    ------
+    TypeError
+        If `est` is not one of the two estimators.
+    NotFittedError
+        If it has no weights yet.
+    ValueError
+        If X, y, sample_weight or a parameter are not allowed; if no row is left; if the
+        cost is not finite.
+
+    See Also
+    --------
+    backpropagate : What is compared.
+
+    Examples
+    --------
+    >>> from cbp import BPClassifier, check_gradient
+    >>> from cbp.datasets import make_two_spheres
+    >>> X, y = make_two_spheres(random_state=0)
+    >>> est = BPClassifier((3, 2), "sigmoid", random_state=0).initialize(X, y)
+    >>> check = check_gradient(est, X, y)
+    >>> check.agrees, check.largest_error < 1e-7
+    (True, True)
+    """
+    network, theta, X, target, weight = _problem(est, X, y, sample_weight)
+    if network.dtype != np.float64:
+        network, theta, X, target, weight = _widened(network, theta, X, target, weight)
+    flow = _trainer(est, network, theta, X, target, weight).backpropagate(theta)
+    rows = _rows_off_kinks(network, flow["z"], weight)
+    trainer = _trainer(est, network, theta, X, target, weight, rows)
+    cost, gradient = trainer.loss_gradient(theta)
+    if not (math.isfinite(cost) and np.isfinite(gradient).all()):
+        raise ValueError(
+            f"The cost of these rows, {cost}, or its gradient is not finite: scale X, "
+            "or give the model smaller weights."
+        )
+    inputs = [_largest(X), *map(_largest, flow["a"])]
+    rng = check_random_state(random_state)
+    layers = tuple(
+        _check_layer(trainer, theta, cost, gradient, layer, inputs, max_checks, rng)
+        for layer in range(1, len(network.layer_sizes))
+    )
+    heard = [check for check in layers if not check.below_floor]
+    worst = max(heard, key=lambda check: check.relative_error, default=None)
+    return GradientCheck(
+        largest_error=math.nan if worst is None else worst.relative_error,
+        where=None if worst is None else worst.where,
+        layers=layers,
+        n_rows=len(rows),
+        n_left_out=X.shape[0] - len(rows),
+    )
+
+
+def _check_layer(
+    trainer: Trainer,
+    theta: Floats,
+    cost: float,
+    gradient: Floats,
+    layer: int,
+    inputs: list[Floats],
+    max_checks: int | None,
+    rng: np.random.RandomState,
+) -> LayerCheck:
+    """Central differences of some of a layer's parameters; inputs[l]: largest |a^l|."""
+    W, b = _places(trainer.network)[layer - 1]
+    places = np.concatenate([W.ravel(), b])
+    # A weight's step moves z by at most STEP, as a bias's does.
+    h = np.repeat(STEP / np.maximum(1, [*inputs[layer - 1], 1]), b.size)
+    chosen = np.arange(places.size)
+    if max_checks is not None and max_checks < places.size:
+        chosen = rng.choice(places.size, max_checks, replace=False)
+        chosen = np.union1d(chosen, np.abs(gradient[places]).argmax())
+    slopes = [_slope(trainer, theta, places[i], h[i]) for i in chosen]
+
+    largest = max(np.abs(gradient[places]).max(), np.abs(slopes).max())
+    floor = EPS * abs(cost) / h[chosen].min()
+    errors = np.abs(slopes - gradient[places[chosen]])
+    worst = chosen[errors.argmax()]
+    k, j = divmod(int(worst), b.size)
+    return LayerCheck(
+        layer=layer,
+        relative_error=float(errors.max() / largest) if largest else 0.0,
+        where=f"W{layer}[{k}, {j}]" if k < len(W) else f"b{layer}[{j}]",
+        largest_gradient=float(largest),
+        noise_floor=float(floor),
+        n_checked=len(chosen),
+        n_params=places.size,
+        below_floor=bool(largest <= floor),
+        agrees=bool(errors.max() <= AGREEMENT * largest + NOISE * floor),
+    )
+
+
+def _slope(trainer: Trainer, theta: Floats, place: int, h: float) -> float:
+    """(C(w + h) - C(w - h)) / 2h for the parameter at `place` of theta."""
+    moved = theta.copy()
+    moved[place] = theta[place] + h
+    above, high = moved[place], trainer.loss_gradient(moved)[0]
+    moved[place] = theta[place] - h
+    below, low = moved[place], trainer.loss_gradient(moved)[0]
+    return (high - low) / (above - below)  # 2h as it was rounded
+
+
+def _problem(est, X, y, sample_weight):
+    """Network, theta, X, targets and weights of one batch, as training takes them."""
+    from cbp.estimators import BPClassifier, BPRegressor
+
+    if not isinstance(est, BPClassifier | BPRegressor):
+        raise TypeError(
+            f"est must be a BPClassifier or BPRegressor, got {type(est).__name__}. Of "
+            "a pipeline give the last step, and X as the steps before transform it."
+        )
+    if not est.__sklearn_is_fitted__():
+        raise NotFittedError(
+            f"This {type(est).__name__} has no weights yet. Call fit(X, y), or "
+            "initialize(X, y), which draws weights but does not train."
+        )
+    return est._inspected(X, y, sample_weight)
+
+
+def _trainer(est, network, theta, X, target, weight, rows=None) -> Trainer:
+    """A trainer that takes all rows at once; theta stays as it is."""
+    return Trainer(
+        network,
+        theta.copy(),
+        X,
+        target,
+        sample_weight=weight,
+        rows=rows,
+        n_threads=joblib.effective_n_jobs(est.n_jobs),
+        solver="lbfgs",
+        alpha=float(est.alpha),
+    )
+
+
+def _widened(network, theta, X, target, weight):
+    """The same problem in float64."""
+    network = Network(
+        network.layer_sizes,
+        network.activations,
+        network.output,
+        network.loss,
+        np.float64,
+    )
+    if target.dtype == np.float32:
+        target = target.astype(np.float64)
+    if weight is not None:
+        weight = weight.astype(np.float64)
+    return network, theta.astype(np.float64), X.astype(np.float64), target, weight
+
+
+def _places(network: Network) -> list[tuple[NDArray, NDArray]]:
+    """The places of W and b of every layer in theta, as arrays shaped like them."""
+    places = [
+        offset + np.arange(math.prod(shape)).reshape(shape)
+        for _, offset, shape, _ in network.segments
+    ]
+    n_layers = len(places) // 2
+    return list(zip(places[:n_layers], places[n_layers:], strict=True))
+
+
+def _rows_off_kinks(network: Network, z: list[Floats], weight) -> NDArray[np.int64]:
+    """The rows in which no ReLU unit could cross its kink."""
+    near = np.zeros(len(z[0]), dtype=bool)
+    for f, z_l in zip(network.activations, z[:-1], strict=True):
+        if f == "relu":
+            near |= (np.abs(z_l) < KINK).any(axis=1)
+    rows = np.flatnonzero(~near).astype(np.int64)
+    if len(rows) == 0 or not (weight is None or weight[rows].any()):
+        raise ValueError(
+            "Nothing can be compared: in every row of X (with a weight) some ReLU unit "
+            f"has |z| < {KINK:.0e}, and at z = 0 it has no derivative. Give other rows "
+            "or other weights."
+        )
+    return rows
+
+
+def _largest(a) -> Floats:
+    """Largest |a| of every column; a may be sparse."""
+    largest = abs(a).max(axis=0)
+    return largest.toarray().ravel() if sparse.issparse(largest) else largest
+
+
+def _rms(values: Floats) -> float:
+    """Root mean square."""
+    return float(np.sqrt(np.mean(np.square(values, dtype=np.float64))))
+
+
+def _table(rows: list[list[str]]) -> str:
+    """Columns of text, flush right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
+        for row in rows
+    )

@@ -1,0 +1,286 @@
+"""The kernel tables as tests see them: ctypes views of cbp.h, and guarded buffers.
+
+Tests drive the kernels of every tier through these, with no production wrapper between.
+No expectations here (tests/reference.py) and no tests (tests/test_kernels.py).
+"""
+
+import ctypes
+from ctypes import byref, c_char_p, c_double, c_int, c_ssize_t, c_void_p
+
+import numpy as np
+
+from cbp import _kernels
+
+# The enums of cbp.h, in their order.
+ACTIVATIONS = ("identity", "logistic", "tanh", "relu")
+OUTPUTS = ("identity", "logistic", "softmax", "exp")
+LOSSES = (
+    ("softmax", "log_loss"),
+    ("logistic", "log_loss"),
+    ("logistic", "squared_error"),
+    ("identity", "squared_error"),
+    ("exp", "poisson"),
+)
+SOLVERS = ("sgd", "adam")
+FUNCTIONS = ("exp", "log", "log1p", "logistic", "tanh")
+
+DTYPES = (np.dtype("float32"), np.dtype("float64"))
+TIERS = tuple(_kernels.tiers())
+
+# Bytes of a guard band. As floats, 0xff is NaN, which spoils what is computed from it:
+# round inputs. 0xa5 is a number, so that a stray NaN shows, too: round outputs.
+GUARD = 256
+INPUT_FILL, OUTPUT_FILL = 0xFF, 0xA5
+
+
+class cbp_panels(ctypes.Structure):
+    _fields_ = [("data", c_void_p), ("stride", c_ssize_t)]
+
+
+class cbp_csr(ctypes.Structure):
+    _fields_ = [("data", c_void_p), ("indices", c_void_p), ("indptr", c_void_p)]
+
+
+class cbp_columns(ctypes.Structure):
+    _fields_ = [("start", c_void_p), ("row", c_void_p), ("value", c_void_p)]
+
+
+class cbp_step(ctypes.Structure):
+    _fields_ = [
+        ("eta", c_double),
+        ("scale", c_double),
+        ("alpha", c_double),
+        ("beta_1", c_double),
+        ("beta_2", c_double),
+        ("epsilon", c_double),
+        ("nesterov", c_int),
+    ]
+
+
+def _function(arguments, result=None):
+    """Type of a kernel pointer; p: pointer, n: ptrdiff_t, i: int, M: cbp_panels."""
+    types = {"p": c_void_p, "n": c_ssize_t, "i": c_int, "M": cbp_panels}
+    return ctypes.CFUNCTYPE(result, *(types[letter] for letter in arguments))
+
+
+class cbp_kernels(ctypes.Structure):
+    _fields_ = [
+        ("tier", c_char_p),
+        ("itemsize", c_int),
+        ("panel", c_int),
+        ("gather_rows", _function("pnpnnM")),
+        ("scatter_rows", _function("Mnnpn")),
+        ("fill_targets", _function("pnnM")),
+        ("transpose_block", _function("pp")),
+        ("gather_items", _function("ppnp")),
+        ("item", _function("pn", c_double)),
+        ("add", _function("ppn")),
+        ("multiply_forward", _function("MnMpMnnni")),
+        ("multiply_forward_csr", _function("ppMpMnnni")),
+        ("multiply_delta", _function("MnMMMnnni")),
+        ("sum_gradient", _function("ppnnp")),
+        ("sum_gradient_csr", _function("pnnpp")),
+        ("sum_columns", _function("pnp")),
+        ("transpose_csr", _function("ppnnp")),
+        ("activate", _function("pni")),
+        ("multiply_derivative", _function("ppni")),
+        ("apply_output", _function("Mnnnip")),
+        ("compute_loss", _function("MMppnnnipp")),
+        ("step", _function("pppnp", c_double) * 2),
+        ("forward_row", _function("pnpnnpnpi")),
+        ("step_row", _function("pppnpp", c_double) * 2),
+        ("all_finite", _function("pn", c_int)),
+        ("map", _function("ippn")),
+    ]
+
+
+class Kernels:
+    """The table of one tier and dtype; every kernel is an attribute.
+
+    Attributes
+    ----------
+    tier : str
+    dtype : numpy dtype
+    P : int
+        Columns of a panel.
+    """
+
+    def __init__(self, tier, dtype):
+        self.tier, self.dtype = tier, np.dtype(dtype)
+        address = _kernels.table_address(tier, self.dtype)
+        self.table = cbp_kernels.from_address(address)
+        self.P = self.table.panel
+
+    def __getattr__(self, name):
+        return getattr(self.table, name)
+
+    def __repr__(self):
+        return f"{self.tier}-{self.dtype}"
+
+
+TABLES = [Kernels(tier, dtype) for dtype in DTYPES for tier in TIERS]
+
+
+class _Guarded:
+    """Bytes between guard bands, and which of them have changed since the start."""
+
+    def _allocate(self, n_bytes, fill, offset=0):
+        """`n_bytes` bytes of `fill` that begin `offset` bytes behind a 64-byte line."""
+        self._raw = np.full(n_bytes + 2 * GUARD + 128, fill, np.uint8)
+        start = GUARD + -(self._raw.ctypes.data + GUARD) % 64 + offset
+        return self._raw[start : start + n_bytes]
+
+    def _freeze(self):
+        self._before = self._raw.copy()
+
+    @property
+    def pointer(self):
+        """Address of the first item; keeps the buffer alive."""
+        return self._address(self._data)
+
+    def _address(self, part):
+        address = c_void_p(part.ctypes.data)
+        address.owner = self
+        return address
+
+    def _start(self):
+        return self._data.ctypes.data - self._raw.ctypes.data
+
+    def assert_unchanged(self):
+        """Nothing at all was written."""
+        assert np.array_equal(self._raw, self._before), "an input was written to"
+
+
+class Vector(_Guarded):
+    """A contiguous array of any shape; `misaligned` by one item against 64 bytes."""
+
+    def __init__(self, values, misaligned=True, fill=INPUT_FILL):
+        values = np.asarray(values)
+        offset = values.itemsize if misaligned else 0
+        body = self._allocate(values.nbytes, fill, offset)
+        self._data = body.view(values.dtype).reshape(values.shape)
+        self._data[...] = values
+        self._freeze()
+
+    @classmethod
+    def output(cls, shape, dtype):
+        """Room for a result."""
+        junk = np.full(np.prod(shape, dtype=int) * np.dtype(dtype).itemsize, 0x5A, "u1")
+        return cls(junk.view(dtype).reshape(shape), fill=OUTPUT_FILL)
+
+    @property
+    def values(self):
+        return self._data.copy()
+
+    def assert_guards(self):
+        """Nothing was written outside the array."""
+        start = self._start()
+        end = start + self._data.nbytes
+        assert np.array_equal(self._raw[:start], self._before[:start]), "written before"
+        assert np.array_equal(self._raw[end:], self._before[end:]), "written behind"
+
+
+class Matrix(_Guarded):
+    """A matrix in panels, with guard lines behind the rows of every panel."""
+
+    def __init__(self, P, values, fill=INPUT_FILL):
+        self._lay_out(P, values.shape, values.dtype, fill)
+        for column in range(self.cols):
+            line = self._data[column // P, : self.rows]
+            line[:, column % P] = values[:, column]
+        for column in range(self.cols, self._data.shape[0] * P):
+            self._data[column // P, : self.rows, column % P] = 0
+        self._freeze()
+
+    @classmethod
+    def output(cls, P, rows, cols, dtype):
+        """Room for a result."""
+        matrix = cls.__new__(cls)
+        matrix._lay_out(P, (rows, cols), np.dtype(dtype), OUTPUT_FILL)
+        matrix._freeze()
+        return matrix
+
+    def _lay_out(self, P, shape, dtype, fill):
+        self.P, (self.rows, self.cols) = P, shape
+        # compute_loss and apply_output read whole blocks of P rows.
+        self.lines = self.rows + P + 1
+        n_panels = -(-self.cols // P)
+        body = self._allocate(n_panels * self.lines * P * dtype.itemsize, fill)
+        self._data = body.view(dtype).reshape(n_panels, self.lines, P)
+
+    @property
+    def panels(self):
+        panels = cbp_panels(self.pointer, self.lines * self.P)
+        panels.owner = self
+        return panels
+
+    def panel(self, number):
+        """Address of one panel."""
+        return self._address(self._data[number])
+
+    def _rows(self, r0=0, r1=None):
+        lines = self._data[:, r0 : self.rows if r1 is None else r1]
+        n_panels, n_rows, P = lines.shape
+        return lines.transpose(1, 0, 2).reshape(n_rows, n_panels * P)
+
+    @property
+    def values(self):
+        return self._rows()[:, : self.cols].copy()
+
+    def padding(self, r0=0, r1=None):
+        """What stands in the columns that pad the last panel."""
+        return self._rows(r0, r1)[:, self.cols :].copy()
+
+    def assert_only_rows(self, r0, r1):
+        """Nothing was written outside rows r0 .. r1 - 1."""
+        allowed = np.zeros(self._raw.shape, bool)
+        start = self._start()
+        body = allowed[start : start + self._data.nbytes]
+        line_bytes = self.P * self._data.itemsize
+        body.reshape(*self._data.shape[:2], line_bytes)[:, r0:r1] = True
+        changed = (self._raw != self._before) & ~allowed
+        assert not changed.any(), f"{changed.sum()} bytes written outside the rows"
+
+
+class CsrRows:
+    """A SciPy CSR matrix as kernels take it: `pointer` to a cbp_csr."""
+
+    def __init__(self, X):
+        self.parts = (
+            Vector(X.data),
+            Vector(X.indices.astype(np.int32)),
+            Vector(X.indptr.astype(np.int64)),
+        )
+        self._struct = cbp_csr(*(part.pointer for part in self.parts))
+        self.pointer = byref(self._struct)
+
+
+class Columns:
+    """Room for the columns of a sparse batch: `pointer` to a cbp_columns."""
+
+    def __init__(self, n_cols, n_entries, dtype):
+        self.parts = (
+            Vector.output(n_cols + 1, np.int64),
+            Vector.output(n_entries, np.int32),
+            Vector.output(n_entries, dtype),
+        )
+        self._struct = cbp_columns(*(part.pointer for part in self.parts))
+        self.pointer = byref(self._struct)
+
+
+def pointers_to(vectors):
+    """The array of pointers to its states that a step takes."""
+    return (c_void_p * len(vectors))(*(vector.pointer for vector in vectors))
+
+
+def assert_same(actual, expected):
+    """Equal values of one dtype; NaN equals NaN, +0 equals -0."""
+    assert actual.dtype == expected.dtype and actual.shape == expected.shape
+    np.testing.assert_array_equal(actual, expected)
+
+
+def assert_same_bytes(actual, expected):
+    """The same bits, but for the payload of a NaN."""
+    assert_same(actual, expected)
+    finite = ~np.isnan(actual)
+    assert np.array_equal(np.signbit(actual[finite]), np.signbit(expected[finite]))

@@ -1,0 +1,550 @@
+"""The slow twin of every kernel, and of a whole network, in plain NumPy.
+
+First half: the kernels of src_c/cbp.h under their own names, on ordinary (rows,
+columns) arrays in place of panels. Where the numerical contract fixes the order of
+operations they return the same bits, thanks to `fma`; outputs and costs, which need exp
+or log, are computed in a wider type and agree to rounding.
+Second half: `Network` and `train`, the article's equations and scikit-learn's schedules
+in float64 with NumPy's own products. Nothing of the first half is used there.
+The mathematics stands in docs/backpropagation.md.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from sklearn.utils import shuffle as sklearn_shuffle
+
+BLOCK_ROWS = 128
+CHUNK_ROWS = 2048
+
+
+# ---- one rounding --------------------------------------------------------------------
+
+
+def two_sum(a, b):
+    """a + b rounded, and what the rounding lost (Knuth)."""
+    s = a + b
+    b_in_s = s - a
+    return s, (a - (s - b_in_s)) + (b - b_in_s)
+
+
+def two_product(a, b):
+    """a b rounded, and what the rounding lost (Veltkamp, Dekker), in float64."""
+
+    def halves(x):
+        big = x * (2.0**27 + 1)
+        high = big - (big - x)
+        return high, x - high
+
+    p = a * b
+    (a1, a0), (b1, b0) = halves(a), halves(b)
+    return p, a0 * b0 - (((p - a1 * b1) - a0 * b1) - a1 * b0)
+
+
+def add_to_odd(a, b):
+    """a + b in float64 if that is exact, else its neighbour with an odd last bit.
+
+    Rounding such a sum once more gives what rounding the exact sum would give (Boldo
+    and Melquiond, Emulation of a FMA and correctly rounded sums, 2008).
+    """
+    s, lost = two_sum(a, b)
+    even = s.view(np.int64) % 2 == 0
+    neighbour = np.nextafter(s, np.copysign(np.inf, lost))
+    return np.where(np.isfinite(lost) & (lost != 0) & even, neighbour, s)
+
+
+@np.errstate(all="ignore")
+def fma(a, b, c):
+    """a b + c in one rounding, for float32 and float64.
+
+    In float64 nothing on the way may overflow or fall below 1e-290. The sign of a zero
+    is not kept.
+    """
+    dtype = np.result_type(a, b, c)
+    a, b, c = np.broadcast_arrays(*(np.asarray(x, np.float64) for x in (a, b, c)))
+    if dtype == np.float32:  # a b is exact in float64
+        return add_to_odd(a * b, c).astype(np.float32)
+    p, p_lost = two_product(a, b)
+    low, low_lost = two_sum(c, p_lost)
+    high, high_lost = two_sum(p, low)
+    exact = high + add_to_odd(high_lost, low_lost)
+    return np.where(np.isfinite(exact), exact, a * b + c)
+
+
+def wider(dtype):
+    """The type in which exp and log leave no error that this dtype could see."""
+    return np.float64 if dtype == np.float32 else np.longdouble
+
+
+# ---- elementwise functions -----------------------------------------------------------
+
+
+def exp(x):
+    return np.exp(x)
+
+
+def log(x):
+    return np.log(x)
+
+
+def log1p(x):
+    return np.log1p(x)
+
+
+def logistic(x):
+    e = np.exp(-abs(x))
+    return np.where(x >= 0, 1, e) / (1 + e)
+
+
+def tanh(x):
+    return np.tanh(x)
+
+
+def activate(z, activation):
+    """a = f(z)"""
+    if activation == "logistic":
+        return logistic(z.astype(wider(z.dtype))).astype(z.dtype)
+    if activation == "tanh":
+        return np.tanh(z.astype(wider(z.dtype))).astype(z.dtype)
+    if activation == "relu":
+        return np.where(z < 0, z.dtype.type(0), z)  # NaN stays NaN
+    return z.copy()
+
+
+def multiply_derivative(delta, a, activation):
+    """delta f'(z), f' expressed in a = f(z): a - a^2, 1 - a^2, [a > 0], 1"""
+    if activation == "logistic":
+        return delta * fma(-a, a, a)
+    if activation == "tanh":
+        return delta * fma(-a, a, a.dtype.type(1))
+    if activation == "relu":
+        return np.where(a > 0, delta, a.dtype.type(0))
+    return delta.copy()
+
+
+# ---- moving data ---------------------------------------------------------------------
+
+
+def gather_rows(X, order):
+    return X[order]
+
+
+def scatter_rows(A):
+    return A.copy()
+
+
+def fill_targets(labels, n_out, dtype):
+    """T[r, j] = [j is the label of row r]; one output: the label itself."""
+    if n_out == 1:
+        return labels[:, None].astype(dtype)
+    return (labels[:, None] == np.arange(n_out)).astype(dtype)
+
+
+def transpose_block(block):
+    return block.T.copy()
+
+
+def gather_items(x, order):
+    return x[order]
+
+
+def item(x, i):
+    return float(x[i])
+
+
+def add(x, y):
+    return x + y
+
+
+# ---- products ------------------------------------------------------------------------
+
+
+def product(A, B, start):
+    """start + A B: for every element one chain of fma, k ascending."""
+    C = np.array(np.broadcast_to(start, (A.shape[0], B.shape[1])))
+    for k in range(A.shape[1]):
+        C = fma(A[:, k, None], B[k], C)
+    return C
+
+
+def multiply_forward(A, W, b, activation):
+    """a = f(A W + b)"""
+    start = np.zeros(W.shape[1], W.dtype) if b is None else b
+    return activate(product(A, W, start), activation)
+
+
+def multiply_forward_csr(X, W, b, activation):
+    """a = f(X W + b) for a CSR matrix X"""
+    return multiply_forward(X.toarray(), W, b, activation)
+
+
+def multiply_delta(delta, WT, A, activation):
+    """delta_prev = (delta W^T) * f'(a_prev)"""
+    start = np.zeros(WT.shape[1], WT.dtype)
+    return multiply_derivative(product(delta, WT, start), A, activation)
+
+
+def forward_row(x, W, b, activation):
+    """a = f(x W + b) for one row"""
+    return multiply_forward(x[None], W, b, activation)[0]
+
+
+# ---- sums over rows ------------------------------------------------------------------
+
+
+def join(parts):
+    """The sum of the parts in the order of a binary counter.
+
+    Two sums of as many parts are joined as soon as both are there; what is left at the
+    end is joined from the newest to the oldest.
+    """
+    sums = []  # (number of parts, their sum), oldest first
+    for part in parts:
+        count = 1
+        while sums and sums[-1][0] == count:
+            part = sums.pop()[1] + part
+            count *= 2
+        sums.append((count, part))
+    total = sums.pop()[1]
+    while sums:
+        total = sums.pop()[1] + total
+    return total
+
+
+def sum_gradient(A, D):
+    """A^T D for at most CHUNK_ROWS rows"""
+    blocks = []
+    for start in range(0, len(A), BLOCK_ROWS):
+        G = np.zeros((A.shape[1], D.shape[1]), D.dtype)
+        for r in range(start, min(start + BLOCK_ROWS, len(A))):
+            G = fma(A[r, :, None], D[r], G)
+        blocks.append(G)
+    return join(blocks)
+
+
+def sum_gradient_csr(columns, n_rows, D):
+    """The same for the columns (start, row, value) of a sparse batch"""
+    start, row, value = columns
+    A = np.zeros((n_rows, len(start) - 1), D.dtype)
+    for k in range(len(start) - 1):
+        here = slice(start[k], start[k + 1])
+        A[row[here], k] = value[here]
+    return sum_gradient(A, D)
+
+
+def sum_columns(D):
+    """Column sums for at most CHUNK_ROWS rows"""
+    blocks = []
+    for start in range(0, len(D), BLOCK_ROWS):
+        g = np.zeros(D.shape[1], D.dtype)
+        for r in range(start, min(start + BLOCK_ROWS, len(D))):
+            g = g + D[r]
+        blocks.append(g)
+    return join(blocks)
+
+
+def transpose_csr(X):
+    """CSR -> (start, row, value) by columns, rows ascending in each"""
+    columns = X.tocsc()
+    columns.sort_indices()
+    return columns.indptr, columns.indices, columns.data
+
+
+# ---- output layer and costs ----------------------------------------------------------
+
+
+def softmax(z):
+    e = np.exp(z - z.max(axis=1, keepdims=True))
+    return e / e.sum(axis=1, keepdims=True)
+
+
+@np.errstate(over="ignore")
+def apply_output(Z, output):
+    """z^L -> a^L"""
+    z = Z.astype(wider(Z.dtype))
+    f = {"logistic": logistic, "softmax": softmax, "exp": np.exp}.get(output)
+    return Z.copy() if f is None else f(z).astype(Z.dtype)
+
+
+def cost(z, t, output, loss):
+    """l(z, t) summed over the outputs of each row, from z^L: nothing is clipped."""
+    if output == "softmax":
+        high = z.max(axis=1, keepdims=True)
+        log_sum = np.log(np.exp(z - high).sum(axis=1)) + high[:, 0]
+        return log_sum - (t * z).sum(axis=1)
+    if loss == "log_loss":
+        each = np.maximum(z, 0) - t * z + np.log1p(np.exp(-abs(z)))
+    elif loss == "poisson":
+        t_log_t = t * np.log(np.where(t > 0, t, 1))
+        each = t_log_t - t * z - t + np.exp(z)
+    else:
+        a = logistic(z) if output == "logistic" else z
+        each = (a - t) ** 2 / 2
+    return each.sum(axis=1)
+
+
+def cost_delta(z, t, output, loss):
+    """(2.5): dl/dz; the output's derivative cancels for all but one cost."""
+    f = {"logistic": logistic, "softmax": softmax, "exp": np.exp}.get(output)
+    a = z if f is None else f(z)
+    if (output, loss) == ("logistic", "squared_error"):
+        return (a - t) * a * (1 - a)
+    return a - t
+
+
+def compute_loss(Z, T, weight, output, loss):
+    """delta^L, weighted, and the unweighted cost of every row"""
+    z, t = Z.astype(wider(Z.dtype)), T.astype(wider(Z.dtype))
+    delta = cost_delta(z, t, output, loss).astype(Z.dtype)
+    if weight is not None:
+        delta = delta * weight[:, None]
+    return delta, cost(z, t, output, loss).astype(Z.dtype).astype(np.float64)
+
+
+# ---- optimizers ----------------------------------------------------------------------
+
+# Below these, optimizer state is flushed to zero and squares are held up.
+STATE_DUST = {4: 1e-30, 8: 1e-290}
+SQUARE_FLOOR = {4: 1e-34, 8: 1e-300}
+
+
+def flush_dust(x):
+    dust = x.dtype.type(STATE_DUST[x.itemsize])
+    return np.where(abs(x) <= dust, x.dtype.type(0), x)
+
+
+def sum_squares(W):
+    """Sum of W^2 over lines (n_lines, P): chains down the columns, then by halves."""
+    chain = np.zeros(W.shape[1], W.dtype)
+    for line in W:
+        chain = fma(line, line, chain)
+    while len(chain) > 1:
+        half = len(chain) // 2
+        chain = chain[:half] + chain[half:]
+    return float(chain[0])
+
+
+def step_adam(W, G, state, s):
+    """Kingma and Ba, algorithm 1; s: eta, scale, alpha, beta_1, beta_2, epsilon.
+
+    The gradient is (G + alpha W) scale, scale moved into the gains. Returns the new W
+    and state.
+    """
+    real = W.dtype.type
+    m, v = state
+    gain_1 = real((1 - s.beta_1) * s.scale)
+    gain_2 = real((1 - s.beta_2) * s.scale * s.scale)
+    g = fma(real(s.alpha), W, G)
+    m = flush_dust(fma(real(s.beta_1), m, gain_1 * g))
+    square = fma(gain_2 * g, g, real(SQUARE_FLOOR[W.itemsize]))
+    v = fma(real(s.beta_2), v, square)
+    return fma(-real(s.eta), m / (np.sqrt(v) + real(s.epsilon)), W), (m, v)
+
+
+def step_sgd(W, G, state, s):
+    """u = momentum u - eta g, W += u; Nesterov looks one momentum step ahead."""
+    real = W.dtype.type
+    (u,) = state
+    rate, momentum = real(s.eta * s.scale), real(s.beta_1)
+    g = fma(real(s.alpha), W, G)
+    u = flush_dust(fma(-rate, g, momentum * u))
+    move = fma(-rate, g, momentum * u) if s.nesterov else u
+    return W + move, (u,)
+
+
+STEPS = {"sgd": step_sgd, "adam": step_adam}
+
+
+def step_row(solver, W, state, a, delta_line, s):
+    """A step of a batch of one row: the gradient is the outer product."""
+    return STEPS[solver](W, a[:, None] * delta_line, state, s)
+
+
+def all_finite(x):
+    return bool(np.isfinite(x).all())
+
+
+# ---- a network, independent of the kernels above -------------------------------------
+
+
+@dataclass
+class Network:
+    """Shapes and kinds of a network; theta = [W1 ... WL | b1 ... bL].
+
+    Targets are (n_samples, n_outputs) matrices, labels turned into ones by
+    `fill_targets`.
+    """
+
+    layer_sizes: tuple
+    activations: tuple
+    output: str
+    loss: str
+
+    def unpack(self, theta):
+        """W and b of every layer, as views."""
+        shapes = list(zip(self.layer_sizes, self.layer_sizes[1:], strict=False))
+        W, b, at = [], [], 0
+        for n_in, n_out in shapes:
+            W.append(theta[at : at + n_in * n_out].reshape(n_in, n_out))
+            at += n_in * n_out
+        for _, n_out in shapes:
+            b.append(theta[at : at + n_out])
+            at += n_out
+        assert at == theta.size
+        return W, b
+
+    def forward(self, theta, X):
+        """(1.1), (1.2): z of every layer, and a of every layer but the last."""
+        W, b = self.unpack(theta)
+        z, a = [], [X]
+        for layer in range(len(W)):
+            z.append(a[-1] @ W[layer] + b[layer])
+            if layer < len(W) - 1:
+                a.append(activate(z[-1], self.activations[layer]))
+        return z, a
+
+    def predict(self, theta, X):
+        return apply_output(self.forward(theta, X)[0][-1], self.output)
+
+    def deltas(self, theta, X, target):
+        """(2.5), (3.7): dC/dz of every layer for every row, C the cost of that row."""
+        W, _ = self.unpack(theta)
+        z, a = self.forward(theta, X)
+        delta = [cost_delta(z[-1], target, self.output, self.loss)]
+        for layer in range(len(W) - 1, 0, -1):
+            slope = self.slope(a[layer], self.activations[layer - 1])
+            delta.insert(0, (delta[0] @ W[layer].T) * slope)
+        return delta, a
+
+    @staticmethod
+    def slope(a, activation):
+        """f'(z), expressed in a = f(z)"""
+        return {
+            "identity": np.ones_like(a),
+            "logistic": a * (1 - a),
+            "tanh": 1 - a**2,
+            "relu": (a > 0).astype(a.dtype),
+        }[activation]
+
+    def loss_gradient(self, theta, X, target, weight=None, alpha=0.0):
+        """Mean cost with penalty and its gradient, (4.1) and (5.1).
+
+        C = (sum_i w_i l_i + alpha / 2 sum W^2) / sum_i w_i
+        """
+        if weight is None:
+            weight = np.ones(len(X))
+        W, _ = self.unpack(theta)
+        z, _ = self.forward(theta, X)
+        rows = cost(z[-1], target, self.output, self.loss)
+        squares = sum((w**2).sum() for w in W)
+        delta, a = self.deltas(theta, X, target)
+        dW = [
+            a[layer].T @ (weight[:, None] * delta[layer]) + alpha * W[layer]
+            for layer in range(len(W))
+        ]
+        db = [weight @ d for d in delta]
+        gradient = np.concatenate([g.ravel() for g in dW + db])
+        value = weight @ rows + alpha / 2 * squares
+        return value / weight.sum(), gradient / weight.sum()
+
+
+@dataclass
+class Run:
+    """One training: where it stands, and what it leaves behind."""
+
+    theta: np.ndarray
+    learning_rate: float
+    t: int = 0  # samples seen
+    steps: int = 0
+    best_loss: float = np.inf
+    no_improvement_count: int = 0
+    loss_curve: list = field(default_factory=list)
+    status: str = "max_iter"
+
+
+def train(
+    network,
+    theta,
+    X,
+    target,
+    *,
+    sample_weight=None,
+    solver="adam",
+    alpha=0.0,
+    batch_size=200,
+    shuffle=True,
+    random_state=None,
+    learning_rate="constant",
+    learning_rate_init=1e-3,
+    power_t=0.5,
+    momentum=0.9,
+    nesterovs_momentum=True,
+    beta_1=0.9,
+    beta_2=0.999,
+    epsilon=1e-8,
+    tol=1e-4,
+    n_iter_no_change=10,
+    max_iter=5,
+):
+    """scikit-learn's stochastic training, its parameters under the same names.
+
+    As in the engine, the loss of an epoch is averaged by weight, and a batch without
+    weight changes nothing.
+    """
+    run = Run(theta.copy(), learning_rate_init)
+    weight = np.ones(len(X)) if sample_weight is None else sample_weight
+    order = np.arange(len(X))
+    first, second = np.zeros_like(theta), np.zeros_like(theta)
+
+    def adam(gradient):
+        first[:] = beta_1 * first + (1 - beta_1) * gradient
+        second[:] = beta_2 * second + (1 - beta_2) * gradient**2
+        correction = np.sqrt(1 - beta_2**run.steps) / (1 - beta_1**run.steps)
+        run.learning_rate = learning_rate_init * correction
+        return -run.learning_rate * first / (np.sqrt(second) + epsilon)
+
+    def sgd(gradient):
+        first[:] = momentum * first - run.learning_rate * gradient
+        if nesterovs_momentum:
+            return momentum * first - run.learning_rate * gradient
+        return first
+
+    def patience_is_out():
+        """Once patience has run out, `adaptive` goes on with a fifth of the rate."""
+        if run.no_improvement_count <= n_iter_no_change:
+            return False
+        if solver == "adam" or learning_rate != "adaptive" or run.learning_rate <= 1e-6:
+            return True
+        run.learning_rate /= 5
+        run.no_improvement_count = 0
+        return False
+
+    step = {"adam": adam, "sgd": sgd}[solver]
+    for _ in range(max_iter):
+        if shuffle:
+            order = sklearn_shuffle(order, random_state=random_state)
+        sum_loss = sum_weight = 0.0
+        for start in range(0, len(X), batch_size):
+            rows = order[start : start + batch_size]
+            w = weight[rows]
+            if w.sum() == 0:
+                continue
+            loss, gradient = network.loss_gradient(
+                run.theta, X[rows], target[rows], w, alpha
+            )
+            run.steps += 1
+            run.t += len(rows)
+            run.theta += step(gradient)
+            sum_loss += loss * w.sum()
+            sum_weight += w.sum()
+        loss = sum_loss / sum_weight
+        run.loss_curve.append(loss)
+        improved = loss <= run.best_loss - tol
+        run.no_improvement_count = 0 if improved else run.no_improvement_count + 1
+        run.best_loss = min(run.best_loss, loss)
+        if solver == "sgd" and learning_rate == "invscaling":
+            run.learning_rate = learning_rate_init / (run.t + 1) ** power_t
+        if patience_is_out():
+            run.status = "converged"
+            break
+    return run

@@ -1,0 +1,742 @@
+"""When things go wrong: what is refused, what is said, and what stays as it was."""
+
+import multiprocessing
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import warnings
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from sklearn.datasets import load_iris, make_regression
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.model_selection import GridSearchCV
+
+from cbp import BPClassifier, BPRegressor, estimators
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+X, y = load_iris(return_X_y=True)
+BOTH = pytest.mark.parametrize("estimator", [BPClassifier, BPRegressor])
+SOLVERS = pytest.mark.parametrize("solver", ["sgd", "adam", "lbfgs"])
+
+# ------------------------------------------------------------------------- parameters
+
+BAD_VALUES = {
+    "hidden_layer_sizes": [0, -3, 2.5, "10", None, (10, 0), (10, -1), (10, 2.5)]
+    + [(10, "x"), ((3, 4), 5), (True,), np.array([[3, 4]])],
+    "activation": [
+        "rectify",
+        "Relu",
+        None,
+        3,
+        ("relu", "sofplus"),
+        (3,),
+        ("relu", None),
+    ],
+    "loss": ["hinge", None, 0],
+    "solver": ["newton", None, "SGD"],
+    "alpha": [-1e-9, np.nan, np.inf, "0", None],
+    "batch_size": [0, -5, 2.5, "all", None],
+    "learning_rate": ["fast", None, 0.1],
+    "learning_rate_init": [0, -1, np.nan, np.inf, None],
+    "power_t": [-0.1, np.nan, None],
+    "max_iter": [0, -1, 1.5, None, np.inf],
+    "shuffle": ["yes", None, 2],
+    "random_state": [-1, "seed", 1.5],
+    "tol": [-1e-9, np.nan, None],
+    "verbose": ["loud", -1, None],
+    "warm_start": ["yes", None],
+    "momentum": [-0.1, 1.1, np.nan, None],
+    "nesterovs_momentum": ["yes", None],
+    "early_stopping": ["yes", None],
+    "validation_fraction": [-0.1, 1, 1.5, np.nan, None],
+    "beta_1": [-0.1, 1, np.nan, None],
+    "beta_2": [-0.1, 1, np.nan, None],
+    "epsilon": [0, -1e-8, np.nan, np.inf, None],
+    "n_iter_no_change": [0, -1, 2.5, None, -np.inf],
+    "max_fun": [0, -1, 1.5, None],
+    "n_jobs": [0, 1.5, "all"],
+    "precision": ["float16", "double", 32, np.float32],
+}
+
+
+def test_every_parameter_has_bad_values_here():
+    for estimator in (BPClassifier, BPRegressor):
+        assert set(BAD_VALUES) == set(estimator().get_params())
+        assert set(BAD_VALUES) == set(estimator._parameter_constraints)
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "name, value", [(name, value) for name in BAD_VALUES for value in BAD_VALUES[name]]
+)
+def test_a_bad_value_is_refused_by_a_message_that_names_it(estimator, name, value):
+    with pytest.raises(ValueError) as error:
+        estimator(**{name: value}).fit(X, y)
+    message = str(error.value)
+    assert name in message
+    bad = value[-1] if name == "activation" and isinstance(value, tuple) else value
+    assert repr(bad) in message or str(bad) in message
+    allowed = ("must be", "must hold", "must lie")
+    assert any(word in message for word in allowed), message
+
+
+@BOTH
+@pytest.mark.parametrize("name", ["solver", "loss", "activation", "learning_rate"])
+def test_the_message_for_an_unknown_option_lists_the_valid_ones(estimator, name):
+    options = {
+        "solver": ["adam", "sgd", "lbfgs"],
+        "loss": {
+            BPClassifier: ["log_loss", "squared_error"],
+            BPRegressor: ["squared_error", "poisson"],
+        }[estimator],
+        "activation": ["identity", "logistic", "sigmoid", "tanh", "relu"],
+        "learning_rate": ["constant", "invscaling", "adaptive"],
+    }[name]
+    values = ["nonsense"] + [("nonsense",)] * (name == "activation")
+    for value in values:
+        with pytest.raises(ValueError) as error:
+            estimator(**{name: value}).fit(X, y)
+        assert all(option in str(error.value) for option in options)
+
+
+@BOTH
+def test_an_unknown_parameter_is_refused(estimator):
+    with pytest.raises(TypeError, match="hidden_layers"):
+        estimator(hidden_layers=3)
+    with pytest.raises(ValueError, match="hidden_layer_sizes"):
+        estimator().set_params(hidden_layers=3)
+
+
+@BOTH
+def test_parameters_after_the_positional_ones_are_keyword_only(estimator):
+    positional = 2 if estimator is BPClassifier else 3
+    arguments = [(5,), "tanh", "x"]
+    if estimator is BPRegressor:
+        arguments = ["poisson", (5,), "tanh", "x"]
+    with pytest.raises(TypeError):
+        estimator(*arguments)
+    made = estimator(*arguments[:positional])
+    assert made.hidden_layer_sizes == (5,) and made.activation == "tanh"
+
+
+@BOTH
+@pytest.mark.parametrize("activation", [("relu",), ("relu", "tanh", "relu"), ()])
+def test_an_activation_sequence_must_fit_the_hidden_layers(estimator, activation):
+    model = estimator(hidden_layer_sizes=(5, 4), activation=activation)
+    with pytest.raises(ValueError, match=r"activation .*hidden_layer_sizes=\(5, 4\)"):
+        model.fit(X, y)
+
+
+@BOTH
+def test_validation_fraction_0_is_refused_with_early_stopping_only(estimator):
+    model = estimator(validation_fraction=0, max_iter=2)
+    model.fit(X, y)
+    with pytest.raises(ValueError, match="validation_fraction"):
+        model.set_params(early_stopping=True).fit(X, y)
+
+
+@BOTH
+def test_partial_fit_refuses_bad_values_on_a_fitted_model_too(estimator):
+    model = estimator(max_iter=2).fit(X, y)
+    with pytest.raises(ValueError, match="alpha"):
+        model.set_params(alpha=-1).partial_fit(X, y)
+
+
+@BOTH
+@SOLVERS
+@pytest.mark.parametrize("sizes", [10**6, (10**5, 10**6), 10**18, (10**9, 10**9)])
+def test_sizes_beyond_memory_are_refused_before_any_work(estimator, sizes, solver):
+    wide = np.ones((4, 10**6 if sizes == 10**6 else 3))
+    start = time.perf_counter()
+    with pytest.raises(MemoryError, match=r"hidden_layer_sizes") as error:
+        estimator(sizes, solver=solver).fit(wide, [0, 1, 0, 1]) if (
+            estimator is BPClassifier
+        ) else estimator(hidden_layer_sizes=sizes, solver=solver).fit(
+            wide, [0, 1, 0, 1]
+        )
+    assert time.perf_counter() - start < 5
+    assert "GiB" in str(error.value)
+
+
+def test_memory_is_counted_beyond_the_parameters_themselves(monkeypatch):
+    model = BPRegressor(hidden_layer_sizes=1000, max_iter=1).fit(X, y)
+    parameters = model._theta.nbytes
+    monkeypatch.setattr(estimators, "_physical_memory", lambda: 3 * parameters)
+    with pytest.raises(MemoryError):
+        model.fit(X, y)
+    monkeypatch.setattr(estimators, "_physical_memory", lambda: 100 * parameters)
+    model.fit(X, y)
+    monkeypatch.setattr(estimators, "_physical_memory", lambda: None)
+    model.fit(X, y)
+
+
+@BOTH
+def test_a_batch_larger_than_the_data_is_clipped_with_a_warning(estimator):
+    with pytest.warns(UserWarning, match="batch_size.*clipped"):
+        clipped = estimator(batch_size=1000, max_iter=3, random_state=0).fit(X, y)
+    whole = estimator(batch_size=150, max_iter=3, random_state=0).fit(X, y)
+    np.testing.assert_array_equal(clipped.coefs_[0], whole.coefs_[0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        estimator(max_iter=3).fit(X, y)
+        estimator(max_iter=3, batch_size=150).fit(X, y)
+
+
+# ------------------------------------------------------------------------------- data
+
+
+def with_entry(value):
+    bad = X.copy()
+    bad[7, 2] = value
+    return bad
+
+
+BAD_X = {
+    "NaN": (with_entry(np.nan), "NaN"),
+    "infinity": (with_entry(np.inf), "infinity"),
+    "one dimension": (X[:, 0], "2D array"),
+    "three dimensions": (X[:, :, None], "dim"),
+    "no rows": (X[:0], "0 sample"),
+    "no columns": (X[:, :0], "0 feature"),
+    "complex": (X + 1j, "[Cc]omplex"),
+    "strings": (X.astype(str)[:, :1] + "x", "could not convert|[Uu]nable"),
+    "sparse NaN": (sp.csr_matrix(with_entry(np.nan)), "NaN"),
+    "other length": (X[:-1], "inconsistent"),
+    "a scalar": (3.0, "2D array|[Ee]xpected"),
+}
+
+
+@BOTH
+@pytest.mark.parametrize("name", BAD_X)
+def test_bad_X_is_refused_in_fit_and_partial_fit(estimator, name):
+    bad, match = BAD_X[name]
+    classes = {"classes": [0, 1, 2]} if estimator is BPClassifier else {}
+    labels = y[: len(bad)] if name in ("no rows", "no columns") else y
+    with pytest.raises((ValueError, TypeError), match=match):
+        estimator().fit(bad, labels)
+    with pytest.raises((ValueError, TypeError), match=match):
+        estimator().partial_fit(bad, labels, **classes)
+
+
+@BOTH
+@pytest.mark.parametrize("name", [name for name in BAD_X if name != "other length"])
+def test_bad_X_is_refused_in_every_prediction(estimator, name):
+    model = estimator(max_iter=3).fit(X, y)
+    methods = ["predict"]
+    if estimator is BPClassifier:
+        methods += ["predict_proba", "predict_log_proba", "decision_function"]
+    for method in methods:
+        with pytest.raises((ValueError, TypeError)):
+            getattr(model, method)(BAD_X[name][0])
+        with pytest.raises(ValueError, match="3 features.*expecting 4"):
+            getattr(model, method)(X[:, :3])
+        with pytest.raises(ValueError, match="3 features.*expecting 4"):
+            getattr(model, method)(np.ascontiguousarray(X[:, :3]))
+
+
+@BOTH
+def test_fast_and_slow_checks_of_predict_raise_the_same_errors(estimator):
+    model = estimator(max_iter=3).fit(X, y)
+    for bad in (with_entry(np.nan), with_entry(-np.inf), X[:0], np.zeros((3, 5))):
+        messages = []
+        for form in (bad, bad.tolist() if len(bad) else bad.astype(int)):
+            with pytest.raises(ValueError) as error:
+                model.predict(form)
+            messages.append(str(error.value))
+        assert messages[0] == messages[1]
+
+
+@BOTH
+def test_finite_rows_whose_sum_overflows_are_accepted(estimator):
+    model = estimator(max_iter=3, activation="tanh").fit(X, y)
+    huge = np.full((3, 4), np.finfo(float).max / 2)
+    huge *= [[1e-10], [1], [1]]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        try:
+            model.predict(huge)
+        except ValueError as error:
+            assert "overflows" in str(error)
+
+
+@BOTH
+@pytest.mark.filterwarnings("ignore:overflow encountered in cast")
+def test_what_is_too_large_for_float32_is_refused(estimator):
+    large = with_entry(1e39)
+    with pytest.raises(ValueError, match="too large for dtype"):
+        estimator(precision="float32").fit(large, y)
+    model = estimator(precision="float32", max_iter=3).fit(X, y)
+    for form in (large, sp.csr_matrix(large), sp.csc_matrix(large)):
+        with pytest.raises(ValueError, match="too large for dtype"):
+            model.predict(form)
+    if estimator is BPRegressor:
+        with pytest.raises(ValueError, match="y .*too large for float32"):
+            model.fit(X, y * 1e39)
+
+
+def test_bad_y_of_a_classifier_is_refused():
+    model = BPClassifier()
+    cases = [
+        (X[:, 0], "Unknown label type"),
+        (np.where(y == 1, np.nan, y), "NaN"),
+        (y[:-1], "inconsistent"),
+        (None, "requires y|y cannot be None"),
+        (np.c_[y, y], "columns of labels"),
+        (np.where(np.eye(3)[y] > 0, 1, -1), "0 and 1 only"),
+        (np.array([None] * 150, dtype=object), "label|NaN|None"),
+        (np.array(["a", 1, "b"] * 50, dtype=object), "."),
+        (y[:, None, None], "dim"),
+    ]
+    for bad, match in cases:
+        with pytest.raises((ValueError, TypeError), match=match):
+            model.fit(X, bad)
+        assert not hasattr(model, "classes_")
+
+
+def test_bad_y_of_a_regressor_is_refused():
+    cases = [
+        (np.where(y == 1, np.nan, y), "NaN"),
+        (np.where(y == 1, np.inf, y), "infinity"),
+        (y[:-1], "inconsistent"),
+        (None, "requires y|y cannot be None"),
+        (np.array(["a", "b", "c"])[y], "."),
+        (y + 1j, "[Cc]omplex"),
+    ]
+    for bad, match in cases:
+        with pytest.raises((ValueError, TypeError), match=match):
+            BPRegressor().fit(X, bad)
+    with pytest.raises(ValueError, match="loss='poisson'.*-1"):
+        BPRegressor(loss="poisson").fit(X, y - 1.0)
+
+
+@BOTH
+def test_bad_sample_weights_are_refused(estimator):
+    ones = np.ones(len(y))
+    cases = [
+        (ones[:-1], "sample_weight.*shape"),
+        (np.ones((len(y), 2)), "sample_weight.*shape|dim"),
+        (np.where(y == 1, np.nan, ones), "NaN"),
+        (np.where(y == 1, np.inf, ones), "infinity"),
+        (np.where(y == 1, -1, ones), "must not be negative.*-1"),
+        (-1.0, "must not be negative"),
+        (0 * ones, "zero in every row"),
+        (0, "zero in every row"),
+        (["x"] * len(y), "."),
+        (ones + 1j, "[Cc]omplex"),
+    ]
+    for bad, match in cases:
+        with pytest.raises((ValueError, TypeError), match=match):
+            estimator().fit(X, y, sample_weight=bad)
+
+
+@BOTH
+def test_weightless_validation_or_training_rows_are_refused(estimator):
+    weight = np.zeros(len(y))
+    weight[3] = 1
+    model = estimator(early_stopping=True, random_state=0)
+    with pytest.raises(ValueError, match="sample_weight is zero in all rows held out"):
+        model.fit(X, y, sample_weight=weight)
+
+
+@BOTH
+@pytest.mark.parametrize("n", [1, 2])
+def test_early_stopping_needs_rows_to_train_on(estimator, n):
+    with pytest.raises(
+        ValueError, match=rf"validation set is too small.*n_samples={n}"
+    ):
+        estimator(early_stopping=True).fit(X[:n], [0, 1][:n])
+
+
+@BOTH
+def test_early_stopping_that_would_hold_out_every_row_is_refused(estimator):
+    model = estimator(early_stopping=True, validation_fraction=0.99)
+    with pytest.raises(ValueError, match="validation_fraction=0.99"):
+        model.fit(X[:10], y[:10])
+    if estimator is BPClassifier:
+        with pytest.raises(ValueError, match="0 may be held out"):
+            model.set_params(validation_fraction=0.1).fit(X[:5], list("abcde"))
+
+
+def test_partial_fit_refuses_missing_changed_or_unknown_classes():
+    with pytest.raises(ValueError, match="classes must be passed"):
+        BPClassifier().partial_fit(X, y)
+    model = BPClassifier().partial_fit(X, y, classes=[0, 1, 2, 3])
+    with pytest.raises(ValueError, match="not the same as on last call"):
+        model.partial_fit(X, y, classes=[0, 1, 2])
+    with pytest.raises(ValueError, match="classes not in `self.classes_`"):
+        model.partial_fit(X, y + 2)
+    with pytest.raises(ValueError, match="multilabel"):
+        model.partial_fit(X, np.eye(4, dtype=int)[y])
+    with pytest.raises(ValueError, match="3 columns of labels.*5"):
+        BPClassifier().partial_fit(X, np.eye(3, dtype=int)[y], classes=range(5))
+
+
+@BOTH
+def test_training_cannot_go_on_with_other_layers(estimator):
+    model = estimator(hidden_layer_sizes=5, warm_start=True, max_iter=2).fit(X, y)
+    model.set_params(hidden_layer_sizes=6)
+    with pytest.raises(ValueError, match="another shape.*5.*6.*warm_start=False"):
+        model.fit(X, y)
+    with pytest.raises(ValueError, match="another shape"):
+        model.partial_fit(X, y)
+    with pytest.raises(ValueError, match="3 features.*expecting 4"):
+        model.fit(X[:, :3], y)
+    model.set_params(warm_start=False).fit(X[:, :3], y)
+
+
+def test_warm_start_needs_the_same_classes_and_outputs():
+    model = BPClassifier(warm_start=True, max_iter=2).fit(X, y)
+    with pytest.raises(ValueError, match="same classes"):
+        model.fit(X, y == 0)
+    model = BPRegressor(warm_start=True, max_iter=2).fit(X, y)
+    with pytest.raises(ValueError, match="another shape"):
+        model.fit(X, np.c_[y, y])
+
+
+@BOTH
+def test_an_unfitted_model_says_so(estimator):
+    methods = ["predict"]
+    if estimator is BPClassifier:
+        methods += ["predict_proba", "predict_log_proba", "decision_function"]
+    for method in methods:
+        with pytest.raises(NotFittedError):
+            getattr(estimator(), method)(X)
+
+
+@BOTH
+def test_weights_that_do_not_fit_are_refused(estimator):
+    model = estimator(hidden_layer_sizes=5, max_iter=2).fit(X, y)
+    good = [a.copy() for a in model.coefs_]
+    cases = [
+        ([good[0][:, :4], good[1]], r"coefs_\[0\] has shape \(4, 4\).*\(4, 5\)"),
+        ([good[0]], "2 arrays each.*got 1 and 2"),
+        ([good[0] * np.nan, good[1]], "NaN"),
+    ]
+    for bad, match in cases:
+        model.coefs_ = bad
+        for call in (
+            lambda: model.predict(X),
+            lambda: model.partial_fit(X, y),
+            lambda: pickle.dumps(model),
+        ):
+            with pytest.raises(ValueError, match=match):
+                call()
+    model.coefs_ = good
+    model.predict(X)
+
+
+# ------------------------------------------------------------------------- divergence
+
+
+@BOTH
+@pytest.mark.parametrize("solver", ["sgd", "adam"])
+def test_divergence_names_epoch_learning_rate_and_cures(estimator, solver):
+    model = estimator(solver=solver, learning_rate_init=1e300, activation="identity")
+    model.set_params(batch_size=50)
+    with pytest.raises(ValueError) as error:
+        model.fit(X, y)
+    message = str(error.value)
+    assert message.startswith(
+        "Solver produced non-finite parameter weights. The input data may contain "
+        "large values and need to be preprocessed."
+    )
+    for word in ("epoch 1 ", "learning_rate_init=1e+300", "StandardScaler", "alpha"):
+        assert word in message
+    assert not hasattr(model, "coefs_")
+
+
+def test_divergence_ends_the_fit_within_its_epoch():
+    data, target = make_regression(200, 5, random_state=0)
+    model = BPRegressor(solver="sgd", learning_rate_init=1.0, batch_size=10)
+    model.set_params(max_iter=10**9, random_state=0)
+    start = time.perf_counter()
+    with pytest.raises(ValueError, match=r"epoch \d+ "):
+        model.fit(data, target)
+    assert time.perf_counter() - start < 5
+
+
+@BOTH
+def test_lbfgs_on_data_that_overflow_names_the_iteration(estimator):
+    with pytest.raises(ValueError, match="non-finite.*iteration 1.*lbfgs"):
+        estimator(solver="lbfgs", activation="identity").fit(X * 1e307, y)
+
+
+@pytest.mark.parametrize("options", [{}, {"early_stopping": True}])
+def test_partial_fit_that_diverges_is_an_error(options):
+    model = BPRegressor(solver="sgd", learning_rate_init=1e300, **options)
+    with pytest.raises(ValueError, match="diverged in epoch 1"):
+        model.partial_fit(X, y).partial_fit(X, y)
+
+
+@BOTH
+@SOLVERS
+def test_divergence_with_early_stopping_keeps_finite_weights(estimator, solver):
+    model = estimator(
+        solver=solver,
+        learning_rate_init=1e300,
+        activation="identity",
+        early_stopping=True,
+        random_state=0,
+    )
+    data = X * (1e307 if solver == "lbfgs" else 1)
+    with pytest.warns(ConvergenceWarning, match="diverged.*best validation score"):
+        model.fit(data, y)
+    assert np.isnan(model.validation_scores_[-1])
+    assert all(np.isfinite(a).all() for a in model.coefs_ + model.intercepts_)
+    model.predict(X)
+
+
+def test_a_prediction_that_overflows_names_its_rows():
+    model = BPRegressor(activation="relu", random_state=0, max_iter=5).fit(X, y)
+    for W in model.coefs_:
+        W *= 1e100
+    data = X.copy()
+    data[[3, 8]] *= 1e300
+    with pytest.raises(ValueError, match=r"overflows float64 in 2 of 150 rows.*: 3, 8"):
+        model.predict(data)
+    classifier = BPClassifier(random_state=0, max_iter=5).fit(X, y)
+    for W in classifier.coefs_:
+        W *= 1e100
+    for method in (
+        "predict",
+        "predict_proba",
+        "predict_log_proba",
+        "decision_function",
+    ):
+        with pytest.raises(ValueError, match=r"2 of 150 rows.*: 3, 8"):
+            getattr(classifier, method)(data)
+
+
+def test_a_poisson_prediction_that_overflows_names_its_rows():
+    model = BPRegressor(loss="poisson", max_iter=5, random_state=0).fit(X, y)
+    with pytest.raises(ValueError, match="overflows float64 in 1 of 2 rows of X: 1"):
+        model.predict(
+            np.stack([X[0], 1e5 * np.sign(model.coefs_[0][:, 0])]) * [[1], [1]]
+        )
+
+
+# --------------------------------------------------------------- what stays as it was
+
+
+def snapshot(model):
+    """Everything a model knows, by value and, for the lists, by identity."""
+    return {
+        name: (id(value), pickle.dumps(value))
+        for name, value in vars(model).items()
+        if name not in ("_network", "_optimizer")
+    } | {"optimizer": pickle.dumps(getattr(model, "_optimizer", None))}
+
+
+@BOTH
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+@pytest.mark.parametrize("warm_start", [False, True])
+def test_a_failed_call_leaves_a_fitted_model_as_it_was(estimator, method, warm_start):
+    pd = pytest.importorskip("pandas")
+    frame = pd.DataFrame(X, columns=list("abcd"))
+    model = estimator(solver="sgd", max_iter=5, batch_size=50, random_state=0)
+    model.set_params(warm_start=warm_start).fit(frame, y)
+    before, predicted = snapshot(model), model.predict(frame)
+    other = pd.DataFrame(X[:, :3], columns=list("xyz"))
+    failures = [
+        lambda: getattr(model, method)(other, y[:-1]),
+        lambda: getattr(model, method)(frame * np.nan, y),
+        lambda: getattr(model, method)(frame, y, sample_weight=-np.ones(len(y))),
+    ]
+    if estimator is BPClassifier:
+        failures.append(lambda: getattr(model, method)(frame, X[:, 0]))
+    for failure in failures:
+        with pytest.raises(ValueError):
+            failure()
+        assert snapshot(model) == before
+    # Training that diverges, after the columns of the data were taken in.
+    goes_on = method == "partial_fit" or warm_start
+    with pytest.raises(ValueError, match="diverged"):
+        getattr(model, method)((frame if goes_on else other) * 1e300, y)
+    assert snapshot(model) == before
+    np.testing.assert_array_equal(model.predict(frame), predicted)
+    assert list(model.feature_names_in_) == list("abcd")
+
+
+@BOTH
+def test_a_failed_first_fit_leaves_the_model_unfitted(estimator):
+    model = estimator(solver="sgd", learning_rate_init=1e300, activation="identity")
+    before = dict(vars(model))
+    with pytest.raises(ValueError):
+        model.fit(X, y)
+    assert vars(model) == before
+
+
+@BOTH
+def test_a_failed_predict_leaves_the_model_as_it_was(estimator):
+    model = estimator(max_iter=5).fit(X, y)
+    before = snapshot(model)
+    for bad in (X[:, :2], with_entry(np.nan), with_entry(np.inf)):
+        with pytest.raises(ValueError):
+            model.predict(bad)
+    assert snapshot(model) == before
+
+
+@BOTH
+def test_a_refused_parameter_leaves_the_model_as_it_was(estimator):
+    model = estimator(max_iter=5).fit(X, y)
+    model.set_params(hidden_layer_sizes=(10**6, 10**6))
+    before = snapshot(model)
+    with pytest.raises(MemoryError):
+        model.fit(X, y)
+    assert snapshot(model) == before
+
+
+# --------------------------------------------------------------------------- interrupt
+
+
+def interrupt_after(seconds):
+    """Ctrl-C, from another thread; returns when it was sent."""
+    sent = []
+
+    def send():
+        time.sleep(seconds)
+        sent.append(time.perf_counter())
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=send, daemon=True).start()
+    return sent
+
+
+def long_fit(solver, early_stopping, n_jobs):
+    rng = np.random.RandomState(0)
+    data, labels = rng.normal(size=(6000, 60)), rng.randint(3, size=6000)
+    model = BPClassifier(
+        (200, 200),
+        solver=solver,
+        early_stopping=early_stopping,
+        n_jobs=n_jobs,
+        max_iter=10**6,
+        max_fun=10**6,
+        n_iter_no_change=np.inf,
+        tol=0,
+        random_state=0,
+    )
+    return model, data, labels
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends SIGINT")
+@pytest.mark.parametrize("early_stopping", [False, True])
+@pytest.mark.parametrize("n_jobs", [1, 2])
+@SOLVERS
+def test_an_interrupt_is_raised_and_leaves_the_weights_reached(
+    solver, n_jobs, early_stopping
+):
+    model, data, labels = long_fit(solver, early_stopping, n_jobs)
+    for delay in (0.3, 0.4, 0.5):  # another try where another process took the CPU
+        sent = interrupt_after(delay)
+        with pytest.raises(KeyboardInterrupt):
+            model.fit(data, labels)
+        late = time.perf_counter() - sent[0]
+        if late < 0.1:
+            break
+    else:
+        pytest.fail(f"felt after {late:.3f} s")
+    assert len(model.loss_curve_) == model.n_iter_
+    assert all(np.isfinite(a).all() for a in model.coefs_)
+    if model.n_iter_:
+        fresh = BPClassifier(**model.get_params())
+        fresh.set_params(solver="sgd").partial_fit(
+            data, labels, classes=[0, 1, 2], sample_weight=0
+        )
+        assert not np.array_equal(model.coefs_[0], fresh.coefs_[0])
+    model.predict(data[:10])
+    model.set_params(solver="adam").partial_fit(data[:50], labels[:50])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends SIGINT")
+def test_an_interrupt_stops_a_grid_search():
+    model, data, labels = long_fit("adam", False, 1)
+    search = GridSearchCV(model, {"alpha": [1e-4, 1e-3, 1e-2]}, cv=2)
+    interrupt_after(0.5)
+    with pytest.raises(KeyboardInterrupt):
+        search.fit(data, labels)
+
+
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+def test_an_interrupt_before_training_leaves_a_fitted_model_as_it_was(
+    solver, monkeypatch
+):
+    model = BPClassifier(solver=solver, max_iter=5, random_state=0).fit(X, y)
+    before = snapshot(model)
+
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(BPClassifier, "_draw_weights", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(X[:, :2], y == 1)
+    assert snapshot(model) == before
+
+
+def test_an_interrupt_during_early_stopping_keeps_the_best_weights(monkeypatch):
+    scores = iter([0.2, 0.9, 0.1])
+
+    def score(self, *arguments):
+        try:
+            return next(scores)
+        except StopIteration:
+            raise KeyboardInterrupt from None
+
+    monkeypatch.setattr(BPClassifier, "_score_outputs", score)
+    model = BPClassifier(early_stopping=True, random_state=0)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(X, y)
+    monkeypatch.undo()
+    rising = iter([0.2, 0.9])
+    monkeypatch.setattr(BPClassifier, "_score_outputs", lambda *a: next(rising))
+    two = BPClassifier(random_state=0, early_stopping=True, max_iter=2).fit(X, y)
+    np.testing.assert_array_equal(model.coefs_[0], two.coefs_[0])
+    assert model.validation_scores_ == [0.2, 0.9, 0.1]
+    assert model.best_validation_score_ == 0.9
+
+
+# -------------------------------------------------------------------------------- fork
+
+
+def fit_in_child(queue):
+    rng = np.random.RandomState(0)
+    model = BPClassifier((100,), max_iter=5, n_jobs=2, random_state=0)
+    model.fit(rng.normal(size=(2000, 50)), rng.randint(2, size=2000))
+    queue.put(model.coefs_[0].sum())
+
+
+@pytest.mark.skipif(
+    "fork" not in multiprocessing.get_all_start_methods(), reason="no fork here"
+)
+def test_a_fit_in_a_forked_child_does_not_hang():
+    code = """
+        import multiprocessing
+        import warnings
+        warnings.simplefilter("ignore")
+        from test_errors import fit_in_child
+
+        context = multiprocessing.get_context("fork")
+        queue = context.Queue()
+        fit_in_child(queue)
+        child = context.Process(target=fit_in_child, args=(queue,))
+        child.start()
+        assert queue.get(timeout=60) == queue.get(timeout=60)
+        child.join(60)
+        assert child.exitcode == 0
+    """
+    path = os.pathsep.join([os.path.dirname(__file__), *sys.path])
+    subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        check=True,
+        timeout=120,
+        env={**os.environ, "PYTHONPATH": path},
+    )

@@ -1,0 +1,279 @@
+"""The gradient of the compiled network: central differences and the reference network.
+
+Errors are measured against the largest |gradient| of the layer, for a single weight's
+derivative may vanish. Differences carry the noise eps |C| / h and are meaningless where
+a relu bends, so no unit may come that close to zero.
+"""
+
+import numpy as np
+import pytest
+import reference
+from scipy.sparse import csr_matrix
+
+from cbp import _network
+
+LOSSES = sorted(_network.LOSSES)
+STEP = 1e-5
+SIZES = (6, 5, 4, 3)
+
+every_loss = pytest.mark.parametrize("output, loss", LOSSES)
+every_activation = pytest.mark.parametrize("activation", _network.ACTIVATIONS)
+every_alpha = pytest.mark.parametrize("alpha", [0.0, 0.3], ids="alpha={}".format)
+every_weight = pytest.mark.parametrize("weighted", [False, True], ids=["", "weighted"])
+every_format = pytest.mark.parametrize("sparse", [False, True], ids=["dense", "sparse"])
+
+
+class Problem:
+    """A network on random data, for the engine and for the reference."""
+
+    def __init__(
+        self,
+        output,
+        loss,
+        activations,
+        sizes=SIZES,
+        n_rows=23,
+        weighted=False,
+        sparse=False,
+        alpha=0.0,
+        dtype=np.float64,
+        seed=0,
+    ):
+        rng = np.random.RandomState(seed)
+        self.engine = _network.Network(sizes, activations, output, loss, dtype)
+        self.reference = reference.Network(sizes, activations, output, loss)
+        self.theta = rng.uniform(-0.7, 0.7, self.engine.n_params).astype(dtype)
+        self.X = rng.standard_normal((n_rows, sizes[0])).astype(dtype)
+        if sparse:
+            self.X[rng.uniform(size=self.X.shape) < 0.5] = 0
+        if output in ("softmax", "logistic"):
+            self.labels = rng.randint(max(sizes[-1], 2), size=n_rows).astype(np.int32)
+            self.T = reference.fill_targets(self.labels, sizes[-1], np.float64)
+        elif loss == "poisson":
+            self.T = rng.poisson(1.0, (n_rows, sizes[-1])).astype(np.float64)
+        else:
+            self.T = rng.standard_normal((n_rows, sizes[-1])).astype(dtype)
+        self.target = self.labels if output == "softmax" else self.T.astype(dtype)
+        self.weight = rng.uniform(0.1, 3, n_rows).astype(dtype) if weighted else None
+        self.alpha = alpha
+        self.trainer = self.make_trainer(csr_matrix(self.X) if sparse else self.X)
+
+    def make_trainer(self, X, target=None, n_threads=1):
+        return _network.Trainer(
+            self.engine,
+            self.theta.copy(),
+            X,
+            self.target if target is None else target,
+            sample_weight=self.weight,
+            n_threads=n_threads,
+            solver="lbfgs",
+            alpha=self.alpha,
+        )
+
+    def loss_gradient(self, theta=None):
+        return self.trainer.loss_gradient(self.theta if theta is None else theta)
+
+    def expected(self):
+        """Loss and gradient of the reference."""
+        weight = None if self.weight is None else self.weight.astype(np.float64)
+        return self.reference.loss_gradient(
+            self.theta.astype(np.float64),
+            self.X.astype(np.float64),
+            self.T.astype(np.float64),
+            weight,
+            self.alpha,
+        )
+
+    def layers(self):
+        """The places of each layer's W and b in theta."""
+        half = len(self.engine.segments) // 2
+        spans = [
+            np.arange(offset, offset + np.prod(shape))
+            for _, offset, shape, _ in self.engine.segments
+        ]
+        return [np.r_[spans[layer], spans[half + layer]] for layer in range(half)]
+
+    def assert_close(self, gradient, expected, relative, floor=0.0):
+        """Within `relative` of the layer's largest |gradient|, and the floor."""
+        for number, layer in enumerate(self.layers(), 1):
+            error = abs(gradient - expected)[layer].max()
+            largest = abs(expected[layer]).max()
+            assert error <= relative * largest + floor, f"layer {number}"
+
+
+@every_loss
+@every_activation
+@every_alpha
+@every_weight
+@every_format
+def test_gradient_matches_central_differences(
+    output, loss, activation, alpha, weighted, sparse
+):
+    problem = Problem(
+        output,
+        loss,
+        (activation,) * (len(SIZES) - 2),
+        alpha=alpha,
+        weighted=weighted,
+        sparse=sparse,
+    )
+    if activation == "relu":
+        z, _ = problem.reference.forward(problem.theta, problem.X)
+        assert min(abs(hidden).min() for hidden in z[:-1]) > 10 * STEP
+    value, gradient = problem.loss_gradient()
+    differences = np.empty_like(gradient)
+    for i in range(len(gradient)):
+        values = []
+        for step in (STEP, -STEP):
+            moved = problem.theta.copy()
+            moved[i] += step
+            values.append(problem.loss_gradient(moved)[0])
+        differences[i] = (values[0] - values[1]) / (2 * STEP)
+    noise = np.finfo(np.float64).eps * abs(value) / STEP
+    problem.assert_close(gradient, differences, 1e-7, noise)
+
+
+@every_loss
+@every_activation
+@every_alpha
+@every_weight
+@every_format
+def test_loss_and_gradient_match_the_reference(
+    output, loss, activation, alpha, weighted, sparse
+):
+    problem = Problem(
+        output,
+        loss,
+        (activation,) * (len(SIZES) - 2),
+        alpha=alpha,
+        weighted=weighted,
+        sparse=sparse,
+    )
+    value, gradient = problem.loss_gradient()
+    expected_value, expected = problem.expected()
+    assert value == pytest.approx(expected_value, rel=1e-12)
+    problem.assert_close(gradient, expected, 1e-12)
+
+
+SHAPES = {
+    "no hidden layer": ((5, 3), ()),
+    "one unit everywhere": ((1, 1, 1), ("tanh",)),
+    "panels not filled": ((17, 9, 33, 2), ("tanh", "relu")),
+    "whole panels": ((16, 32, 8, 16), ("relu", "logistic")),
+    "narrow in the middle": ((40, 1, 40, 3), ("logistic", "tanh")),
+    "four hidden layers": (
+        (7, 9, 8, 7, 6, 3),
+        ("tanh", "relu", "identity", "logistic"),
+    ),
+}
+
+
+@pytest.mark.parametrize("sizes, activations", SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize("n_rows", [1, 2, 129, 700])
+@every_format
+def test_gradient_matches_the_reference_for_every_shape(
+    sizes, activations, n_rows, sparse
+):
+    for output, loss in LOSSES:
+        if output == "softmax" and sizes[-1] == 1:
+            continue
+        problem = Problem(
+            output, loss, activations, sizes, n_rows, weighted=True, sparse=sparse
+        )
+        value, gradient = problem.loss_gradient()
+        expected_value, expected = problem.expected()
+        assert value == pytest.approx(expected_value, rel=1e-12, abs=1e-15)
+        problem.assert_close(gradient, expected, 1e-12)
+
+
+@every_format
+def test_gradient_over_several_chunks_matches_the_reference(sparse):
+    problem = Problem(
+        "softmax", "log_loss", ("tanh", "relu"), (9, 17, 8, 3), 5001, True, sparse
+    )
+    value, gradient = problem.loss_gradient()
+    expected_value, expected = problem.expected()
+    assert value == pytest.approx(expected_value, rel=1e-12)
+    problem.assert_close(gradient, expected, 1e-12)
+
+
+@every_loss
+def test_float32_gradient_matches_the_reference(output, loss):
+    problem = Problem(
+        output, loss, ("tanh", "relu"), alpha=0.1, weighted=True, dtype=np.float32
+    )
+    value, gradient = problem.loss_gradient()
+    expected_value, expected = problem.expected()
+    assert gradient.dtype == np.float64
+    assert value == pytest.approx(expected_value, rel=1e-5)
+    problem.assert_close(gradient, expected, 1e-5)
+
+
+@pytest.mark.parametrize("loss", ["log_loss", "squared_error"])
+@pytest.mark.parametrize("n_outputs", [1, 2, 4])
+def test_labels_and_their_indicator_matrix_give_the_same_gradient(loss, n_outputs):
+    problem = Problem("logistic", loss, ("tanh",), (6, 5, n_outputs))
+    value, gradient = problem.loss_gradient()
+    from_labels = problem.make_trainer(problem.X, problem.labels)
+    other_value, other = from_labels.loss_gradient(problem.theta)
+    assert value == other_value
+    assert np.array_equal(gradient, other)
+
+
+def test_gradient_of_chosen_rows_is_that_of_these_rows_alone():
+    problem = Problem("softmax", "log_loss", ("relu", "tanh"))
+    rows = np.array([3, 17, 4, 4, 0])
+    chosen = _network.Trainer(
+        problem.engine,
+        problem.theta.copy(),
+        problem.X,
+        problem.target,
+        rows=rows,
+        solver="lbfgs",
+    )
+    alone = problem.make_trainer(problem.X[rows], problem.target[rows])
+    value, gradient = chosen.loss_gradient(problem.theta)
+    other_value, other = alone.loss_gradient(problem.theta)
+    assert value == other_value
+    assert np.array_equal(gradient, other)
+
+
+def test_penalty_spares_the_biases():
+    plain = Problem("softmax", "log_loss", ("tanh", "tanh"))
+    penalised = Problem("softmax", "log_loss", ("tanh", "tanh"), alpha=2.0)
+    _, gradient = plain.loss_gradient()
+    _, with_penalty = penalised.loss_gradient()
+    moved = abs(gradient - with_penalty) > 1e-12
+    for _, offset, shape, decays in plain.engine.segments:
+        assert (moved[offset : offset + np.prod(shape)] == decays).all()
+
+
+def test_loss_gradient_leaves_its_argument_alone():
+    problem = Problem("identity", "squared_error", ("relu", "relu"))
+    theta = problem.theta.copy()
+    theta.flags.writeable = False
+    first = problem.loss_gradient(theta)
+    problem.loss_gradient(theta + 1)
+    again = problem.loss_gradient(theta)
+    assert first[0] == again[0]
+    assert np.array_equal(first[1], again[1])
+
+
+@every_loss
+def test_batch_gradient_is_the_mean_of_products_not_the_product_of_means(output, loss):
+    """(4.1) for a batch: mean over rows of a delta^T, not mean(a) mean(delta)^T.
+
+    The article's companion program multiplies the means and asks whether that is right.
+    """
+    problem = Problem(output, loss, ("tanh", "logistic"))
+    _, gradient = problem.loss_gradient()
+    delta, a = problem.reference.deltas(problem.theta, problem.X, problem.T)
+    n_rows = len(problem.X)
+    W, _ = problem.reference.unpack(gradient)
+    for layer in range(len(W)):
+        products = [np.outer(a[layer][r], delta[layer][r]) for r in range(n_rows)]
+        mean_of_products = sum(products) / n_rows
+        product_of_means = np.outer(a[layer].mean(axis=0), delta[layer].mean(axis=0))
+        scale = abs(W[layer]).max()
+        assert abs(W[layer] - mean_of_products).max() < 1e-12 * scale
+        assert abs(W[layer] - product_of_means).max() > 1e-2 * scale

@@ -1,0 +1,986 @@
+"""Every kernel of every tier and dtype against its slow twin in reference.py.
+
+Equality means equal bits wherever the order of operations is fixed. All buffers stand
+between guard bands; inputs are followed by NaN, which would spoil the result of a
+kernel that used it.
+"""
+
+import sys
+from ctypes import byref
+from fractions import Fraction
+from functools import cache
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import reference
+from child import run_python
+from kernel_table import (
+    ACTIVATIONS,
+    DTYPES,
+    LOSSES,
+    OUTPUTS,
+    SOLVERS,
+    TABLES,
+    TIERS,
+    Columns,
+    CsrRows,
+    Kernels,
+    Matrix,
+    Vector,
+    assert_same,
+    assert_same_bytes,
+    cbp_step,
+    pointers_to,
+)
+from scipy.sparse import csr_matrix
+
+# Round every vector width.
+SIZES = (0, 1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 64, 65)
+# Every count of rows that a product tile of any tier can have, and beyond.
+TILE_SIZES = tuple(sorted({*SIZES, *range(26), 47, 48, 49, 50, 73}))
+# Round the blocks and chunks of sums over rows.
+SUM_SIZES = (1, 2, 3, 4, 5, 127, 128, 129, 255, 256, 257, 385, 513, 1025, 1921, 2048)
+
+# (rows, n_in, n_out) of products; two at the end have several blocks of k.
+PRODUCTS = sorted(
+    {(rows, 5, 17) for rows in TILE_SIZES}
+    | {(5, n_in, 17) for n_in in SIZES}
+    | {(5, 17, n_out) for n_out in SIZES}
+) + [(3, 257, 9), (7, 530, 17)]
+
+every_table = pytest.mark.parametrize("kernels", TABLES, ids=repr)
+every_activation = pytest.mark.parametrize("activation", ACTIVATIONS)
+every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
+
+
+def code(names, name):
+    return names.index(name)
+
+
+def random(*shape, dtype, seed=0, scale=1.0):
+    """Normal numbers, different for every shape and seed."""
+    rng = np.random.RandomState([seed, *shape])
+    return (scale * rng.standard_normal(shape)).astype(dtype)
+
+
+def scalar_twin(kernels):
+    """The scalar table of the same dtype: the oracle of the vector tiers."""
+    return Kernels("scalar", kernels.dtype)
+
+
+# ---- calls with guarded buffers ------------------------------------------------------
+
+
+def padded(b, P):
+    """One or more whole lines: b and zeros."""
+    return np.concatenate([b, np.zeros(-len(b) % P, b.dtype)])
+
+
+def call_forward(kernels, A, W, b, activation, r0=0, r1=None):
+    """Rows r0 .. r1 - 1 of f(A W + b)."""
+    r1 = len(A) if r1 is None else r1
+    n_in, n_out = W.shape
+    inputs = [Matrix(kernels.P, A), Matrix(kernels.P, W)]
+    bias = None if b is None else Vector(padded(b, kernels.P))
+    Z = Matrix.output(kernels.P, len(A), n_out, kernels.dtype)
+    kernels.multiply_forward(
+        inputs[0].panels,
+        n_in,
+        inputs[1].panels,
+        None if b is None else bias.pointer,
+        Z.panels,
+        n_out,
+        r0,
+        r1,
+        code(ACTIVATIONS, activation),
+    )
+    check_rows(Z, inputs, r0, r1)
+    return Z.values[r0:r1]
+
+
+def call_delta(kernels, delta, WT, A, activation, r0=0, r1=None):
+    """Rows r0 .. r1 - 1 of (delta W^T) * f'(A)."""
+    r1 = len(A) if r1 is None else r1
+    n_out, n_in = WT.shape
+    inputs = [Matrix(kernels.P, M) for M in (delta, WT, A)]
+    D = Matrix.output(kernels.P, len(A), n_in, kernels.dtype)
+    kernels.multiply_delta(
+        inputs[0].panels,
+        n_out,
+        inputs[1].panels,
+        inputs[2].panels,
+        D.panels,
+        n_in,
+        r0,
+        r1,
+        code(ACTIVATIONS, activation),
+    )
+    check_rows(D, inputs, r0, r1)
+    return D.values[r0:r1]
+
+
+def check_rows(output, inputs, r0, r1):
+    """Only these rows were written, with zeros in the padding columns."""
+    output.assert_only_rows(r0, r1)
+    assert not output.padding(r0, r1).any()
+    for matrix in inputs:
+        matrix.assert_unchanged()
+
+
+def call_loss(kernels, Z, target, weight, loss, r0=0, r1=None):
+    """delta and row costs of rows r0 .. r1 - 1; target: labels or a matrix."""
+    r1 = len(Z) if r1 is None else r1
+    P, (rows, n_out) = kernels.P, Z.shape
+    labels = target if target.ndim == 1 else np.zeros(rows, np.int32)
+    T = Matrix(P, target if target.ndim == 2 else np.zeros_like(Z))
+    delta, label_items = Matrix(P, Z, fill=0xA5), Vector(labels)
+    weight_items = None if weight is None else Vector(weight)
+    row_loss = Vector.output(rows, np.float64)
+    scratch = Vector.output(2 * P * (n_out + -n_out % P), kernels.dtype)
+    before = row_loss.values
+    kernels.compute_loss(
+        delta.panels,
+        T.panels,
+        label_items.pointer,
+        None if weight is None else weight_items.pointer,
+        n_out,
+        r0,
+        r1,
+        code(LOSSES, loss),
+        row_loss.pointer,
+        scratch.pointer,
+    )
+    check_rows(delta, [T, label_items], r0, r1)
+    row_loss.assert_guards()
+    scratch.assert_guards()
+    losses = row_loss.values
+    assert_same_bytes(losses[:r0], before[:r0])
+    assert_same_bytes(losses[r1:], before[r1:])
+    return delta.values[r0:r1], losses[r0:r1]
+
+
+def call_output(kernels, Z, output, r0=0, r1=None):
+    """Rows r0 .. r1 - 1 of the output activations."""
+    r1 = len(Z) if r1 is None else r1
+    P, n_out = kernels.P, Z.shape[1]
+    A = Matrix(P, Z, fill=0xA5)
+    scratch = Vector.output(2 * P * (n_out + -n_out % P), kernels.dtype)
+    kernels.apply_output(
+        A.panels, n_out, r0, r1, code(OUTPUTS, output), scratch.pointer
+    )
+    check_rows(A, [], r0, r1)
+    scratch.assert_guards()
+    return A.values[r0:r1]
+
+
+def call_elementwise(kernels, name, x, *arguments):
+    """kernel(x, *arguments) in place, on n reals, n a multiple of P."""
+    buffer = Vector(x, fill=0xA5)
+    getattr(kernels, name)(buffer.pointer, *arguments)
+    buffer.assert_guards()
+    return buffer.values
+
+
+def call_step(kernels, solver, W, G, states, settings):
+    """New W and states, and the sum of W^2 before the step; all of shape (lines, P)."""
+    W, G = Vector(W, fill=0xA5), Vector(G)
+    states = [Vector(state, fill=0xA5) for state in states]
+    step = cbp_step(**vars(settings))
+    squares = kernels.step[code(SOLVERS, solver)](
+        W.pointer, G.pointer, pointers_to(states), W.values.size, byref(step)
+    )
+    G.assert_unchanged()
+    for written in (W, *states):
+        written.assert_guards()
+    return W.values, [state.values for state in states], squares
+
+
+def call_step_row(kernels, solver, W, states, a, delta_line, settings):
+    """The same for the gradient a^T delta."""
+    W, inputs = Vector(W, fill=0xA5), [Vector(a), Vector(delta_line)]
+    states = [Vector(state, fill=0xA5) for state in states]
+    step = cbp_step(**vars(settings))
+    squares = kernels.step_row[code(SOLVERS, solver)](
+        W.pointer,
+        pointers_to(states),
+        inputs[0].pointer,
+        len(a),
+        inputs[1].pointer,
+        byref(step),
+    )
+    for read in inputs:
+        read.assert_unchanged()
+    for written in (W, *states):
+        written.assert_guards()
+    return W.values, [state.values for state in states], squares
+
+
+def call_row(kernels, x, W, b, activation, layout):
+    """f(x W + b) for one row, W in panels or row by row."""
+    P, (n_in, n_out) = kernels.P, W.shape
+    if layout == "panels":
+        weights = Matrix(P, W)
+        strides = weights.lines * P, P
+    else:
+        weights = Vector(W)
+        strides = P, n_out
+    x, bias = Vector(x), None if b is None else Vector(b)
+    z = Vector.output(n_out + -n_out % P, kernels.dtype)
+    kernels.forward_row(
+        x.pointer,
+        n_in,
+        weights.pointer,
+        *strides,
+        None if b is None else bias.pointer,
+        n_out,
+        z.pointer,
+        code(ACTIVATIONS, activation),
+    )
+    z.assert_guards()
+    for read in (x, weights):
+        read.assert_unchanged()
+    assert not z.values[n_out:].any()
+    return z.values[:n_out]
+
+
+def call_sum_gradient(kernels, A, D):
+    """A^T D for one panel of each."""
+    G = Vector.output((A.shape[1], kernels.P), kernels.dtype)
+    A, D = Matrix(kernels.P, A), Matrix(kernels.P, D)
+    kernels.sum_gradient(A.panel(0), D.panel(0), A.rows, A.cols, G.pointer)
+    G.assert_guards()
+    A.assert_unchanged()
+    D.assert_unchanged()
+    return G.values
+
+
+def sparse(rows, cols, density, dtype, seed=0):
+    """A CSR matrix with ascending indices, empty rows among them."""
+    X = random(rows, cols, dtype=dtype, seed=seed)
+    rng = np.random.RandomState([seed, rows, cols, 1])
+    X[rng.uniform(size=X.shape) >= density] = 0
+    X[rng.uniform(size=rows) < 0.1] = 0
+    return csr_matrix(X)
+
+
+def call_forward_csr(kernels, X, order, W, b, activation, r0=0, r1=None):
+    """Rows r0 .. r1 - 1 of f(X[order] W + b)."""
+    n_rows = X.shape[0] if order is None else len(order)
+    r1 = n_rows if r1 is None else r1
+    X, W, bias = CsrRows(X), Matrix(kernels.P, W), Vector(padded(b, kernels.P))
+    rows = None if order is None else Vector(order)
+    Z = Matrix.output(kernels.P, n_rows, W.cols, kernels.dtype)
+    kernels.multiply_forward_csr(
+        X.pointer,
+        None if order is None else rows.pointer,
+        W.panels,
+        bias.pointer,
+        Z.panels,
+        W.cols,
+        r0,
+        r1,
+        code(ACTIVATIONS, activation),
+    )
+    check_rows(Z, [W, *X.parts], r0, r1)
+    return Z.values[r0:r1]
+
+
+def call_transpose_csr(kernels, X, order):
+    """The rows X[order] as columns."""
+    n_rows = X.shape[0] if order is None else len(order)
+    columns = Columns(
+        X.shape[1], X.nnz if order is None else X[order].nnz, kernels.dtype
+    )
+    rows, order = CsrRows(X), None if order is None else Vector(order)
+    kernels.transpose_csr(
+        rows.pointer,
+        None if order is None else order.pointer,
+        n_rows,
+        X.shape[1],
+        columns.pointer,
+    )
+    for written in columns.parts:
+        written.assert_guards()
+    for read in rows.parts:
+        read.assert_unchanged()
+    return columns
+
+
+# ---- the table -----------------------------------------------------------------------
+
+
+def test_tables_exist_for_the_scalar_tier_and_the_one_in_use():
+    from cbp import _kernels
+
+    assert TIERS[0] == "scalar"
+    assert _kernels.isa() in TIERS
+
+
+@every_table
+def test_table_says_what_it_is(kernels):
+    assert kernels.table.tier.decode() == kernels.tier
+    assert kernels.itemsize == kernels.dtype.itemsize
+    assert kernels.P * kernels.itemsize == 64
+
+
+@every_dtype
+def test_reference_fma_rounds_once(dtype):
+    rng = np.random.RandomState(0)
+    a, b, c = rng.standard_normal((3, 500)).astype(dtype)
+    c[::2] = -(a * b)[::2]  # what is left is the rounding error of the product
+    c[1::4] *= dtype.type(1e-6)
+    c[5] = 0
+    for x, y, z, got in zip(a, b, c, reference.fma(a, b, c), strict=True):
+        exact = Fraction(float(x)) * Fraction(float(y)) + Fraction(float(z))
+        for neighbour in (np.nextafter(got, -np.inf), np.nextafter(got, np.inf)):
+            error = abs(Fraction(float(got)) - exact)
+            assert error <= abs(Fraction(float(neighbour)) - exact)
+
+
+# ---- moving data ---------------------------------------------------------------------
+
+
+@every_table
+@pytest.mark.parametrize("cols", SIZES)
+def test_gather_rows_fills_panels_and_pads_with_zeros(kernels, cols):
+    X = random(40, cols, dtype=kernels.dtype)
+    order = np.random.RandomState(cols).permutation(40)
+    for rows in (0, 1, 5, 17):
+        for chosen in (order[:rows], None):
+            A = Matrix.output(kernels.P, rows, cols, kernels.dtype)
+            from_X = Vector(X)
+            numbers = None if chosen is None else Vector(chosen)
+            kernels.gather_rows(
+                from_X.pointer,
+                cols,
+                None if chosen is None else numbers.pointer,
+                rows,
+                cols,
+                A.panels,
+            )
+            check_rows(A, [from_X], 0, rows)
+            rows_of_X = np.arange(rows) if chosen is None else chosen
+            assert_same_bytes(A.values, reference.gather_rows(X, rows_of_X))
+
+
+@every_table
+@pytest.mark.parametrize("cols", SIZES)
+def test_scatter_rows_writes_rows_without_padding(kernels, cols):
+    A = random(9, cols, dtype=kernels.dtype)
+    for rows in (0, 1, 9):
+        X = Vector.output((9, cols), kernels.dtype)
+        before = X.values
+        kernels.scatter_rows(Matrix(kernels.P, A).panels, rows, cols, X.pointer, cols)
+        X.assert_guards()
+        assert_same_bytes(X.values[:rows], reference.scatter_rows(A)[:rows])
+        assert_same_bytes(X.values[rows:], before[rows:])
+
+
+@every_table
+@pytest.mark.parametrize("n_out", SIZES[1:])
+def test_fill_targets_writes_ones_at_labels(kernels, n_out):
+    labels = np.random.RandomState(n_out).randint(max(n_out, 2), size=33)
+    labels = labels.astype(np.int32)
+    T = Matrix.output(kernels.P, 33, n_out, kernels.dtype)
+    kernels.fill_targets(Vector(labels).pointer, 33, n_out, T.panels)
+    check_rows(T, [], 0, 33)
+    assert_same(T.values, reference.fill_targets(labels, n_out, kernels.dtype))
+
+
+@every_table
+def test_transpose_block_transposes(kernels):
+    block = random(kernels.P, kernels.P, dtype=kernels.dtype)
+    source, out = Vector(block), Vector.output(block.shape, kernels.dtype)
+    kernels.transpose_block(source.pointer, out.pointer)
+    out.assert_guards()
+    source.assert_unchanged()
+    assert_same_bytes(out.values, reference.transpose_block(block))
+
+
+@every_table
+@pytest.mark.parametrize("n", SIZES)
+def test_gather_items_and_item_pick_items(kernels, n):
+    x = random(70, dtype=kernels.dtype)
+    order = np.random.RandomState(n).permutation(70)[:n]
+    out = Vector.output(n, kernels.dtype)
+    kernels.gather_items(Vector(x).pointer, Vector(order).pointer, n, out.pointer)
+    out.assert_guards()
+    assert_same_bytes(out.values, reference.gather_items(x, order))
+    for i in order[:3]:
+        assert kernels.item(Vector(x).pointer, i) == reference.item(x, i)
+
+
+@every_table
+@pytest.mark.parametrize("lines", [0, 1, 2, 5])
+def test_add_adds(kernels, lines):
+    x, y = random(2, lines * kernels.P, dtype=kernels.dtype)
+    other = Vector(y)
+    got = call_elementwise(kernels, "add", x, other.pointer, len(x))
+    other.assert_unchanged()
+    assert_same_bytes(got, reference.add(x, y))
+
+
+@every_table
+def test_all_finite_sees_every_place_and_no_further(kernels):
+    for n in SIZES:
+        x = random(n, dtype=kernels.dtype) * kernels.dtype.type(1e30)
+        assert kernels.all_finite(Vector(x).pointer, n)
+        for place in range(n):
+            for bad in (np.nan, np.inf, -np.inf):
+                y = x.copy()
+                y[place] = bad
+                assert not kernels.all_finite(Vector(y).pointer, n), (n, place, bad)
+                assert reference.all_finite(y) is False
+
+
+# ---- products ------------------------------------------------------------------------
+
+
+@cache
+def product_case(dtype, rows, n_in, n_out):
+    """Operands of a product and its bits."""
+    A = random(rows, n_in, dtype=dtype, seed=1)
+    W = random(n_in, n_out, dtype=dtype, seed=2)
+    b = random(n_out, dtype=dtype, seed=3)
+    forward = reference.multiply_forward(A, W, b, "identity")
+    without_bias = reference.multiply_delta(A, W, forward, "identity")
+    return A, W, b, forward, without_bias
+
+
+@every_table
+def test_products_are_one_fma_chain_per_element_from_the_bias(kernels):
+    for sizes in PRODUCTS:
+        A, W, b, forward, _ = product_case(kernels.dtype, *sizes)
+        assert_same(call_forward(kernels, A, W, b, "identity"), forward)
+        relu = reference.activate(forward, "relu")
+        assert_same(call_forward(kernels, A, W, b, "relu"), relu)
+
+
+@every_table
+def test_products_without_bias_begin_from_zero(kernels):
+    for sizes in PRODUCTS:
+        A, W, _, forward, from_zero = product_case(kernels.dtype, *sizes)
+        assert_same(call_forward(kernels, A, W, None, "identity"), from_zero)
+        assert_same(call_delta(kernels, A, W, forward, "identity"), from_zero)
+
+
+@every_table
+@every_activation
+def test_delta_is_the_product_times_the_derivative(kernels, activation):
+    for sizes in PRODUCTS:
+        delta, WT, _, z, from_zero = product_case(kernels.dtype, *sizes)
+        a = reference.activate(z, activation)
+        expected = reference.multiply_derivative(from_zero, a, activation)
+        assert_same(call_delta(kernels, delta, WT, a, activation), expected)
+
+
+@every_table
+@every_activation
+def test_products_write_only_the_rows_they_are_given(kernels, activation):
+    A, W, b, z, from_zero = product_case(kernels.dtype, 50, 5, 17)
+    a = reference.activate(z, activation)
+    forward = call_forward(kernels, A, W, b, activation)
+    delta = call_delta(kernels, A, W, a, activation)
+    for r0, r1 in ((0, 0), (0, 1), (1, 2), (7, 40), (16, 48), (49, 50), (50, 50)):
+        part = call_forward(kernels, A, W, b, activation, r0, r1)
+        assert_same_bytes(part, forward[r0:r1])
+        part = call_delta(kernels, A, W, a, activation, r0, r1)
+        assert_same_bytes(part, delta[r0:r1])
+
+
+@every_table
+@every_activation
+def test_fused_epilogues_equal_their_unfused_twins(kernels, activation):
+    number, P = code(ACTIVATIONS, activation), kernels.P
+    A, W, b, _, _ = product_case(kernels.dtype, 31, 17, P * 3)
+    z = call_forward(kernels, A, W, b, "identity")
+    fused = call_forward(kernels, A, W, b, activation)
+    unfused = call_elementwise(kernels, "activate", z, z.size, number)
+    assert_same_bytes(fused, unfused)
+    delta = call_delta(kernels, A, W, fused, "identity")
+    a = Vector(fused)
+    unfused = call_elementwise(
+        kernels, "multiply_derivative", delta, a.pointer, delta.size, number
+    )
+    a.assert_unchanged()
+    assert_same_bytes(call_delta(kernels, A, W, fused, activation), unfused)
+
+
+@every_table
+@every_activation
+def test_activate_is_close_to_its_function_and_keeps_to_its_items(kernels, activation):
+    for lines in (0, 1, 3):
+        z = random(lines * kernels.P, dtype=kernels.dtype, scale=4.0)
+        got = call_elementwise(
+            kernels, "activate", z, z.size, code(ACTIVATIONS, activation)
+        )
+        expected = reference.activate(z, activation)
+        np.testing.assert_array_max_ulp(got, expected, 3, dtype=kernels.dtype)
+
+
+@every_table
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("layout", ["panels", "rows"])
+def test_one_row_has_the_bits_of_its_row_in_a_batch(kernels, layout, activation):
+    for n_in, n_out in (
+        [(17, n) for n in SIZES]
+        + [(n, 17) for n in SIZES]
+        + [
+            (5, 80),
+            (5, 97),
+            (300, 33),
+            (40, 1),
+        ]
+    ):
+        A, W, b, z, from_zero = product_case(kernels.dtype, 5, n_in, n_out)
+        batch = call_forward(kernels, A, W, b, activation)
+        for r in (0, 3):
+            row = call_row(kernels, A[r], W, b, activation, layout)
+            assert_same_bytes(row, batch[r])
+        bare = call_row(kernels, A[1], W, None, "identity", layout)
+        assert_same(bare, from_zero[1])
+        assert_same(reference.forward_row(A[1], W, b, "identity"), z[1])
+
+
+FORWARD_ROW_AT_THE_END_OF_MEMORY = """
+import ctypes, mmap, sys
+import numpy as np
+from kernel_table import TABLES
+PAGE = mmap.PAGESIZE
+libc = ctypes.CDLL(None)
+def at_the_end(x):
+    \"\"\"x, its last byte followed by a page that must not be touched.\"\"\"
+    pages = -(-x.nbytes // PAGE) + 1
+    memory = mmap.mmap(-1, pages * PAGE)
+    whole = np.frombuffer(memory, np.uint8)
+    start = (pages - 1) * PAGE
+    whole[start - x.nbytes : start] = x.view(np.uint8).ravel()
+    last = ctypes.c_void_p(whole.ctypes.data + start)
+    assert libc.mprotect(last, PAGE, 0) == 0
+    return memory, whole, whole.ctypes.data + start - x.nbytes
+for kernels in TABLES:
+    P = kernels.P
+    for n_in, n_out in [(3, 1), (40, 1), (5, 7), (9, 17), (4, 33), (2, 64), (3, 70)]:
+        x, W, b = (
+            np.ones(shape, kernels.dtype) for shape in (n_in, (n_in, n_out), n_out)
+        )
+        kept = [at_the_end(part) for part in (x, W, b)]
+        (x_at, W_at, b_at) = (place for _, _, place in kept)
+        z = np.zeros(n_out + P, kernels.dtype)
+        kernels.forward_row(
+            x_at, n_in, W_at, P, n_out, b_at, n_out, z.ctypes.data, 0
+        )
+        assert (z[:n_out] == n_in + 1).all(), (kernels, n_in, n_out)
+print("ok")
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs mprotect")
+def test_one_row_reads_nothing_behind_a_row_major_theta():
+    assert run_python(FORWARD_ROW_AT_THE_END_OF_MEMORY) == "ok\n"
+
+
+@every_table
+@every_activation
+def test_csr_product_has_the_bits_of_the_dense_one(kernels, activation):
+    for rows, n_in, n_out in [(9, n, 17) for n in SIZES] + [(9, 20, n) for n in SIZES]:
+        X = sparse(rows, n_in, 0.3, kernels.dtype)
+        W = random(n_in, n_out, dtype=kernels.dtype, seed=2)
+        b = random(n_out, dtype=kernels.dtype, seed=3)
+        order = np.random.RandomState(0).permutation(rows)[:7]
+        for chosen in (order, None):
+            dense = X.toarray() if chosen is None else X.toarray()[chosen]
+            expected = call_forward(kernels, dense, W, b, activation)
+            got = call_forward_csr(kernels, X, chosen, W, b, activation)
+            assert_same(got, expected)
+        part = call_forward_csr(kernels, X, order, W, b, activation, 2, 5)
+        assert_same(part, call_forward(kernels, dense[order], W, b, activation)[2:5])
+    twin = reference.multiply_forward_csr(X[order], W, b, "identity")
+    assert_same(call_forward_csr(kernels, X, order, W, b, "identity"), twin)
+
+
+# ---- sums over rows ------------------------------------------------------------------
+
+
+@cache
+def gradient_case(dtype, n_rows, n_lines):
+    """A panel of activations, a panel of deltas and the bits of A^T D."""
+    A = random(n_rows, n_lines, dtype=dtype, seed=4)
+    D = random(n_rows, 64 // dtype.itemsize, dtype=dtype, seed=5)
+    return A, D, reference.sum_gradient(A, D)
+
+
+@every_table
+def test_gradient_sums_join_blocks_as_a_binary_counter(kernels):
+    sizes = [(rows, 3) for rows in SUM_SIZES]
+    sizes += [(rows, lines + 1) for lines in range(kernels.P) for rows in (6, 131)]
+    for n_rows, n_lines in sizes:
+        A, D, expected = gradient_case(kernels.dtype, n_rows, n_lines)
+        assert_same(call_sum_gradient(kernels, A, D), expected)
+
+
+@every_table
+def test_column_sums_join_blocks_as_a_binary_counter(kernels):
+    for n_rows in SUM_SIZES:
+        D = random(n_rows, kernels.P, dtype=kernels.dtype, seed=6)
+        panel, g = Matrix(kernels.P, D), Vector.output(kernels.P, kernels.dtype)
+        kernels.sum_columns(panel.panel(0), n_rows, g.pointer)
+        g.assert_guards()
+        panel.assert_unchanged()
+        assert_same_bytes(g.values, reference.sum_columns(D))
+
+
+@every_dtype
+def test_order_of_the_sum_matters_in_these_cases(dtype):
+    """Else the tests above would prove nothing about the order."""
+    A, D, expected = gradient_case(dtype, 385, 3)
+    chain = np.zeros_like(expected)
+    for a, d in zip(A, D, strict=True):
+        chain = reference.fma(a[:, None], d, chain)
+    assert (chain != expected).mean() > 0.2
+    blocks = [
+        reference.sum_gradient(A[r : r + 128], D[r : r + 128])
+        for r in range(0, 385, 128)
+    ]
+    ascending = ((blocks[0] + blocks[1]) + blocks[2]) + blocks[3]
+    assert (ascending != expected).any()
+
+
+@every_table
+def test_csr_becomes_columns_with_ascending_rows(kernels):
+    for rows, cols in ((1, 1), (33, 7), (300, 20), (5, 65)):
+        X = sparse(rows, cols, 0.2, kernels.dtype)
+        order = np.random.RandomState(1).permutation(rows)[: rows // 2 + 1]
+        for chosen in (order, None):
+            columns = call_transpose_csr(kernels, X, chosen)
+            twin = reference.transpose_csr(X if chosen is None else X[chosen])
+            for part, expected in zip(columns.parts, twin, strict=True):
+                assert np.array_equal(part.values, expected)
+
+
+@every_table
+@pytest.mark.parametrize("n_rows", [1, 127, 128, 129, 300, 700, 1100, 2048])
+@pytest.mark.parametrize("density", [0.004, 0.3])
+def test_csr_gradient_has_the_bits_of_the_dense_one(kernels, n_rows, density):
+    X = sparse(n_rows, 21, density, kernels.dtype, seed=n_rows)
+    D = random(n_rows, kernels.P, dtype=kernels.dtype, seed=5)
+    columns = call_transpose_csr(kernels, X, None)
+    panel = Matrix(kernels.P, D)
+    parts = [part.values for part in columns.parts]
+    twin = reference.sum_gradient_csr(parts, n_rows, D) if n_rows < 400 else None
+    for k0, n_lines in ((0, 8), (8, 8), (16, 5), (20, 1), (3, 0)):
+        G = Vector.output((n_lines, kernels.P), kernels.dtype)
+        kernels.sum_gradient_csr(
+            columns.pointer, k0, n_lines, panel.panel(0), G.pointer
+        )
+        G.assert_guards()
+        lines = slice(k0, k0 + n_lines)
+        if n_lines:
+            dense = call_sum_gradient(kernels, X.toarray()[:, lines], D)
+            assert_same(G.values, dense)
+        if twin is not None:
+            assert_same(G.values, twin[lines])
+    panel.assert_unchanged()
+    for part, before in zip(columns.parts, parts, strict=True):
+        assert np.array_equal(part.values, before)
+
+
+# ---- output layer and costs ----------------------------------------------------------
+
+
+def tolerance(dtype, z, t, n_out):
+    """Rounding that outputs and costs may carry: terms of this size are added."""
+    size = (1 + abs(z).max()) * (1 + abs(t).max()) * (n_out + 4)
+    return 2 * np.finfo(dtype).eps * float(size)
+
+
+@cache
+def loss_case(dtype, loss, rows, n_out):
+    """z, what compute_loss takes as target, the same as a matrix, weights."""
+    z = random(rows, n_out, dtype=dtype, seed=7, scale=3.0)
+    rng = np.random.RandomState([8, rows, n_out])
+    if loss[0] == "softmax":
+        target = rng.randint(n_out, size=rows).astype(np.int32)
+        T = (target[:, None] == np.arange(n_out)).astype(dtype)
+    elif loss == ("logistic", "log_loss"):
+        T = target = rng.randint(2, size=(rows, n_out)).astype(dtype)
+    elif loss[1] == "poisson":
+        T = target = rng.poisson(1.5, size=(rows, n_out)).astype(dtype)
+    else:
+        T = target = rng.standard_normal((rows, n_out)).astype(dtype)
+    weight = rng.uniform(0, 2, size=rows).astype(dtype)
+    weight[::5] = 0
+    return z, target, T, weight
+
+
+@every_table
+@pytest.mark.parametrize("output", OUTPUTS)
+@pytest.mark.parametrize("n_out", SIZES[1:])
+def test_apply_output_is_the_output_function(kernels, output, n_out):
+    z = random(40, n_out, dtype=kernels.dtype, scale=3.0)
+    whole = call_output(kernels, z, output)
+    expected = reference.apply_output(z, output)
+    rounding = (n_out + 40) * np.finfo(kernels.dtype).eps
+    np.testing.assert_allclose(whole, expected, rtol=rounding)
+    assert_same_bytes(whole, call_output(scalar_twin(kernels), z, output))
+    P = kernels.P
+    for r0, r1 in ((0, 0), (0, 1), (P, P + 3), (P, 40), (2 * P, 2 * P + 1)):
+        assert_same_bytes(call_output(kernels, z, output, r0, r1), whole[r0:r1])
+
+
+@every_table
+@pytest.mark.parametrize("loss", LOSSES, ids="-".join)
+@pytest.mark.parametrize("n_out", SIZES[1:])
+def test_cost_and_delta_are_those_of_the_formulas(kernels, loss, n_out):
+    z, target, T, weight = loss_case(kernels.dtype, loss, 40, n_out)
+    for w in (None, weight):
+        delta, cost = call_loss(kernels, z, target, w, loss)
+        twin_delta, twin_cost = reference.compute_loss(z, T, w, *loss)
+        close = tolerance(kernels.dtype, np.exp(z) if "exp" in loss else z, T, n_out)
+        np.testing.assert_allclose(delta, twin_delta, rtol=0, atol=close)
+        np.testing.assert_allclose(cost, twin_cost, rtol=0, atol=close)
+        oracle = call_loss(scalar_twin(kernels), z, target, w, loss)
+        assert_same_bytes(delta, oracle[0])
+        assert_same_bytes(cost, oracle[1])
+
+
+@every_table
+@pytest.mark.parametrize("loss", LOSSES, ids="-".join)
+def test_cost_writes_only_the_rows_it_is_given(kernels, loss):
+    P = kernels.P
+    z, target, _, weight = loss_case(kernels.dtype, loss, 40, 17)
+    delta, cost = call_loss(kernels, z, target, weight, loss)
+    for r0, r1 in ((0, 0), (0, 1), (0, P), (P, P + 3), (P, 40), (2 * P, 2 * P + 1)):
+        part_delta, part_cost = call_loss(kernels, z, target, weight, loss, r0, r1)
+        assert_same_bytes(part_delta, delta[r0:r1])
+        assert_same_bytes(part_cost, cost[r0:r1])
+
+
+@every_table
+@pytest.mark.parametrize("loss", LOSSES, ids="-".join)
+def test_delta_equals_output_minus_target_bit_for_bit(kernels, loss):
+    z, target, T, weight = loss_case(kernels.dtype, loss, 33, 9)
+    expected = call_output(kernels, z, loss[0])
+    a, expected = expected, expected - T
+    if loss == ("logistic", "squared_error"):
+        expected = reference.multiply_derivative(expected, a, "logistic")
+    assert_same(call_loss(kernels, z, target, None, loss)[0], expected)
+    expected = expected * weight[:, None]
+    assert_same(call_loss(kernels, z, target, weight, loss)[0], expected)
+
+
+# ---- optimizers ----------------------------------------------------------------------
+
+
+def settings(nesterov=True, **changes):
+    kept = dict(
+        eta=0.01,
+        scale=1 / 7,
+        alpha=0.1,
+        beta_1=0.9,
+        beta_2=0.999,
+        epsilon=1e-8,
+        nesterov=int(nesterov),
+    )
+    return SimpleNamespace(**{**kept, **changes})
+
+
+STEPS = {
+    "adam": ("adam", settings()),
+    "adam without penalty": ("adam", settings(alpha=0.0)),
+    "adam without memory": ("adam", settings(beta_1=0.0, beta_2=0.0)),
+    "sgd nesterov": ("sgd", settings()),
+    "sgd momentum": ("sgd", settings(nesterov=False)),
+    "sgd plain": ("sgd", settings(nesterov=False, beta_1=0.0, alpha=0.0)),
+}
+every_step = pytest.mark.parametrize("solver, s", STEPS.values(), ids=STEPS)
+
+
+def step_case(dtype, solver, lines):
+    """W, G and states of shape (lines, P), zeros and dust among them."""
+    P = 64 // dtype.itemsize
+    W, G, m, v = (random(lines, P, dtype=dtype, seed=seed) for seed in range(10, 14))
+    dust = dtype.type(reference.STATE_DUST[dtype.itemsize])
+    if lines:
+        G[0, ::3] = 0
+        W[-1, 1] = 0
+        m[0, :6] = [0, dust, -dust, dust * 1.2, -dust * 2, dust / 100]
+        G[0, :6] = W[0, :6] = 0
+    return W, G, [m] if solver == "sgd" else [m, abs(v)]
+
+
+@every_table
+@every_step
+@pytest.mark.parametrize("lines", [0, 1, 2, 3, 7, 16])
+def test_steps_have_the_bits_of_their_formulas(kernels, solver, s, lines):
+    W, G, states = step_case(kernels.dtype, solver, lines)
+    got, got_states, squares = call_step(kernels, solver, W, G, states, s)
+    expected, expected_states = reference.STEPS[solver](W, G, states, s)
+    assert_same(got, expected)
+    for mine, theirs in zip(got_states, expected_states, strict=True):
+        assert_same(mine, theirs)
+    assert squares == reference.sum_squares(W)
+
+
+@every_table
+@every_step
+@pytest.mark.parametrize("lines", [0, 1, 2, 17])
+def test_steps_of_one_row_equal_steps_with_the_outer_product(kernels, solver, s, lines):
+    W, _, states = step_case(kernels.dtype, solver, lines)
+    a = random(lines, dtype=kernels.dtype, seed=14)
+    delta = random(kernels.P, dtype=kernels.dtype, seed=15)
+    got = call_step_row(kernels, solver, W, states, a, delta, s)
+    expected = call_step(kernels, solver, W, a[:, None] * delta, states, s)
+    assert_same_bytes(got[0], expected[0])
+    for mine, theirs in zip(got[1], expected[1], strict=True):
+        assert_same_bytes(mine, theirs)
+    assert got[2] == expected[2]
+    assert_same(reference.step_row(solver, W, states, a, delta, s)[0], got[0])
+
+
+@every_table
+@every_step
+def test_state_is_never_subnormal(kernels, solver, s):
+    dtype = kernels.dtype
+    W, G, states = step_case(dtype, solver, 2)
+    W[:], G[:] = 0, 0
+    for state in states:
+        state[:] = np.finfo(dtype).tiny * dtype.type(64)
+    for _ in range(60):
+        W, states, _ = call_step(kernels, solver, W, G, states, s)
+    for state in states:
+        assert ((state == 0) | (abs(state) >= np.finfo(dtype).tiny)).all()
+
+
+@every_table
+@every_step
+def test_nan_gradient_shows_in_the_weights(kernels, solver, s):
+    W, G, states = step_case(kernels.dtype, solver, 2)
+    G[1, 3] = np.nan
+    W, _, _ = call_step(kernels, solver, W, G, states, s)
+    assert np.isnan(W[1, 3])
+    assert np.isnan(W).sum() == 1
+
+
+# ---- NaN and extremes ----------------------------------------------------------------
+
+
+@every_table
+@every_activation
+def test_nan_passes_through_every_activation(kernels, activation):
+    # Whole panels: in padding columns NaN meets the zeros of W and makes NaN, too.
+    A, W, b, _, _ = product_case(kernels.dtype, 5, 17, 32)
+    A = A.copy()
+    A[2, 3] = np.nan
+    bad = np.arange(5) == 2
+    X = csr_matrix(A)
+    for z in (
+        call_forward(kernels, A, W, b, activation),
+        call_forward_csr(kernels, X, None, W, b, activation),
+        np.array([call_row(kernels, a, W, b, activation, "panels") for a in A]),
+    ):
+        assert (np.isnan(z) == bad[:, None]).all()
+
+
+@every_table
+@pytest.mark.parametrize("loss", LOSSES, ids="-".join)
+def test_nan_stays_in_its_row_of_outputs_and_costs(kernels, loss):
+    z, target, _, weight = loss_case(kernels.dtype, loss, 33, 9)
+    z = z.copy()
+    z[5, 7] = np.nan
+    bad = np.arange(33) == 5
+    delta, cost = call_loss(kernels, z, target, weight + 1, loss)
+    assert (np.isnan(delta).any(axis=1) == bad).all()
+    assert (np.isnan(cost) == bad).all()
+    a = call_output(kernels, z, loss[0])
+    assert (np.isnan(a).any(axis=1) == bad).all()
+
+
+def extremes(dtype):
+    """Finite numbers at the ends of the range, and round the ends of exp's."""
+    info = np.finfo(dtype)
+    ends = [0.0, info.smallest_subnormal, info.tiny, info.eps, 1.0, 1e30, info.max]
+    ends += [17.0, 37.0, 88.0, 89.0, 104.0, 709.0, 710.0, 746.0]
+    return np.array([*ends, *(-x for x in ends)], dtype)
+
+
+@every_table
+@every_activation
+def test_activations_make_no_nan_from_finite_input(kernels, activation):
+    z = extremes(kernels.dtype)
+    z = np.concatenate([z, np.zeros(-len(z) % kernels.P, kernels.dtype)])
+    number = code(ACTIVATIONS, activation)
+    a = call_elementwise(kernels, "activate", z, len(z), number)
+    assert np.isfinite(a).all()
+    buffer = Vector(a)
+    slopes = call_elementwise(
+        kernels, "multiply_derivative", z, buffer.pointer, len(z), number
+    )
+    assert np.isfinite(slopes).all()
+
+
+@every_table
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_outputs_make_no_nan_from_finite_input(kernels, output):
+    ends = extremes(kernels.dtype)
+    z = np.array(np.meshgrid(ends, ends)).reshape(2, -1).T.copy()
+    a = call_output(kernels, z, output)
+    assert not np.isnan(a).any()
+    if output == "softmax":
+        assert np.allclose(a.sum(axis=1), 1)
+
+
+def extreme_targets(loss, dtype):
+    """Targets that a cost allows, up to the ends of their range."""
+    if loss[0] == "logistic":
+        return np.array([0, 1], dtype)
+    ends = extremes(dtype)
+    return ends[ends >= 0] if loss[1] == "poisson" else ends
+
+
+@every_table
+@pytest.mark.parametrize("weight", [None, 0.0, 1e-30, 1.0])
+@pytest.mark.parametrize("loss", LOSSES, ids="-".join)
+def test_costs_make_no_nan_from_finite_input(kernels, loss, weight):
+    dtype, ends = kernels.dtype, extremes(kernels.dtype)
+    if loss[0] == "softmax":
+        z = np.array(np.meshgrid(ends, ends, [0, 1])).reshape(3, -1).T
+        z, target = z[:, :2].astype(dtype), z[:, 2].astype(np.int32)
+    else:
+        pairs = np.array(np.meshgrid(ends, extreme_targets(loss, dtype)))
+        z, target = pairs.reshape(2, -1, 1).astype(dtype)
+    w = None if weight is None else np.full(len(z), weight, dtype)
+    delta, cost = call_loss(kernels, z, target, w, loss)
+    inputs = np.hstack([z, target.reshape(len(z), -1)])
+    for bad in (np.isnan(delta).any(axis=1), np.isnan(cost)):
+        assert not bad.any(), f"z and target that made NaN:\n{inputs[bad][:5]}"
+
+
+# ---- tiers ---------------------------------------------------------------------------
+
+
+@every_table
+@every_activation
+def test_tiers_agree_on_every_bit_of_forward_and_delta(kernels, activation):
+    for sizes in ((65, 31, 33), (17, 65, 7), (3, 530, 17)):
+        A, W, b, _, _ = product_case(kernels.dtype, *sizes)
+        oracle = scalar_twin(kernels)
+        a = call_forward(kernels, A, W, b, activation)
+        assert_same_bytes(a, call_forward(oracle, A, W, b, activation))
+        delta = call_delta(kernels, A, W, a, activation)
+        assert_same_bytes(delta, call_delta(oracle, A, W, a, activation))
+
+
+@every_table
+@every_step
+def test_tiers_agree_on_every_bit_of_sums_and_steps(kernels, solver, s):
+    A, D, _ = gradient_case(kernels.dtype, 385, 3)
+    W, _, states = step_case(kernels.dtype, solver, 3)
+    results = []
+    for table in (kernels, scalar_twin(kernels)):
+        G = call_sum_gradient(table, A, D)
+        W_after, states_after, squares = call_step(table, solver, W, G, states, s)
+        results.append([G, W_after, *states_after, np.array(squares)])
+    for mine, theirs in zip(*results, strict=True):
+        assert_same_bytes(mine, theirs)

@@ -1,0 +1,195 @@
+"""exp, log, log1p, logistic and tanh of src_c/vmath.h: at most 2 ULP, on every tier.
+
+Measured against NumPy in the next wider type (float64 for float32, long double for
+float64), over a sweep of all exponents and a denser one where the functions bend.
+"""
+
+from functools import cache
+
+import numpy as np
+import pytest
+import reference
+from kernel_table import (
+    DTYPES,
+    FUNCTIONS,
+    TABLES,
+    TIERS,
+    Kernels,
+    Vector,
+    assert_same_bytes,
+)
+
+MAX_ULPS = 2
+SWEEP = 1 << 19
+
+# Where each function bends: from its first to its last value that is not constant.
+RANGES = {
+    ("exp", 4): (-104, 89),
+    ("exp", 8): (-746, 710),
+    ("log", 4): (0.1, 10),
+    ("log", 8): (0.1, 10),
+    ("log1p", 4): (0, 1),
+    ("log1p", 8): (0, 1),
+    ("logistic", 4): (-104, 18),
+    ("logistic", 8): (-746, 38),
+    ("tanh", 4): (-10, 10),
+    ("tanh", 8): (-20, 20),
+}
+
+every_table = pytest.mark.parametrize("kernels", TABLES, ids=repr)
+every_function = pytest.mark.parametrize("function", FUNCTIONS)
+
+
+def call_map(kernels, function, x):
+    """The function of every x, through guarded buffers."""
+    n = len(x)
+    whole = np.concatenate([x, np.ones(-n % kernels.P, x.dtype)])
+    source, out = Vector(whole), Vector.output(len(whole), kernels.dtype)
+    kernels.map(FUNCTIONS.index(function), source.pointer, out.pointer, len(whole))
+    source.assert_unchanged()
+    out.assert_guards()
+    return out.values[:n]
+
+
+def from_bits(bits, dtype):
+    return bits.astype(f"i{dtype.itemsize}").view(dtype)
+
+
+@cache
+def sweep(function, dtype):
+    """Numbers of every exponent, evenly spaced in bits, and a denser range."""
+    low, high = RANGES[function, dtype.itemsize]
+    largest = np.array(1 if function == "log1p" else np.inf, dtype)
+    last = int(largest.view(f"i{dtype.itemsize}"))
+    bits = np.linspace(0, last, SWEEP).astype(np.int64)
+    # Else float64's low bits would all be zero.
+    bits += np.random.RandomState(0).randint(0, max(last // SWEEP, 1), SWEEP)
+    x = from_bits(np.minimum(bits, last), dtype)
+    if function in ("exp", "logistic", "tanh"):
+        x = np.concatenate([x, -x])
+    dense = np.random.RandomState(1).uniform(low, high, SWEEP).astype(dtype)
+    return np.concatenate([x, np.clip(dense, low, high)])
+
+
+@cache
+@np.errstate(all="ignore")
+def exact(function, dtype):
+    """The function over its sweep, in the wider type."""
+    wide = sweep(function, dtype).astype(reference.wider(dtype))
+    return getattr(reference, function)(wide)
+
+
+def ulps(got, wide):
+    """Error in units in the last place of the exact value, rounded to the dtype."""
+    with np.errstate(over="ignore"):
+        rounded = wide.astype(got.dtype)
+    both = np.isfinite(rounded) & np.isfinite(got)
+    assert np.array_equal(got[~both], rounded[~both], equal_nan=True)
+    error = abs(got[both].astype(wide.dtype) - wide[both])
+    return error / np.spacing(abs(rounded[both])).astype(wide.dtype)
+
+
+@every_table
+@every_function
+def test_functions_are_within_two_ulps(kernels, function):
+    wide = reference.wider(kernels.dtype)
+    if np.finfo(wide).nmant <= np.finfo(kernels.dtype).nmant + 8:
+        pytest.skip("no wider type to compare with on this platform")
+    got = call_map(kernels, function, sweep(function, kernels.dtype))
+    worst = ulps(got, exact(function, kernels.dtype)).max()
+    print(f"{function} {kernels}: {float(worst):.3f} ULP")
+    assert worst <= MAX_ULPS
+
+
+@every_table
+@every_function
+def test_tiers_agree_on_every_bit_of_a_function(kernels, function):
+    x = np.concatenate([sweep(function, kernels.dtype)[::7], special(kernels.dtype)])
+    oracle = Kernels("scalar", kernels.dtype)
+    assert_same_bytes(call_map(kernels, function, x), call_map(oracle, function, x))
+
+
+def special(dtype):
+    info = np.finfo(dtype)
+    ends = [0, info.smallest_subnormal, info.tiny, 1, info.max, np.inf, np.nan]
+    return np.array([*ends, *(-x for x in ends)], dtype)
+
+
+INF, NAN = np.inf, np.nan
+SPECIAL_VALUES = {
+    "exp": [(0, 1), (-0.0, 1), (INF, INF), (-INF, 0), (NAN, NAN), (1e30, INF)],
+    "log": [(1, 0), (0, -INF), (-0.0, -INF), (-1, NAN), (INF, INF), (-INF, NAN)],
+    "log1p": [(0, 0), (NAN, NAN)],
+    "logistic": [(0, 0.5), (-0.0, 0.5), (INF, 1), (-INF, 0), (NAN, NAN), (1e30, 1)],
+    "tanh": [(0, 0), (-0.0, -0.0), (INF, 1), (-INF, -1), (NAN, NAN), (-1e30, -1)],
+}
+
+
+@every_table
+@every_function
+def test_functions_have_their_special_values(kernels, function):
+    x, y = np.array(SPECIAL_VALUES[function], kernels.dtype).T
+    assert_same_bytes(call_map(kernels, function, x.copy()), y.copy())
+
+
+@every_table
+@every_function
+def test_smallest_arguments_give_the_first_term(kernels, function):
+    info = np.finfo(kernels.dtype)
+    x = np.array([info.smallest_subnormal, info.tiny / 3, info.tiny], kernels.dtype)
+    first_term = {
+        "exp": np.ones_like(x),
+        "log": np.log(x.astype(np.longdouble)).astype(x.dtype),
+        "log1p": x,
+        "logistic": np.full_like(x, 0.5),
+        "tanh": x,
+    }[function]
+    got = call_map(kernels, function, x)
+    np.testing.assert_array_max_ulp(got, first_term, 1 if function == "log" else 0)
+
+
+@every_table
+@pytest.mark.parametrize("function", ["exp", "logistic"])
+def test_results_fade_through_the_subnormals_to_zero(kernels, function):
+    low, _ = RANGES[function, kernels.dtype.itemsize]
+    x = np.linspace(low - 4, low + 30, 2000).astype(kernels.dtype)
+    y = call_map(kernels, function, x)
+    subnormal = (y > 0) & (y < np.finfo(kernels.dtype).tiny)
+    assert subnormal.sum() > 100
+    assert y[0] == 0
+    assert (np.diff(y) >= 0).all()
+
+
+@every_table
+@every_function
+def test_functions_never_fall_between_neighbours(kernels, function):
+    """Runs of consecutive floats, where one rounding may undo the last one."""
+    dtype, (low, high) = kernels.dtype, RANGES[function, kernels.dtype.itemsize]
+    starts = np.random.RandomState(2).uniform(max(low, 1e-3), high, 400)
+    starts = np.concatenate([starts, 2.0 ** np.arange(-8, 1)]).astype(dtype)
+    bits = starts.view(f"i{dtype.itemsize}")[:, None] + np.arange(-300, 300)
+    x = from_bits(bits, dtype)
+    if function == "log1p":
+        x = np.minimum(x, dtype.type(1))
+    if low < 0:
+        x = np.concatenate([x, -x[:, ::-1]])
+    y = call_map(kernels, function, x.ravel()).reshape(x.shape)
+    assert (np.diff(y) >= 0).all()
+
+
+@every_table
+def test_tanh_is_odd(kernels):
+    x = sweep("tanh", kernels.dtype)[::5]
+    mirrored = call_map(kernels, "tanh", -x)
+    assert_same_bytes(mirrored, -call_map(kernels, "tanh", x))
+
+
+@every_table
+def test_probabilities_of_opposite_logits_add_up(kernels):
+    x = sweep("logistic", kernels.dtype)[::5]
+    total = call_map(kernels, "logistic", x) + call_map(kernels, "logistic", -x)
+    assert abs(total - 1).max() <= np.finfo(kernels.dtype).eps
+
+
+def test_every_tier_and_dtype_is_tested():
+    assert len(TABLES) == len(TIERS) * len(DTYPES)
