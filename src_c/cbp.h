@@ -137,6 +137,14 @@ typedef struct {
 
     /* 1 if all n reals are finite. */
     int (*all_finite)(const void *x, ptrdiff_t n);
+
+    /* What gradient flow is measured with (n a multiple of P). */
+    double (*sum_squares)(const void *x, ptrdiff_t n);
+    double (*sum_squared_change)(const void *now, const void *before, ptrdiff_t n);
+    ptrdiff_t (*count_below)(const void *x, ptrdiff_t n, double limit);
+    ptrdiff_t (*count_saturated)(const void *a, ptrdiff_t n_rows, ptrdiff_t n_cols,
+                                 int activation, ptrdiff_t *stuck);
+
     /* Elementwise functions by themselves, for their tests: 0 exp, 1 log, 2 log1p on
      * [0, 1], 3 logistic, 4 tanh. n a multiple of P. */
     void (*map)(int function, const void *x, void *y, ptrdiff_t n);

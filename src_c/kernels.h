@@ -573,7 +573,7 @@ INLINE void FN(softmax_lines)(real *t, ptrdiff_t n_out, vec *max, vec *sum) {
         vec m = vec_load(z), s = vec_zero();
         for (ptrdiff_t j = 1; j < n_out; j++) m = vec_max(vec_load(z + j * P), m);
         for (ptrdiff_t j = 0; j < n_out; j++) {
-            const vec e = vec_exp(vec_sub(vec_load(z + j * P), m));
+            const vec e = vec_exp_nonpos(vec_sub(vec_load(z + j * P), m));
             vec_store(z + j * P, e);
             s = vec_add(s, e);
         }
@@ -613,7 +613,7 @@ INLINE vec FN(loss_vec)(vec z, vec t, int loss, vec *delta) {
     case CBP_LOGISTIC_LOG_LOSS: /* l = max(z, 0) - t z + log(1 + exp(-|z|)) */
         *delta = vec_sub(vec_logistic(z), t);
         return vec_add(vec_fnma(t, z, vec_max(zero, z)),
-                       vec_log1p_unit(vec_exp(vec_neg(vec_abs(z)))));
+                       vec_log1p_unit(vec_exp_nonpos(vec_neg(vec_abs(z)))));
     case CBP_LOGISTIC_SQUARED_ERROR: /* l = (a - t)^2 / 2, delta = (a - t) a (1 - a) */
         a = vec_logistic(z);
         d = vec_sub(a, t);
@@ -888,6 +888,65 @@ static int FN(all_finite)(const void *x, ptrdiff_t n) {
     return sum == 0;
 }
 
+/* What gradient flow is measured with. Plain C in double, lane by lane: the gradients of
+ * a deep sigmoid network have squares far below the smallest float. */
+
+static double FN(sum_lanes)(const double *lanes) {
+    double sum = 0;
+    for (int c = 0; c < P; c++) sum += lanes[c];
+    return sum;
+}
+
+static double FN(sum_squares)(const void *x_, ptrdiff_t n) {
+    const real *x = x_;
+    double lanes[P] = {0};
+    for (ptrdiff_t i = 0; i < n; i += P)
+        for (int c = 0; c < P; c++) lanes[c] += (double)x[i + c] * (double)x[i + c];
+    return FN(sum_lanes)(lanes);
+}
+
+static double FN(sum_squared_change)(const void *now_, const void *before_,
+                                     ptrdiff_t n) {
+    const real *now = now_, *before = before_;
+    double lanes[P] = {0};
+    for (ptrdiff_t i = 0; i < n; i += P)
+        for (int c = 0; c < P; c++) {
+            const double change = (double)now[i + c] - (double)before[i + c];
+            lanes[c] += change * change;
+        }
+    return FN(sum_lanes)(lanes);
+}
+
+static ptrdiff_t FN(count_below)(const void *x_, ptrdiff_t n, double limit) {
+    const real *x = x_;
+    ptrdiff_t count = 0;
+    for (ptrdiff_t i = 0; i < n; i++) count += (double)x[i] < limit;
+    return count;
+}
+
+/* Units of one panel whose f'(z) is below 1 % of its maximum: the return value counts
+ * rows and units, *stuck the units that are so in every row. */
+static ptrdiff_t FN(count_saturated)(const void *a_, ptrdiff_t n_rows, ptrdiff_t n_cols,
+                                     int activation, ptrdiff_t *stuck) {
+    const real *a = a_;
+    int32_t rows[P] = {0};
+    ptrdiff_t count = 0;
+    *stuck = 0;
+    if (activation == CBP_IDENTITY) return 0;
+    for (ptrdiff_t r = 0; r < n_rows; r++)
+        for (int c = 0; c < P; c++) {
+            const real x = a[r * P + c];
+            rows[c] += activation == CBP_LOGISTIC ? x - x * x < (real)0.0025
+                       : activation == CBP_TANH   ? 1 - x * x < (real)0.01
+                                                  : x <= 0;
+        }
+    for (int c = 0; c < n_cols; c++) {
+        count += rows[c];
+        *stuck += rows[c] == n_rows;
+    }
+    return count;
+}
+
 static void FN(map)(int function, const void *x_, void *y_, ptrdiff_t n) {
     const real *x = x_;
     real *y = y_;
@@ -929,5 +988,9 @@ static const cbp_kernels FN(table) = {
     .forward_row = FN(forward_row),
     .step_row = {[CBP_SGD] = FN(step_row_sgd), [CBP_ADAM] = FN(step_row_adam)},
     .all_finite = FN(all_finite),
+    .sum_squares = FN(sum_squares),
+    .sum_squared_change = FN(sum_squared_change),
+    .count_below = FN(count_below),
+    .count_saturated = FN(count_saturated),
     .map = FN(map),
 };
