@@ -36,7 +36,7 @@ from cbp._kernels cimport (
 )
 
 from cbp._network cimport CsrData, Layer, Network, aligned_zeros, round_up
-from cbp._recorder cimport Recorder
+from cbp._recorder cimport UPDATE_SQUARES, Recorder
 
 from cbp._kernels import isa
 from cbp._network import SOLVERS
@@ -917,6 +917,7 @@ cdef class Trainer:
             return
         self.batch_loss = 0
         if self.solver < 0:
+            self.watching = self.recorder is not None
             return
         self.watching = self.recorder is not None and self.recorder.due(
             self.steps - self.first_step, self.n_iter
@@ -1219,12 +1220,141 @@ cdef class Trainer:
         with Team(self) as team:
             self._advance(team)
         scale = 1 / self.batch_weights
+        if self.recorder is not None:
+            self._measure_gradient(scale)
         W = self.theta[: self.network.segments[self.n_layers][1]].astype(np.float64)
         gradient = self._flat_gradient().astype(np.float64)
         gradient[: W.size] += self.alpha * W
         gradient *= scale
         loss = self.batch_loss + 0.5 * self.alpha * sum_squares(W)
         return loss * scale, gradient
+
+    def end_iteration(self, iteration, theta, before):
+        """Records the gradient flow of the last `loss_gradient` as one iteration.
+
+        Parameters
+        ----------
+        iteration : int
+            Counted from 0.
+        theta, before : ndarray of shape (n_params,)
+            The parameters after the iteration and before it.
+        """
+        cdef int l
+        if self.recorder is None:
+            return
+        for l in range(self.n_layers):
+            _, offset, shape, _ = self.network.segments[l]
+            end = offset + shape[0] * shape[1]
+            change = np.asarray(theta[offset:end] - before[offset:end], np.float64)
+            self.recorder.sums[l, UPDATE_SQUARES] = np.mean(change * change)
+        self.recorder.end_epoch(iteration)
+
+    cdef _measure_gradient(self, double scale):
+        """Fills the recorder from a gradient of all rows; only the last one is kept."""
+        cdef ptrdiff_t P = self.P, number = 0, i, at, n, stride
+        cdef int l
+        cdef Layer *y
+        for l in range(self.n_layers):
+            y = &self.layers[l]
+            stride = y.WT.stride if y.transposed else y.W.stride
+            for i in range(y.n_blocks):
+                at = y.W_at + i // y.line_blocks * stride + i % y.line_blocks * P * P
+                n = min(P, y.n_lines - i % y.line_blocks * P) * P
+                self.recorder.block_gradient[number] = self.k.sum_squares(
+                    self.gradient + at * self.size, n
+                )
+                self.block_squares[number] = self.k.sum_squares(
+                    self.master + at * self.size, n
+                )
+                number += 1
+        self.recorder.sums[:, :] = 0
+        self.recorder.watched = 0
+        self.recorder.end_batch(self.chunk_rows, scale, &self.block_squares[0])
+
+    def backpropagate(self, theta):
+        """The four equations as data, from the unfused twins of the kernels.
+
+        Parameters
+        ----------
+        theta : ndarray of shape (n_params,)
+
+        Returns
+        -------
+        dict
+            "z", "a", "delta": lists of arrays (n_rows, n_out), a layer each, a of the
+            output layer included; delta is of one row's cost times its weight. "loss"
+            and "gradient": as `loss_gradient` returns them.
+        """
+        cdef ptrdiff_t start = 0, rows
+        cdef int l
+        loss, gradient = self.loss_gradient(theta)
+        sizes = self.network.layer_sizes[1:]
+        z, a, delta = (
+            [np.empty((self.n_rows, n), self.network.dtype) for n in sizes]
+            for _ in range(3)
+        )
+        while start < self.n_rows:
+            rows = min(self.n_rows - start, CHUNK)
+            self._gather(self.order + start, 0, rows)
+            self._show_forward(start, rows, z, a)
+            self._compute_loss(0, 0, rows)
+            self._show_delta(self.n_layers - 1, start, rows, delta)
+            for l in range(self.n_layers - 1, 0, -1):
+                self.k.multiply_delta(
+                    self.layers[l].D, self.layers[l].n_out, self.layers[l].WT,
+                    self.layers[l - 1].A, self.layers[l - 1].D, self.layers[l].n_in,
+                    0, rows, CBP_IDENTITY
+                )
+                self._derive(&self.layers[l], &self.layers[l - 1], 0, rows)
+                self._show_delta(l - 1, start, rows, delta)
+            start += rows
+        return {"z": z, "a": a, "delta": delta, "loss": loss, "gradient": gradient}
+
+    cdef _show_forward(self, ptrdiff_t start, ptrdiff_t rows, z, a):
+        """(1.1) and (1.2) apart, each copied out; the output layer is left with z."""
+        cdef int l
+        cdef ptrdiff_t q
+        cdef Layer *y
+        cdef cbp_panels A = self.A0
+        for l in range(self.n_layers):
+            y = &self.layers[l]
+            if l == 0 and self.sparse is not None:
+                self.k.multiply_forward_csr(&self.sparse.csr, self.order + start, y.W,
+                                            y.b, y.A, y.n_out, 0, rows, CBP_IDENTITY)
+            else:
+                self.k.multiply_forward(A, y.n_in, y.W, y.b, y.A, y.n_out, 0, rows,
+                                        CBP_IDENTITY)
+            self._show(y.A, start, rows, z[l])
+            if l == self.n_layers - 1:
+                self.k.apply_output(y.A, y.n_out, 0, rows, self.network.output_code,
+                                    self.scratch)
+                self._show(y.A, start, rows, a[l])
+                self.k.gather_rows(
+                    <const char *>address(z[l]) + start * y.n_out * self.size, y.n_out,
+                    NULL, rows, y.n_out, y.A
+                )
+                return
+            for q in range(round_up(y.n_out, self.P) // self.P):
+                self.k.activate(<char *>y.A.data + q * y.A.stride * self.size,
+                                rows * self.P, y.activation)
+            self._show(y.A, start, rows, a[l])
+            # Through the copy once more, for the zeros in its padding columns.
+            self.k.gather_rows(
+                <const char *>address(a[l]) + start * y.n_out * self.size, y.n_out,
+                NULL, rows, y.n_out, y.A
+            )
+            A = y.A
+
+    cdef _show(self, cbp_panels panels, ptrdiff_t start, ptrdiff_t rows, out):
+        """Rows of a chunk into their place in an array (n_rows, columns)."""
+        cdef ptrdiff_t columns = out.shape[1]
+        self.k.scatter_rows(
+            panels, rows, columns,
+            <char *>writable_address(out) + start * columns * self.size, columns
+        )
+
+    cdef _show_delta(self, int l, ptrdiff_t start, ptrdiff_t rows, delta):
+        self._show(self.layers[l].D, start, rows, delta[l])
 
     def _flat_gradient(self):
         """The summed gradient in theta's layout."""
