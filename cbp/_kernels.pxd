@@ -85,6 +85,8 @@ cdef extern from "cbp.h" nogil:
         void (*compute_loss)(cbp_panels, cbp_panels, const int32_t *, const void *,
                              ptrdiff_t, ptrdiff_t, ptrdiff_t, int, double *,
                              void *) noexcept nogil
+        void (*compute_loss_row)(void *, const void *, int32_t, const void *,
+                                 ptrdiff_t, int, double *, void *) noexcept nogil
         double (*step[2])(void *, const void *, void **, ptrdiff_t,
                           const cbp_step *) noexcept nogil
         void (*forward_row)(const void *, ptrdiff_t, const void *, ptrdiff_t,

@@ -640,12 +640,18 @@ cdef class Trainer:
                             ptrdiff_t r1) noexcept nogil:
         """(2.5): the cost of each row, and delta^L in the place of z^L."""
         cdef Layer *y = &self.layers[self.n_layers - 1]
-        self.k.compute_loss(
-            y.D, self.T, self.batch_labels,
-            self.batch_weight if self.weight != NULL else NULL, y.n_out, r0, r1,
-            self.network.loss_code, self.row_loss,
-            self.scratch + thread * self.scratch_items * self.size,
-        )
+        cdef char *scratch = self.scratch + thread * self.scratch_items * self.size
+        cdef void *weight = self.batch_weight if self.weight != NULL else NULL
+        if self.one_row:
+            self.k.compute_loss_row(
+                y.D.data, self.T.data, self.batch_labels[0], weight, y.n_out,
+                self.network.loss_code, self.row_loss, scratch
+            )
+        else:
+            self.k.compute_loss(
+                y.D, self.T, self.batch_labels, weight, y.n_out, r0, r1,
+                self.network.loss_code, self.row_loss, scratch
+            )
 
     cdef void _backward(self, ptrdiff_t r0, ptrdiff_t r1) noexcept nogil:
         """(3.7): delta^l = (delta^{l+1} W^{l+1}T) * f'(z^l), from the last layer down."""
@@ -959,9 +965,12 @@ cdef class Trainer:
     cdef void _end_chunk(self) noexcept nogil:
         """Adds the weighted cost of the chunk's rows to the batch's."""
         cdef ptrdiff_t i
+        cdef double w
         if self.weight != NULL:
             for i in range(self.batch_rows):
-                self.row_loss[i] *= self.k.item(self.batch_weight, i)
+                # A row of weight 0 does not exist, even if its cost has overflowed.
+                w = self.k.item(self.batch_weight, i)
+                self.row_loss[i] = self.row_loss[i] * w if w > 0 else 0
         self.batch_loss += sum_in_order(self.row_loss, self.batch_rows)
 
     cdef double _penalty(self) noexcept nogil:

@@ -122,6 +122,9 @@ typedef struct {
     void (*compute_loss)(cbp_panels Z, cbp_panels T, const int32_t *labels,
                          const void *weight, ptrdiff_t n_out, ptrdiff_t r0,
                          ptrdiff_t r1, int loss, double *row_loss, void *scratch);
+    void (*compute_loss_row)(void *z, const void *targets, int32_t label,
+                             const void *weight, ptrdiff_t n_out, int loss,
+                             double *row_loss, void *scratch);
 
     /* Optimizers on n reals (a multiple of P); both return the sum of W^2 before. */
     double (*step[CBP_N_SOLVERS])(void *W, const void *G, void *const *state,

@@ -619,16 +619,22 @@ INLINE vec FN(loss_vec)(vec z, vec t, int loss, vec *delta) {
         d = vec_sub(a, t);
         *delta = FN(derivative_vec)(d, a, CBP_LOGISTIC);
         return vec_mul(half, vec_mul(d, d));
-    case CBP_EXP_POISSON: /* l = t log t - t z - t + a */
+    case CBP_EXP_POISSON: /* l = t (log t - z - 1) + a, infinite with a */
         a = vec_exp(z);
         *delta = vec_sub(a, t);
-        d = vec_keep(vec_gt(t, zero), vec_mul(t, vec_log(t)));
-        return vec_add(vec_sub(vec_fnma(t, z, d), t), a);
+        d = vec_sub(vec_sub(vec_log(t), z), vec_set1(1));
+        d = vec_add(vec_keep(vec_gt(t, zero), vec_mul(t, d)), a);
+        return vec_select(vec_gt(a, vec_set1(REAL_MAX)), a, d);
     default: /* CBP_IDENTITY_SQUARED_ERROR: l = (z - t)^2 / 2 */
         d = vec_sub(z, t);
         *delta = d;
         return vec_mul(half, vec_mul(d, d));
     }
+}
+
+/* w x, and 0 where w is 0 even if x has overflowed: such a row does not exist. */
+INLINE vec FN(weigh_vec)(vec x, vec w) {
+    return vec_keep(vec_gt(w, vec_zero()), vec_mul(x, w));
 }
 
 /* t: z of P rows in lines -> delta; line: the cost of each row, outputs ascending. */
@@ -689,12 +695,61 @@ static void FN(compute_loss)(cbp_panels Z, cbp_panels T, const int32_t *labels,
             for (ptrdiff_t j = 0; j < n_out; j++)
                 UNROLL for (int v = 0; v < VPP; v++) {
                     real *delta = t + j * P + v * VL;
-                    vec_store(delta, vec_mul(vec_load(delta), vec_load(w + v * VL)));
+                    vec_store(delta,
+                              FN(weigh_vec)(vec_load(delta), vec_load(w + v * VL)));
                 }
         }
         FN(store_transposed)(t, n_out, r, n_rows, Z);
         for (ptrdiff_t i = 0; i < n_rows; i++) row_loss[r + i] = (double)line[i];
     }
+}
+
+/* compute_loss for a batch of one row, z and targets contiguous lines. The same bits: a
+ * lane holds an output here, and the sums over outputs run ascending lane by lane.
+ * scratch: n_out rounded up to P reals. */
+static void FN(compute_loss_row)(void *z_, const void *targets_, int32_t label,
+                                 const void *weight, ptrdiff_t n_out, int loss,
+                                 double *row_loss, void *scratch) {
+    const ptrdiff_t n = (n_out + P - 1) / P * P;
+    const real *targets = targets_;
+    real *z = z_, *terms = scratch, sum = 0, line[P];
+    if (loss == CBP_SOFTMAX_LOG_LOSS) {
+        real max = z[0];
+        const real z_y = z[label];
+        for (ptrdiff_t j = 1; j < n_out; j++) max = z[j] > max ? z[j] : max;
+        for (ptrdiff_t i = 0; i < n; i += VL)
+            vec_store(z + i, vec_exp_nonpos(vec_sub(vec_load(z + i), vec_set1(max))));
+        for (ptrdiff_t j = 0; j < n_out; j++) sum += z[j];
+        const real inverse = 1 / sum;
+        for (ptrdiff_t i = 0; i < n; i += VL)
+            vec_store(z + i, vec_mul(vec_load(z + i), vec_set1(inverse)));
+        z[label] -= 1;
+        vec_store(line, vec_log(vec_set1(sum)));
+        sum = line[0] + (max - z_y);
+    } else {
+#define CASE(kind)                                                                     \
+    case kind:                                                                         \
+        for (ptrdiff_t i = 0; i < n; i += VL) {                                        \
+            vec delta;                                                                 \
+            vec_store(terms + i, FN(loss_vec)(vec_load(z + i), vec_load(targets + i),  \
+                                              kind, &delta));                          \
+            vec_store(z + i, delta);                                                   \
+        }                                                                              \
+        break;
+        switch (loss) {
+            CASE(CBP_LOGISTIC_LOG_LOSS)
+            CASE(CBP_LOGISTIC_SQUARED_ERROR)
+            CASE(CBP_IDENTITY_SQUARED_ERROR)
+            CASE(CBP_EXP_POISSON)
+        }
+#undef CASE
+        for (ptrdiff_t j = 0; j < n_out; j++) sum += terms[j];
+    }
+    if (weight)
+        for (ptrdiff_t i = 0; i < n; i += VL)
+            vec_store(z + i, FN(weigh_vec)(vec_load(z + i), vec_broadcast(weight)));
+    FN(clear_padding)(z + n - P, 1, n_out);
+    *row_loss = (double)sum;
 }
 
 /* ---- optimizers ------------------------------------------------------------------ */
@@ -719,7 +774,8 @@ INLINE FN(step_vecs) FN(step_constants)(const cbp_step *s, int solver) {
 }
 
 INLINE vec FN(flush_dust)(vec x) {
-    return vec_keep(vec_gt(vec_abs(x), vec_set1(STATE_DUST)), x);
+    /* Asked this way round, NaN is no dust. */
+    return vec_select(vec_ge(vec_set1(STATE_DUST), vec_abs(x)), vec_zero(), x);
 }
 
 /* Kingma and Ba, Adam, algorithm 1, in scikit-learn's form: w -= eta m / (sqrt v + eps),
@@ -984,6 +1040,7 @@ static const cbp_kernels FN(table) = {
     .multiply_derivative = FN(multiply_derivative),
     .apply_output = FN(apply_output),
     .compute_loss = FN(compute_loss),
+    .compute_loss_row = FN(compute_loss_row),
     .step = {[CBP_SGD] = FN(step_sgd), [CBP_ADAM] = FN(step_adam)},
     .forward_row = FN(forward_row),
     .step_row = {[CBP_SGD] = FN(step_row_sgd), [CBP_ADAM] = FN(step_row_adam)},
