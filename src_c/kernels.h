@@ -747,7 +747,7 @@ static void FN(compute_loss_row)(void *z_, const void *targets_, int32_t label,
     }
     if (weight)
         for (ptrdiff_t i = 0; i < n; i += VL)
-            vec_store(z + i, FN(weigh_vec)(vec_load(z + i), vec_broadcast(weight)));
+            vec_store(z + i, FN(weigh_vec)(vec_load(z + i), vec_broadcast((const real *)weight)));
     FN(clear_padding)(z + n - P, 1, n_out);
     *row_loss = (double)sum;
 }
