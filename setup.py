@@ -109,6 +109,8 @@ setup(
         [
             extension("cbp._kernels", C_SOURCES),
             extension("cbp._network", []),
+            extension("cbp._recorder", []),
+            extension("cbp._training", []),
         ],
         # Debug and release differ in their generated C, so each has its own folder.
         build_dir="build/cython-debug" if DEBUG else "build/cython",

@@ -85,6 +85,8 @@ cdef extern from "cbp.h" nogil:
         void (*compute_loss)(cbp_panels, cbp_panels, const int32_t *, const void *,
                              ptrdiff_t, ptrdiff_t, ptrdiff_t, int, double *,
                              void *) noexcept nogil
+        void (*compute_loss_row)(void *, const void *, int32_t, const void *,
+                                 ptrdiff_t, int, double *, void *) noexcept nogil
         double (*step[2])(void *, const void *, void **, ptrdiff_t,
                           const cbp_step *) noexcept nogil
         void (*forward_row)(const void *, ptrdiff_t, const void *, ptrdiff_t,
@@ -92,6 +94,12 @@ cdef extern from "cbp.h" nogil:
         double (*step_row[2])(void *, void **, const void *, ptrdiff_t, const void *,
                               const cbp_step *) noexcept nogil
         int (*all_finite)(const void *, ptrdiff_t) noexcept nogil
+        double (*sum_squares)(const void *, ptrdiff_t) noexcept nogil
+        double (*sum_squared_change)(const void *, const void *,
+                                     ptrdiff_t) noexcept nogil
+        ptrdiff_t (*count_below)(const void *, ptrdiff_t, double) noexcept nogil
+        ptrdiff_t (*count_saturated)(const void *, ptrdiff_t, ptrdiff_t, int,
+                                     ptrdiff_t *) noexcept nogil
 
     const int cbp_n_states[2]
 

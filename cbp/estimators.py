@@ -39,7 +39,8 @@ from sklearn.utils.multiclass import (
 from sklearn.utils.optimize import _check_optimize_result
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
-from cbp._network import Network, Optimizer, Trainer
+from cbp._network import Network
+from cbp._training import Optimizer, Trainer
 
 if TYPE_CHECKING:
     from typing import Self

@@ -122,6 +122,9 @@ typedef struct {
     void (*compute_loss)(cbp_panels Z, cbp_panels T, const int32_t *labels,
                          const void *weight, ptrdiff_t n_out, ptrdiff_t r0,
                          ptrdiff_t r1, int loss, double *row_loss, void *scratch);
+    void (*compute_loss_row)(void *z, const void *targets, int32_t label,
+                             const void *weight, ptrdiff_t n_out, int loss,
+                             double *row_loss, void *scratch);
 
     /* Optimizers on n reals (a multiple of P); both return the sum of W^2 before. */
     double (*step[CBP_N_SOLVERS])(void *W, const void *G, void *const *state,
@@ -137,6 +140,14 @@ typedef struct {
 
     /* 1 if all n reals are finite. */
     int (*all_finite)(const void *x, ptrdiff_t n);
+
+    /* What gradient flow is measured with (n a multiple of P). */
+    double (*sum_squares)(const void *x, ptrdiff_t n);
+    double (*sum_squared_change)(const void *now, const void *before, ptrdiff_t n);
+    ptrdiff_t (*count_below)(const void *x, ptrdiff_t n, double limit);
+    ptrdiff_t (*count_saturated)(const void *a, ptrdiff_t n_rows, ptrdiff_t n_cols,
+                                 int activation, ptrdiff_t *stuck);
+
     /* Elementwise functions by themselves, for their tests: 0 exp, 1 log, 2 log1p on
      * [0, 1], 3 logistic, 4 tanh. n a multiple of P. */
     void (*map)(int function, const void *x, void *y, ptrdiff_t n);

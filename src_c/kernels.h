@@ -573,7 +573,7 @@ INLINE void FN(softmax_lines)(real *t, ptrdiff_t n_out, vec *max, vec *sum) {
         vec m = vec_load(z), s = vec_zero();
         for (ptrdiff_t j = 1; j < n_out; j++) m = vec_max(vec_load(z + j * P), m);
         for (ptrdiff_t j = 0; j < n_out; j++) {
-            const vec e = vec_exp(vec_sub(vec_load(z + j * P), m));
+            const vec e = vec_exp_nonpos(vec_sub(vec_load(z + j * P), m));
             vec_store(z + j * P, e);
             s = vec_add(s, e);
         }
@@ -613,22 +613,28 @@ INLINE vec FN(loss_vec)(vec z, vec t, int loss, vec *delta) {
     case CBP_LOGISTIC_LOG_LOSS: /* l = max(z, 0) - t z + log(1 + exp(-|z|)) */
         *delta = vec_sub(vec_logistic(z), t);
         return vec_add(vec_fnma(t, z, vec_max(zero, z)),
-                       vec_log1p_unit(vec_exp(vec_neg(vec_abs(z)))));
+                       vec_log1p_unit(vec_exp_nonpos(vec_neg(vec_abs(z)))));
     case CBP_LOGISTIC_SQUARED_ERROR: /* l = (a - t)^2 / 2, delta = (a - t) a (1 - a) */
         a = vec_logistic(z);
         d = vec_sub(a, t);
         *delta = FN(derivative_vec)(d, a, CBP_LOGISTIC);
         return vec_mul(half, vec_mul(d, d));
-    case CBP_EXP_POISSON: /* l = t log t - t z - t + a */
+    case CBP_EXP_POISSON: /* l = t (log t - z - 1) + a, infinite with a */
         a = vec_exp(z);
         *delta = vec_sub(a, t);
-        d = vec_keep(vec_gt(t, zero), vec_mul(t, vec_log(t)));
-        return vec_add(vec_sub(vec_fnma(t, z, d), t), a);
+        d = vec_sub(vec_sub(vec_log(t), z), vec_set1(1));
+        d = vec_add(vec_keep(vec_gt(t, zero), vec_mul(t, d)), a);
+        return vec_select(vec_gt(a, vec_set1(REAL_MAX)), a, d);
     default: /* CBP_IDENTITY_SQUARED_ERROR: l = (z - t)^2 / 2 */
         d = vec_sub(z, t);
         *delta = d;
         return vec_mul(half, vec_mul(d, d));
     }
+}
+
+/* w x, and 0 where w is 0 even if x has overflowed: such a row does not exist. */
+INLINE vec FN(weigh_vec)(vec x, vec w) {
+    return vec_keep(vec_gt(w, vec_zero()), vec_mul(x, w));
 }
 
 /* t: z of P rows in lines -> delta; line: the cost of each row, outputs ascending. */
@@ -689,12 +695,61 @@ static void FN(compute_loss)(cbp_panels Z, cbp_panels T, const int32_t *labels,
             for (ptrdiff_t j = 0; j < n_out; j++)
                 UNROLL for (int v = 0; v < VPP; v++) {
                     real *delta = t + j * P + v * VL;
-                    vec_store(delta, vec_mul(vec_load(delta), vec_load(w + v * VL)));
+                    vec_store(delta,
+                              FN(weigh_vec)(vec_load(delta), vec_load(w + v * VL)));
                 }
         }
         FN(store_transposed)(t, n_out, r, n_rows, Z);
         for (ptrdiff_t i = 0; i < n_rows; i++) row_loss[r + i] = (double)line[i];
     }
+}
+
+/* compute_loss for a batch of one row, z and targets contiguous lines. The same bits: a
+ * lane holds an output here, and the sums over outputs run ascending lane by lane.
+ * scratch: n_out rounded up to P reals. */
+static void FN(compute_loss_row)(void *z_, const void *targets_, int32_t label,
+                                 const void *weight, ptrdiff_t n_out, int loss,
+                                 double *row_loss, void *scratch) {
+    const ptrdiff_t n = (n_out + P - 1) / P * P;
+    const real *targets = targets_;
+    real *z = z_, *terms = scratch, sum = 0, line[P];
+    if (loss == CBP_SOFTMAX_LOG_LOSS) {
+        real max = z[0];
+        const real z_y = z[label];
+        for (ptrdiff_t j = 1; j < n_out; j++) max = z[j] > max ? z[j] : max;
+        for (ptrdiff_t i = 0; i < n; i += VL)
+            vec_store(z + i, vec_exp_nonpos(vec_sub(vec_load(z + i), vec_set1(max))));
+        for (ptrdiff_t j = 0; j < n_out; j++) sum += z[j];
+        const real inverse = 1 / sum;
+        for (ptrdiff_t i = 0; i < n; i += VL)
+            vec_store(z + i, vec_mul(vec_load(z + i), vec_set1(inverse)));
+        z[label] -= 1;
+        vec_store(line, vec_log(vec_set1(sum)));
+        sum = line[0] + (max - z_y);
+    } else {
+#define CASE(kind)                                                                     \
+    case kind:                                                                         \
+        for (ptrdiff_t i = 0; i < n; i += VL) {                                        \
+            vec delta;                                                                 \
+            vec_store(terms + i, FN(loss_vec)(vec_load(z + i), vec_load(targets + i),  \
+                                              kind, &delta));                          \
+            vec_store(z + i, delta);                                                   \
+        }                                                                              \
+        break;
+        switch (loss) {
+            CASE(CBP_LOGISTIC_LOG_LOSS)
+            CASE(CBP_LOGISTIC_SQUARED_ERROR)
+            CASE(CBP_IDENTITY_SQUARED_ERROR)
+            CASE(CBP_EXP_POISSON)
+        }
+#undef CASE
+        for (ptrdiff_t j = 0; j < n_out; j++) sum += terms[j];
+    }
+    if (weight)
+        for (ptrdiff_t i = 0; i < n; i += VL)
+            vec_store(z + i, FN(weigh_vec)(vec_load(z + i), vec_broadcast((const real *)weight)));
+    FN(clear_padding)(z + n - P, 1, n_out);
+    *row_loss = (double)sum;
 }
 
 /* ---- optimizers ------------------------------------------------------------------ */
@@ -719,7 +774,8 @@ INLINE FN(step_vecs) FN(step_constants)(const cbp_step *s, int solver) {
 }
 
 INLINE vec FN(flush_dust)(vec x) {
-    return vec_keep(vec_gt(vec_abs(x), vec_set1(STATE_DUST)), x);
+    /* Asked this way round, NaN is no dust. */
+    return vec_select(vec_ge(vec_set1(STATE_DUST), vec_abs(x)), vec_zero(), x);
 }
 
 /* Kingma and Ba, Adam, algorithm 1, in scikit-learn's form: w -= eta m / (sqrt v + eps),
@@ -888,6 +944,65 @@ static int FN(all_finite)(const void *x, ptrdiff_t n) {
     return sum == 0;
 }
 
+/* What gradient flow is measured with. Plain C in double, lane by lane: the gradients of
+ * a deep sigmoid network have squares far below the smallest float. */
+
+static double FN(sum_lanes)(const double *lanes) {
+    double sum = 0;
+    for (int c = 0; c < P; c++) sum += lanes[c];
+    return sum;
+}
+
+static double FN(sum_squares)(const void *x_, ptrdiff_t n) {
+    const real *x = x_;
+    double lanes[P] = {0};
+    for (ptrdiff_t i = 0; i < n; i += P)
+        for (int c = 0; c < P; c++) lanes[c] += (double)x[i + c] * (double)x[i + c];
+    return FN(sum_lanes)(lanes);
+}
+
+static double FN(sum_squared_change)(const void *now_, const void *before_,
+                                     ptrdiff_t n) {
+    const real *now = now_, *before = before_;
+    double lanes[P] = {0};
+    for (ptrdiff_t i = 0; i < n; i += P)
+        for (int c = 0; c < P; c++) {
+            const double change = (double)now[i + c] - (double)before[i + c];
+            lanes[c] += change * change;
+        }
+    return FN(sum_lanes)(lanes);
+}
+
+static ptrdiff_t FN(count_below)(const void *x_, ptrdiff_t n, double limit) {
+    const real *x = x_;
+    ptrdiff_t count = 0;
+    for (ptrdiff_t i = 0; i < n; i++) count += (double)x[i] < limit;
+    return count;
+}
+
+/* Units of one panel whose f'(z) is below 1 % of its maximum: the return value counts
+ * rows and units, *stuck the units that are so in every row. */
+static ptrdiff_t FN(count_saturated)(const void *a_, ptrdiff_t n_rows, ptrdiff_t n_cols,
+                                     int activation, ptrdiff_t *stuck) {
+    const real *a = a_;
+    int32_t rows[P] = {0};
+    ptrdiff_t count = 0;
+    *stuck = 0;
+    if (activation == CBP_IDENTITY) return 0;
+    for (ptrdiff_t r = 0; r < n_rows; r++)
+        for (int c = 0; c < P; c++) {
+            const real x = a[r * P + c];
+            rows[c] += activation == CBP_LOGISTIC ? x - x * x < (real)0.0025
+                       : activation == CBP_TANH   ? 1 - x * x < (real)0.01
+                                                  : x <= 0;
+        }
+    for (int c = 0; c < n_cols; c++) {
+        count += rows[c];
+        *stuck += rows[c] == n_rows;
+    }
+    return count;
+}
+
 static void FN(map)(int function, const void *x_, void *y_, ptrdiff_t n) {
     const real *x = x_;
     real *y = y_;
@@ -925,9 +1040,14 @@ static const cbp_kernels FN(table) = {
     .multiply_derivative = FN(multiply_derivative),
     .apply_output = FN(apply_output),
     .compute_loss = FN(compute_loss),
+    .compute_loss_row = FN(compute_loss_row),
     .step = {[CBP_SGD] = FN(step_sgd), [CBP_ADAM] = FN(step_adam)},
     .forward_row = FN(forward_row),
     .step_row = {[CBP_SGD] = FN(step_row_sgd), [CBP_ADAM] = FN(step_row_adam)},
     .all_finite = FN(all_finite),
+    .sum_squares = FN(sum_squares),
+    .sum_squared_change = FN(sum_squared_change),
+    .count_below = FN(count_below),
+    .count_saturated = FN(count_saturated),
     .map = FN(map),
 };

@@ -24,6 +24,7 @@
 #undef TYPED
 #undef CBP_S
 #undef P
+#undef REAL_MAX
 #undef REAL_MIN_NORMAL
 #undef REAL_EPS
 #if CBP_DOUBLE
@@ -32,12 +33,14 @@
 #define P 8
 #define REAL_MIN_NORMAL 0x1p-1022
 #define REAL_EPS 0x1p-52
+#define REAL_MAX 0x1.fffffffffffffp1023
 #else
 #define TYPED(name) name##_f32
 #define CBP_S(f32, f64) f32 /* the constant or name that belongs to this dtype */
 #define P 16 /* columns of a panel: one 64-byte line, on every tier */
 #define REAL_MIN_NORMAL 0x1p-126f
 #define REAL_EPS 0x1p-23f
+#define REAL_MAX 0x1.fffffep127f
 #endif
 
 #define CBP_INLINE static inline __attribute__((always_inline, unused))

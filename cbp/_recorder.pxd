@@ -1,0 +1,54 @@
+# The recorder of gradient flow, declared for _training.pyx.
+from libc.stdint cimport int64_t
+
+from cbp._kernels cimport cbp_kernels, cbp_panels
+from cbp._network cimport Layer
+
+
+cdef enum:
+    # What is summed per layer over the watched batches of an epoch.
+    GRADIENT_SQUARES
+    DELTA_SQUARES
+    BACK_SQUARES
+    WEIGHT_SQUARES
+    UPDATE_SQUARES
+    SATURATED
+    STUCK
+    FLOORED
+    NONFINITE
+    N_SUMS
+
+
+cdef class Recorder:
+    cdef readonly int n_layers
+    cdef bint watching            # is the present batch measured?
+    cdef const cbp_kernels *k
+    cdef Layer *layers
+    cdef object _layers
+
+    # One slot per piece of work, so that threads never share one and every sum is made
+    # in one order: rows in groups of P, blocks of weights, panels of units.
+    cdef double[:, ::1] group_delta, group_back
+    cdef double[::1] block_gradient, block_update, block_floored
+    cdef double[::1] panel_saturated, panel_stuck
+
+    cdef double[:, ::1] sums      # n_layers x N_SUMS, this epoch
+    cdef int64_t watched          # batches in them
+    cdef int64_t every            # steps from one watched batch to the next
+    cdef int64_t stride           # epochs from one record to the next
+    cdef int room                 # records that fit
+    cdef int n_records
+    cdef double[:, :, ::1] records
+    cdef int64_t[::1] epochs
+
+    cdef bint due(self, int64_t step, int64_t epoch) noexcept nogil
+    cdef void measure_rows(self, int l, bint back, cbp_panels delta, ptrdiff_t r0,
+                           ptrdiff_t r1) noexcept nogil
+    cdef void measure_units(self, int l, ptrdiff_t q, ptrdiff_t panel,
+                            ptrdiff_t n_rows) noexcept nogil
+    cdef void measure_block(self, ptrdiff_t number, const void *G, const void *before,
+                            const void *after, const void *v, ptrdiff_t n,
+                            double epsilon) noexcept nogil
+    cdef void end_batch(self, ptrdiff_t n_rows, double scale,
+                        const double *weight_squares) noexcept nogil
+    cdef void end_epoch(self, int64_t epoch) noexcept nogil

@@ -1,0 +1,204 @@
+"""What a fit measures of its own gradients, inside the compiled loop.
+
+Watched batches (a few per epoch, fewer when epochs are short, so that measuring costs at
+most one or two percent) fill slots; an epoch with watched batches makes one record. When
+the records outgrow their room every second one is dropped and the stride doubles. What
+the numbers mean is said in gradient_flow.py. Nothing here changes a bit of the training.
+"""
+
+import numpy as np
+
+from libc.math cimport isfinite, sqrt
+from libc.stdint cimport int64_t
+
+from cbp._kernels cimport CBP_RELU, cbp_kernels, cbp_panels, kernels
+from cbp._network cimport Layer, Network, round_up
+
+cdef enum:
+    # A watched batch costs up to a third more: one in 32 is about one percent. A batch of
+    # one row costs several times more.
+    STEPS_APART = 32
+    STEPS_APART_ONE_ROW = 128
+    BATCHES_PER_EPOCH = 4
+    MAX_RECORDS = 512
+    MAX_BYTES = 65536
+
+
+cdef class Recorder:
+    """Gradient flow of one fit.
+
+    Parameters
+    ----------
+    network : Network
+    chunk_rows : int
+        Most rows that are propagated at a time.
+    batches : int
+        Batches per epoch.
+    one_row : bool
+        Whether batches have one row.
+    """
+
+    def __init__(self, Network network, ptrdiff_t chunk_rows, int64_t batches,
+                 bint one_row):
+        cdef ptrdiff_t P = network.k.panel, blocks = 0, panels = 0
+        cdef int l
+        self.k, self.n_layers = network.k, network.n_layers
+        self._layers, self.layers = network, network.layers
+        for l in range(self.n_layers):
+            blocks += self.layers[l].n_blocks
+            panels += round_up(self.layers[l].n_out, P) // P
+        groups = round_up(chunk_rows, P) // P
+        self.group_delta = np.zeros((self.n_layers, groups))
+        self.group_back = np.zeros((self.n_layers, groups))
+        self.block_gradient = np.zeros(blocks)
+        self.block_update = np.zeros(blocks)
+        self.block_floored = np.zeros(blocks)
+        self.panel_saturated = np.zeros(panels)
+        self.panel_stuck = np.zeros(panels)
+        self.sums = np.zeros((self.n_layers, N_SUMS))
+        self.every = max(STEPS_APART_ONE_ROW if one_row else STEPS_APART,
+                         batches // BATCHES_PER_EPOCH)
+        self.stride = 1
+        # Pickled as float32, with the epoch numbers: at most MAX_BYTES.
+        self.room = max(2, min(MAX_RECORDS,
+                               MAX_BYTES // (4 * N_SUMS * self.n_layers + 8)))
+        self.records = np.zeros((self.room, self.n_layers, N_SUMS))
+        self.epochs = np.zeros(self.room, np.int64)
+
+    cdef bint due(self, int64_t step, int64_t epoch) noexcept nogil:
+        """Whether step number `step` of this fit (from 0) is to be watched: regularly,
+        and the first ones more densely, where gradients change fastest."""
+        if epoch % self.stride:
+            return False
+        if step < self.every:
+            return step & (step - 1) == 0
+        return step % self.every == 0
+
+    cdef void measure_rows(self, int l, bint back, cbp_panels delta, ptrdiff_t r0,
+                           ptrdiff_t r1) noexcept nogil:
+        """Squares of delta^l, or (back) of (delta^{l+1} W^{l+1}T) before f', in groups
+        of P rows."""
+        cdef ptrdiff_t P = self.k.panel, size = self.k.itemsize, r = r0, q, rows
+        cdef double squares
+        while r < r1:
+            squares = 0
+            rows = min(P, r1 - r)
+            for q in range(round_up(self.layers[l].n_out, P) // P):
+                squares += self.k.sum_squares(
+                    <char *>delta.data + (q * delta.stride + r * P) * size, rows * P
+                )
+            if back:
+                self.group_back[l, r // P] = squares
+            else:
+                self.group_delta[l, r // P] = squares
+            r += rows
+
+    cdef void measure_units(self, int l, ptrdiff_t q, ptrdiff_t panel,
+                            ptrdiff_t n_rows) noexcept nogil:
+        """Saturated and stuck units of panel q of layer l, number `panel` of all."""
+        cdef Layer *y = &self.layers[l]
+        cdef ptrdiff_t P = self.k.panel, stuck = 0
+        self.panel_saturated[panel] = self.k.count_saturated(
+            <char *>y.A.data + q * y.A.stride * self.k.itemsize, n_rows,
+            min(P, y.n_out - q * P), y.activation, &stuck
+        )
+        self.panel_stuck[panel] = stuck
+
+    cdef void measure_block(self, ptrdiff_t number, const void *G, const void *before,
+                            const void *after, const void *v, ptrdiff_t n,
+                            double epsilon) noexcept nogil:
+        """One block of weights round its step; v: Adam's second moment or NULL."""
+        self.block_gradient[number] = self.k.sum_squares(G, n)
+        self.block_update[number] = self.k.sum_squared_change(after, before, n)
+        self.block_floored[number] = 0
+        if v != NULL:
+            self.block_floored[number] = self.k.count_below(v, n, epsilon * epsilon)
+
+    cdef void end_batch(self, ptrdiff_t n_rows, double scale,
+                        const double *weight_squares) noexcept nogil:
+        """Adds the slots, in order, to the epoch's means."""
+        cdef ptrdiff_t P = self.k.panel, i, block = 0, panel = 0, groups
+        cdef double n_weights, lanes, total
+        cdef int l
+        cdef Layer *y
+        cdef double *s
+        groups = round_up(n_rows, P) // P
+        for l in range(self.n_layers):
+            y, s = &self.layers[l], &self.sums[l, 0]
+            n_weights = <double>y.n_in * y.n_out
+            # Padding lanes count as floored: their second moment stays below epsilon.
+            lanes = <double>y.n_lines * y.n_panels * P - n_weights
+            total = 0
+            for i in range(block, block + y.n_blocks):
+                s[GRADIENT_SQUARES] += (self.block_gradient[i] * scale * scale
+                                        / n_weights)
+                s[UPDATE_SQUARES] += self.block_update[i] / n_weights
+                s[WEIGHT_SQUARES] += weight_squares[i] / n_weights
+                total += self.block_floored[i]
+            s[FLOORED] += max(total - lanes, 0.0) / n_weights
+            block += y.n_blocks
+            for i in range(groups):
+                s[DELTA_SQUARES] += self.group_delta[l, i] / n_rows / y.n_out
+                if l < self.n_layers - 1:
+                    s[BACK_SQUARES] += self.group_back[l, i] / n_rows / y.n_out
+            for i in range(panel, panel + round_up(y.n_out, P) // P):
+                s[SATURATED] += self.panel_saturated[i] / n_rows / y.n_out
+                s[STUCK] += self.panel_stuck[i] / y.n_out
+            panel += round_up(y.n_out, P) // P
+            if not isfinite(s[GRADIENT_SQUARES] + s[DELTA_SQUARES] + s[WEIGHT_SQUARES]):
+                s[NONFINITE] += 1
+        self.watched += 1
+
+    cdef void end_epoch(self, int64_t epoch) noexcept nogil:
+        """Makes the record of an epoch that had watched batches."""
+        cdef int l, s, i
+        if self.watched == 0:
+            return
+        if self.n_records == self.room:
+            self.stride *= 2
+            self.n_records = 0
+            for i in range(self.room):
+                if self.epochs[i] % self.stride == 0:
+                    self.records[self.n_records] = self.records[i]
+                    self.epochs[self.n_records] = self.epochs[i]
+                    self.n_records += 1
+        self.epochs[self.n_records] = epoch
+        for l in range(self.n_layers):
+            for s in range(N_SUMS):
+                self.records[self.n_records, l, s] = self.sums[l, s]
+                if s != NONFINITE:
+                    self.records[self.n_records, l, s] /= self.watched
+                self.sums[l, s] = 0
+        self.n_records += 1
+        self.watched = 0
+
+    def flow(self):
+        """The records so far.
+
+        Returns
+        -------
+        dict of str to ndarray
+            "epoch" (n_records,) counted from 0, and float32 arrays (n_records,
+            n_layers): root mean squares "gradient", "delta", "back" (delta^{l+1} W^{l+1}T
+            before f'; 0 in the output layer), "weight", "update"; shares "saturated",
+            "stuck", "floored"; and "nonfinite", the batches with a non-finite number.
+        """
+        records = np.asarray(self.records)[: self.n_records]
+        epochs = np.asarray(self.epochs)[: self.n_records]
+
+        def column(number):
+            return records[:, :, number]
+
+        with np.errstate(over="ignore", invalid="ignore"):
+            return {
+                "epoch": epochs.copy(),
+                "gradient": np.sqrt(column(GRADIENT_SQUARES)).astype(np.float32),
+                "delta": np.sqrt(column(DELTA_SQUARES)).astype(np.float32),
+                "back": np.sqrt(column(BACK_SQUARES)).astype(np.float32),
+                "weight": np.sqrt(column(WEIGHT_SQUARES)).astype(np.float32),
+                "update": np.sqrt(column(UPDATE_SQUARES)).astype(np.float32),
+                "saturated": column(SATURATED).astype(np.float32),
+                "stuck": column(STUCK).astype(np.float32),
+                "floored": column(FLOORED).astype(np.float32),
+                "nonfinite": column(NONFINITE).astype(np.float32),
+            }

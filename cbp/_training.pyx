@@ -1,0 +1,1463 @@
+"""Training by backpropagation: batches, epochs, schedules, threads, without the GIL.
+
+`Trainer` owns one fit and its buffers. A batch is two phases: every thread takes its rows
+forward and backward through all layers; then, all deltas known, every thread sums the
+gradients of its blocks of weights and steps them. Nothing here validates what users pass
+(estimators.py) or knows a dtype (src_c/kernels.h); the equations in comments are those of
+docs/backpropagation.md.
+"""
+
+import queue
+import threading
+
+import numpy as np
+
+from libc.math cimport INFINITY, isfinite, pow, sqrt
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.pycapsule cimport PyCapsule_GetPointer
+
+from cbp._kernels cimport (
+    CBP_ADAM,
+    CBP_BLOCK_ROWS,
+    CBP_CHUNK_ROWS,
+    CBP_IDENTITY,
+    CBP_MAX_STATES,
+    CBP_SOFTMAX_LOG_LOSS,
+    address,
+    cbp_columns,
+    cbp_kernels,
+    cbp_n_states,
+    cbp_panels,
+    cbp_step,
+    writable_address,
+)
+
+from cbp._network cimport CsrData, Layer, Network, aligned_zeros, round_up
+from cbp._recorder cimport UPDATE_SQUARES, Recorder
+
+from cbp._kernels import isa
+from cbp._network import SOLVERS
+
+
+cdef extern from "barrier.h" nogil:
+    ctypedef struct cbp_barrier:
+        pass
+    void cbp_barrier_wait(cbp_barrier *barrier, int n_threads)
+
+
+cdef extern from "<time.h>" nogil:
+    struct timespec:
+        long tv_sec
+        long tv_nsec
+    enum:
+        TIME_UTC
+    int timespec_get(timespec *ts, int base)
+
+
+# NumPy's public interface to a bit generator (numpy/random/bitgen.h).
+ctypedef struct bitgen_t:
+    void *state
+    uint64_t (*next_uint64)(void *) noexcept nogil
+    uint32_t (*next_uint32)(void *) noexcept nogil
+    double (*next_double)(void *) noexcept nogil
+    uint64_t (*next_raw)(void *) noexcept nogil
+
+
+SCHEDULES = {"constant": 0, "invscaling": 1, "adaptive": 2}
+
+cdef enum:
+    CONSTANT = 0
+    INVSCALING = 1
+    ADAPTIVE = 2
+
+# Why the compiled epochs came back to Python.
+cdef enum:
+    RUNNING
+    EPOCH_DONE
+    MAX_ITER
+    CONVERGED
+    DIVERGED
+    STOPPED
+    INTERRUPTED
+
+STATUS_NAMES = {
+    MAX_ITER: "max_iter",
+    CONVERGED: "converged",
+    DIVERGED: "diverged",
+    STOPPED: "stopped",
+}
+
+cdef ptrdiff_t CHUNK = CBP_CHUNK_ROWS
+
+cdef enum:
+    # Rows that one thread takes through all layers before the next ones: their
+    # activations stay in the L2 cache.
+    MAX_ITEM_ROWS = 256
+    # Epoch losses kept before they are moved to the Python list.
+    CURVE_ROOM = 256
+
+# Seconds between two looks for signals; Ctrl-C is felt within twice this.
+cdef double POLL_SECONDS = 0.04
+# Products of a batch (multiply-adds counted twice) that occupy one more thread: below
+# about a millionth of a second's work the meeting costs what the thread saves.
+cdef double FLOPS_PER_THREAD = 1e6
+# Work between two looks at the clock, and the most that one look can be late.
+cdef double FLOPS_PER_LOOK = 1e6
+cdef double FLOPS_PER_ITEM = 1e9
+cdef double FLOPS_PER_ITEM_SCALAR = 1e7
+
+
+cdef double now() noexcept nogil:
+    cdef timespec t
+    timespec_get(&t, TIME_UTC)
+    return t.tv_sec + 1e-9 * t.tv_nsec
+
+
+cdef double sum_in_order(const double *x, ptrdiff_t n) noexcept nogil:
+    """Sum of one chunk in the order of cbp.h: chains of 128, joined by a binary tree."""
+    cdef double parts[8]
+    cdef double chain
+    cdef ptrdiff_t start = 0, i, done = 0, carry
+    cdef int height = 0
+    if n == 0:
+        return 0
+    while start < n:
+        chain = 0
+        for i in range(start, min(n, start + CBP_BLOCK_ROWS)):
+            chain += x[i]
+        parts[height] = chain
+        height += 1
+        carry = done
+        while carry & 1:
+            parts[height - 2] += parts[height - 1]
+            height -= 1
+            carry >>= 1
+        done += 1
+        start += CBP_BLOCK_ROWS
+    while height > 1:
+        parts[height - 2] += parts[height - 1]
+        height -= 1
+    return parts[0]
+
+
+cdef void shuffle(int64_t *x, ptrdiff_t n, bitgen_t *bits) noexcept nogil:
+    """Fisher and Yates as numpy's RandomState.shuffle draws it: the same permutation."""
+    cdef ptrdiff_t i
+    cdef uint64_t mask, j
+    cdef int64_t kept
+    for i in range(n - 1, 0, -1):
+        mask = <uint64_t>i
+        mask |= mask >> 1
+        mask |= mask >> 2
+        mask |= mask >> 4
+        mask |= mask >> 8
+        mask |= mask >> 16
+        mask |= mask >> 32
+        while True:
+            if <uint64_t>i <= 0xFFFFFFFFULL:
+                j = bits.next_uint32(bits.state) & mask
+            else:
+                j = bits.next_uint64(bits.state) & mask
+            if j <= <uint64_t>i:
+                break
+        kept = x[j]
+        x[j] = x[i]
+        x[i] = kept
+
+
+class Optimizer:
+    """What a stochastic solver carries from one call to the next.
+
+    Attributes
+    ----------
+    solver : {"sgd", "adam"}
+    learning_rate : float
+        Current learning rate; with adam, bias corrections included.
+    steps : int
+        Steps made.
+    state : ndarray of shape (n_states, n_items)
+        Its vectors (sgd: velocity; adam: m and v) in the layout of the engine, the same
+        on every CPU.
+    """
+
+    def __init__(self, solver, learning_rate, steps, state):
+        self.solver = solver
+        self.learning_rate = learning_rate
+        self.steps = steps
+        self.state = state
+
+
+# ---- training -------------------------------------------------------------------------
+
+cdef class Trainer:
+    """One fit: buffers, batches, schedule and threads; theta is trained in place.
+
+    Parameters are validated by the estimators; see them for the meaning of those that
+    scikit-learn has too.
+
+    Parameters
+    ----------
+    network : Network
+    theta : writable ndarray of shape (n_params,)
+        Written back when `run` ends, however it ends, and before each `on_epoch`.
+    X : C-contiguous ndarray or CSR matrix of shape (n_samples, n_inputs)
+        CSR rows with ascending indices.
+    target : ndarray
+        int32 class numbers of shape (n_samples,), or (n_samples, n_outputs) of dtype.
+    sample_weight : ndarray of shape (n_samples,), default=None
+    rows : int64 ndarray, default=None
+        The rows to train on; None means all.
+    n_threads : int, default=1
+        Fewer are used when a batch has no work for them. Never changes a bit.
+    random_state : numpy.random.RandomState
+        Shuffles come from its bit generator, as scikit-learn draws them.
+    optimizer : Optimizer, default=None
+        State to go on with; None begins anew.
+    t, best_loss, best_score, no_improvement_count
+        Where an earlier run of the same model stood.
+    monitor : bool, default=False
+        Record gradient flow; never changes a bit.
+    """
+
+    cdef readonly Network network
+    cdef readonly Recorder recorder
+    cdef readonly object theta, optimizer
+    cdef readonly list loss_curve
+    cdef readonly int n_iter
+    cdef readonly int64_t t
+    cdef readonly double best_loss, best_score, learning_rate
+    cdef readonly int64_t no_improvement_count
+    cdef readonly object diverged_epoch
+
+    # The network, with this fit's buffers.
+    cdef const cbp_kernels *k
+    cdef object _layers
+    cdef Layer *layers
+    cdef int n_layers
+    cdef ptrdiff_t P, size
+    cdef object _master, _mirror, _gradient, _workspace
+    cdef char *master
+    cdef char *mirror
+    cdef char *gradient            # NULL while the step follows each sum at once
+    cdef void *states[CBP_MAX_STATES]
+    cdef int n_states
+    cdef ptrdiff_t total_blocks
+    cdef double[::1] block_squares  # sum of W^2 per block
+
+    # The data.
+    cdef object _data, _target, _weight, _order
+    cdef const char *X
+    cdef CsrData sparse
+    cdef cbp_columns columns
+    cdef const char *Y
+    cdef const int32_t *labels
+    cdef const char *weight
+    cdef int64_t *order
+    cdef ptrdiff_t n_rows, n_features
+
+    # One batch (at most CBP_CHUNK_ROWS rows of it at a time).
+    cdef ptrdiff_t chunk_rows, item_rows
+    cdef bint one_row
+    cdef cbp_panels A0             # (batch, n_features) the inputs
+    cdef cbp_panels T              # (batch, n_out) the targets
+    cdef int32_t *batch_labels
+    cdef char *batch_weight
+    cdef double *row_loss
+    cdef char *scratch
+    cdef ptrdiff_t scratch_items
+    cdef cbp_step step, step_b
+    cdef ptrdiff_t position, batch_rows, batch_start
+    cdef double batch_weights      # sum of the batch's sample weights
+    cdef double batch_loss         # weighted sum over its rows
+    cdef double epoch_loss, epoch_weights
+    cdef int64_t epoch_rows
+
+    # Schedule.
+    cdef int solver, schedule, max_iter
+    cdef ptrdiff_t batch_size
+    cdef bint shuffle_rows, callback
+    cdef double alpha, eta_init, power_t, beta_1, beta_2, tol, n_iter_no_change
+    cdef int64_t steps, first_step, beta_1_gone, beta_2_gone
+    cdef object random_state
+    cdef bitgen_t *bits
+    cdef double curve[CURVE_ROOM]
+    cdef int curve_used
+
+    # Threads and interrupts.
+    cdef int n_threads
+    cdef cbp_barrier barrier
+    cdef int status
+    cdef bint halt, abandoned, fused
+    cdef bint watching, watching_rows  # is the batch measured; this chunk of it?
+    cdef double last_poll, unseen_flops, n_weights
+    cdef object _exception
+
+    def __init__(
+        self, Network network, theta, X, target, *, sample_weight=None, rows=None,
+        n_threads=1, solver="adam", alpha=0.0, batch_size=200, shuffle=True,
+        random_state=None, learning_rate="constant", learning_rate_init=1e-3,
+        power_t=0.5, momentum=0.9, nesterovs_momentum=True, beta_1=0.9, beta_2=0.999,
+        epsilon=1e-8, tol=1e-4, n_iter_no_change=10, optimizer=None, t=0,
+        best_loss=np.inf, best_score=-np.inf, no_improvement_count=0, monitor=False,
+    ):
+        self.network, self.theta = network, theta
+        self.k, self.n_layers = network.k, network.n_layers
+        self.P, self.size = self.k.panel, self.k.itemsize
+        if theta.shape != (network.n_params,) or theta.dtype != network.dtype:
+            raise ValueError(f"theta: want {network.n_params} x {network.dtype}")
+        self.loss_curve, self.diverged_epoch = [], None
+        self.t, self.best_loss, self.best_score = t, best_loss, best_score
+        self.no_improvement_count = no_improvement_count
+        self._take_data(X, target, sample_weight, rows)
+
+        self.alpha, self.tol = alpha, tol
+        self.n_iter_no_change = n_iter_no_change
+        self.shuffle_rows = shuffle and solver != "lbfgs"
+        self.random_state = random_state
+        self.batch_size = min(batch_size, self.n_rows)
+        if solver == "lbfgs":
+            self.batch_size = self.n_rows
+        self._take_solver(
+            solver, learning_rate, learning_rate_init, power_t, momentum,
+            nesterovs_momentum, beta_1, beta_2, epsilon, optimizer,
+        )
+        self._choose_work(n_threads, solver)
+        self._allocate()
+        if monitor:
+            batches = -(-self.n_rows // self.batch_size)
+            self.recorder = Recorder(network, self.chunk_rows, batches, self.one_row)
+            self.recorder.layers = self.layers
+        self._load()
+
+    # ---- set-up
+
+    def _take_data(self, X, target, sample_weight, rows):
+        network = self.network
+        n_samples, self.n_features = X.shape
+        if self.n_features != network.layer_sizes[0]:
+            raise ValueError(f"X has {self.n_features} columns, the network "
+                             f"{network.layer_sizes[0]} inputs")
+        if X.dtype != network.dtype:
+            raise ValueError(f"X is {X.dtype}, the network {network.dtype}")
+        if isinstance(X, np.ndarray):
+            self._data, self.X, self.sparse = X, <const char *>address(X), None
+        else:
+            self.sparse = CsrData(X)
+        target = np.asarray(target)
+        if target.dtype == np.int32 and target.ndim == 1:
+            self.labels, self.Y = <const int32_t *>address(target), NULL
+            highest = max(network.n_outputs - 1, 1)
+            if len(target) and not 0 <= target.min() <= target.max() <= highest:
+                raise ValueError(f"labels must lie in 0 .. {highest}")
+        elif target.shape[1:] == (network.n_outputs,) and (
+            target.dtype == network.dtype
+        ) and network.output != "softmax":
+            self.Y, self.labels = <const char *>address(target), NULL
+        else:
+            raise ValueError(f"target of shape {target.shape} and {target.dtype}")
+        self._target = target
+        if target.shape[0] != n_samples:
+            raise ValueError("target and X differ in length")
+        if sample_weight is not None:
+            if sample_weight.shape != (n_samples,) or (
+                sample_weight.dtype != network.dtype
+            ):
+                raise ValueError("sample_weight and X differ in length or dtype")
+            self._weight, self.weight = sample_weight, <const char *>address(
+                sample_weight
+            )
+        if rows is None:
+            rows = np.arange(n_samples, dtype=np.int64)
+        else:
+            rows = np.array(rows, dtype=np.int64)
+            if len(rows) and not 0 <= rows.min() <= rows.max() < n_samples:
+                raise ValueError("rows beyond X")
+        self._order, self.n_rows = rows, len(rows)
+        if self.n_rows == 0:
+            raise ValueError("no rows to train on")
+        self.order = <int64_t *>writable_address(rows)
+
+    def _take_solver(
+        self, solver, learning_rate, learning_rate_init, power_t, momentum,
+        nesterovs_momentum, beta_1, beta_2, epsilon, optimizer,
+    ):
+        self.eta_init, self.power_t = learning_rate_init, power_t
+        self.schedule = SCHEDULES[learning_rate]
+        self.learning_rate = learning_rate_init
+        if solver == "lbfgs":
+            self.solver = -1
+            return
+        self.solver = SOLVERS[solver]
+        if self.solver == CBP_ADAM:
+            self.schedule = CONSTANT
+            self.beta_1, self.beta_2 = beta_1, beta_2
+        else:
+            self.beta_1 = momentum
+        self.step.epsilon, self.step.nesterov = epsilon, nesterovs_momentum
+        self.step.beta_1, self.step.beta_2 = self.beta_1, self.beta_2
+        # From these steps on beta^t is below half an ulp of 1: 1 - beta^t is 1 exactly.
+        self.beta_1_gone = steps_until_gone(self.beta_1)
+        self.beta_2_gone = steps_until_gone(self.beta_2)
+        self.n_states = cbp_n_states[self.solver]
+        shape = (self.n_states, self.network.master_items)
+        if optimizer is None:
+            state = np.zeros(shape, self.network.dtype)
+            optimizer = Optimizer(solver, float(learning_rate_init), 0, state)
+        elif optimizer.state.shape != shape or (
+            optimizer.state.dtype != self.network.dtype or optimizer.solver != solver
+        ):
+            raise ValueError("the optimizer's state is of another network or solver")
+        else:
+            self.learning_rate = optimizer.learning_rate
+        self.optimizer, self.steps = optimizer, optimizer.steps
+        for i in range(self.n_states):
+            self.states[i] = writable_address(optimizer.state[i])
+
+    def _choose_work(self, n_threads, solver):
+        cdef ptrdiff_t l, weights = 0
+        cdef double limit = FLOPS_PER_ITEM
+        for l in range(self.n_layers):
+            weights += self.network.layers[l].n_in * self.network.layers[l].n_out
+        rows = self.n_rows if solver == "lbfgs" else self.batch_size
+        self.chunk_rows = min(rows, CBP_CHUNK_ROWS)
+        self.one_row = rows == 1 and self.sparse is None and solver != "lbfgs"
+        self.n_weights = weights
+        # A chunk is what threads share; P rows are the least that one of them takes.
+        useful = min(6.0 * weights * self.chunk_rows / FLOPS_PER_THREAD,
+                     self.chunk_rows / self.P)
+        self.n_threads = max(1, min(int(n_threads), int(useful)))
+        if isa() == "scalar":
+            limit = FLOPS_PER_ITEM_SCALAR
+        items = min(limit / (4.0 * weights) / self.P, MAX_ITEM_ROWS / self.P)
+        self.item_rows = max(1, int(items)) * self.P
+
+    def _allocate(self):
+        cdef Network net = self.network
+        cdef Layer *y
+        cdef int l
+        cdef ptrdiff_t mirror = 0
+        dtype = net.dtype
+        self._layers = np.array(net._layers)
+        self.layers = <Layer *>writable_address(self._layers)
+        self._master = aligned_zeros(net.master_items, dtype)
+        self._mirror = aligned_zeros(net.mirror_items, dtype)
+        self.master = <char *>writable_address(self._master)
+        self.mirror = <char *>writable_address(self._mirror)
+        self.total_blocks = 0
+        for l in range(self.n_layers):
+            y = &self.layers[l]
+            y.b = self.master + y.b_at * self.size
+            y.W.data = y.WT.data = NULL
+            if y.transposed:
+                y.WT.data = self.master + y.W_at * self.size
+                y.W.data = self.mirror + mirror * self.size
+                mirror += round_up(y.n_out, self.P) // self.P * y.W.stride
+            else:
+                y.W.data = self.master + y.W_at * self.size
+                if y.mirrored:
+                    y.WT.data = self.mirror + mirror * self.size
+                    mirror += round_up(y.n_in, self.P) // self.P * y.WT.stride
+            self.total_blocks += y.n_blocks
+        self.block_squares = np.zeros(self.total_blocks)
+        self.fused = self.solver >= 0 and self.batch_size <= CBP_CHUNK_ROWS
+        if not self.fused:
+            self._gradient = aligned_zeros(net.master_items, dtype)
+            self.gradient = <char *>writable_address(self._gradient)
+        # Measured first with no base, then laid out.
+        self._workspace = np.zeros(self._lay_out(0) + 64, "u1")
+        self._lay_out(self._workspace.ctypes.data)
+
+    cdef size_t _lay_out(self, size_t base):
+        """Places every buffer of one batch from base on; returns the bytes needed."""
+        cdef size_t at = round_up(base, 64), start = base
+        cdef ptrdiff_t P = self.P, lines, n_out = self.network.n_outputs
+        cdef int l
+        cdef Layer *y
+        # An odd number of lines per panel, see Network; a single row lies contiguous.
+        lines = 1 if self.one_row else round_up(self.chunk_rows, 16) + 1
+
+        self.A0.stride = lines * P
+        self.A0.data = <void *>at
+        if self.sparse is None:
+            at += round_up(self.n_features, P) * lines * self.size
+        for l in range(self.n_layers):
+            y = &self.layers[l]
+            y.A.stride = y.D.stride = lines * P
+            y.A.data = y.D.data = <void *>at
+            at += round_up(y.n_out, P) * lines * self.size
+            if l < self.n_layers - 1:
+                y.D.data = <void *>at
+                at += round_up(y.n_out, P) * lines * self.size
+        self.T.stride = lines * P
+        self.T.data = <void *>at
+        if self.network.loss_code != CBP_SOFTMAX_LOG_LOSS:
+            at += round_up(n_out, P) * lines * self.size
+        at += P * P * self.size  # compute_loss reads whole blocks of P rows
+        self.scratch_items = 2 * P * round_up(n_out, P)
+        self.scratch = <char *>at
+        at += self.n_threads * self.scratch_items * self.size
+        self.batch_weight = <char *>at
+        at += round_up(self.chunk_rows, P) * self.size
+        self.batch_labels = <int32_t *>at
+        at += round_up(self.chunk_rows, 16) * sizeof(int32_t)
+        self.row_loss = <double *>at
+        at += round_up(self.chunk_rows, 16) * sizeof(double)
+        if self.sparse is not None:
+            at = self._lay_out_columns(at)
+        return at - start
+
+    cdef size_t _lay_out_columns(self, size_t at):
+        """The columns of a sparse batch, as large as the fullest rows could make it."""
+        counts = np.diff(self.sparse.indptr)[self._order]
+        cdef ptrdiff_t most = min(self.chunk_rows, counts.size)
+        entries = int(np.partition(counts, counts.size - most)[counts.size - most :].sum())
+        at = round_up(at, 64)
+        self.columns.start = <int64_t *>at
+        at += (self.n_features + 1) * sizeof(int64_t)
+        at = round_up(at, 64)
+        self.columns.value = <void *>at
+        at += entries * self.size
+        self.columns.row = <int32_t *>at
+        at += entries * sizeof(int32_t)
+        return at
+
+    # ---- theta <-> panels
+
+    def _load(self):
+        """Panels, both copies, from theta."""
+        cdef const char *theta = <const char *>address(self.theta)
+        cdef ptrdiff_t w_at = 0, b_at = self.network.segments[self.n_layers][1]
+        cdef int l
+        cdef Layer *y
+        cdef cbp_panels b
+        for l in range(self.n_layers):
+            y = &self.layers[l]
+            self.k.gather_rows(theta + w_at * self.size, y.n_out, NULL, y.n_in,
+                               y.n_out, y.W)
+            b.data, b.stride = y.b, self.P
+            self.k.gather_rows(theta + b_at * self.size, y.n_out, NULL, 1, y.n_out, b)
+            w_at += y.n_in * y.n_out
+            b_at += y.n_out
+            if y.mirrored:
+                self._transpose(y)
+
+    cdef void _transpose(self, Layer *y) noexcept nogil:
+        """WT from W, all blocks."""
+        cdef ptrdiff_t p, q, P = self.P
+        for q in range(round_up(y.n_out, P) // P):
+            for p in range(round_up(y.n_in, P) // P):
+                self.k.transpose_block(
+                    <char *>y.W.data + (q * y.W.stride + p * P * P) * self.size,
+                    <char *>y.WT.data + (p * y.WT.stride + q * P * P) * self.size,
+                )
+
+    def _write_back(self):
+        """theta from panels."""
+        cdef char *theta = <char *>writable_address(self.theta)
+        cdef ptrdiff_t w_at = 0, b_at = self.network.segments[self.n_layers][1]
+        cdef int l
+        cdef Layer *y
+        cdef cbp_panels b
+        for l in range(self.n_layers):
+            y = &self.layers[l]
+            self.k.scatter_rows(y.W, y.n_in, y.n_out, theta + w_at * self.size, y.n_out)
+            b.data, b.stride = y.b, self.P
+            self.k.scatter_rows(b, 1, y.n_out, theta + b_at * self.size, y.n_out)
+            w_at += y.n_in * y.n_out
+            b_at += y.n_out
+
+    # ---- one batch: forward and backward on rows, then sums and steps on weights
+
+    cdef void _share_rows(self, int thread, ptrdiff_t *r0, ptrdiff_t *r1) noexcept nogil:
+        """A thread's rows of the chunk: whole groups of P, so that no line is shared."""
+        cdef ptrdiff_t groups = round_up(self.batch_rows, self.P) // self.P
+        r0[0] = min(groups * thread // self.n_threads * self.P, self.batch_rows)
+        r1[0] = min(groups * (thread + 1) // self.n_threads * self.P, self.batch_rows)
+
+    cdef void _propagate(self, int thread, const int64_t *order) noexcept nogil:
+        """Forward and backward for this thread's rows, through all layers."""
+        cdef ptrdiff_t r, r1, end
+        if self.sparse is not None and thread == 0:
+            self.k.transpose_csr(&self.sparse.csr, order, self.batch_rows,
+                                 self.n_features, &self.columns)
+        self._share_rows(thread, &r, &r1)
+        while r < r1 and not self.abandoned:
+            end = min(r + self.item_rows, r1)
+            self._gather(order, r, end)
+            self._forward(order, r, end)
+            self._compute_loss(thread, r, end)
+            self._backward(r, end)
+            if thread == 0:
+                self._poll(4.0 * self.n_weights * (end - r))
+            r = end
+
+    cdef void _gather(self, const int64_t *order, ptrdiff_t r0,
+                      ptrdiff_t r1) noexcept nogil:
+        """The rows of X, y and the weights that `order` names."""
+        cdef ptrdiff_t r, n_out = self.layers[self.n_layers - 1].n_out
+        cdef cbp_panels part
+        if self.sparse is None:
+            part.data = <char *>self.A0.data + r0 * self.P * self.size
+            part.stride = self.A0.stride
+            self.k.gather_rows(self.X, self.n_features, order + r0, r1 - r0,
+                               self.n_features, part)
+        part.data = <char *>self.T.data + r0 * self.P * self.size
+        part.stride = self.T.stride
+        if self.labels == NULL:
+            self.k.gather_rows(self.Y, n_out, order + r0, r1 - r0, n_out, part)
+        else:
+            for r in range(r0, r1):
+                self.batch_labels[r] = self.labels[order[r]]
+            if self.network.loss_code != CBP_SOFTMAX_LOG_LOSS:
+                self.k.fill_targets(self.batch_labels + r0, r1 - r0, n_out, part)
+        if self.weight != NULL:
+            self.k.gather_items(self.weight, order + r0, r1 - r0,
+                                self.batch_weight + r0 * self.size)
+
+    cdef void _forward(self, const int64_t *order, ptrdiff_t r0,
+                       ptrdiff_t r1) noexcept nogil:
+        """(1.1), (1.2): a^l = f(a^{l-1} W^l + b^l); the output layer keeps z."""
+        cdef int l
+        cdef Layer *y
+        cdef cbp_panels A = self.A0
+        for l in range(self.n_layers):
+            y = &self.layers[l]
+            if l == 0 and self.sparse is not None:
+                self.k.multiply_forward_csr(&self.sparse.csr, order, y.W, y.b, y.A,
+                                            y.n_out, r0, r1, y.activation)
+            elif self.one_row:
+                self.k.forward_row(A.data, y.n_in, y.W.data, y.W.stride, self.P, y.b,
+                                   y.n_out, y.A.data, y.activation)
+            else:
+                self.k.multiply_forward(A, y.n_in, y.W, y.b, y.A, y.n_out, r0, r1,
+                                        y.activation)
+            A = y.A
+
+    cdef void _compute_loss(self, int thread, ptrdiff_t r0,
+                            ptrdiff_t r1) noexcept nogil:
+        """(2.5): the cost of each row, and delta^L in the place of z^L."""
+        cdef Layer *y = &self.layers[self.n_layers - 1]
+        cdef char *scratch = self.scratch + thread * self.scratch_items * self.size
+        cdef void *weight = self.batch_weight if self.weight != NULL else NULL
+        if self.one_row:
+            self.k.compute_loss_row(
+                y.D.data, self.T.data, self.batch_labels[0], weight, y.n_out,
+                self.network.loss_code, self.row_loss, scratch
+            )
+        else:
+            self.k.compute_loss(
+                y.D, self.T, self.batch_labels, weight, y.n_out, r0, r1,
+                self.network.loss_code, self.row_loss, scratch
+            )
+
+    cdef void _backward(self, ptrdiff_t r0, ptrdiff_t r1) noexcept nogil:
+        """(3.7): delta^l = (delta^{l+1} W^{l+1}T) * f'(z^l), from the last layer down."""
+        cdef int l
+        cdef Layer *y
+        cdef Layer *below
+        for l in range(self.n_layers - 1, 0, -1):
+            y, below = &self.layers[l], &self.layers[l - 1]
+            if self.watching_rows:
+                self._watch_backward(l, r0, r1)
+            elif self.one_row:
+                self._backward_one_row(y, below)
+                self._derive(y, below, r0, r1)
+            else:
+                self.k.multiply_delta(y.D, y.n_out, y.WT, below.A, below.D, y.n_in,
+                                      r0, r1, below.activation)
+        if self.watching_rows:
+            self.recorder.measure_rows(0, False, self.layers[0].D, r0, r1)
+
+    cdef void _backward_one_row(self, Layer *y, Layer *below) noexcept nogil:
+        """delta^{l+1} W^{l+1}T of a batch of one row."""
+        self.k.forward_row(y.D.data, y.n_out, y.WT.data, y.WT.stride, self.P, NULL,
+                           y.n_in, below.D.data, CBP_IDENTITY)
+
+    cdef void _derive(self, Layer *y, Layer *below, ptrdiff_t r0,
+                      ptrdiff_t r1) noexcept nogil:
+        """The other factor of (3.7), apart: delta^l *= f'(z^l)."""
+        cdef ptrdiff_t p, at
+        for p in range(round_up(y.n_in, self.P) // self.P):
+            at = (p * below.D.stride + r0 * self.P) * self.size
+            self.k.multiply_derivative(<char *>below.D.data + at,
+                                       <char *>below.A.data + at,
+                                       (r1 - r0) * self.P, below.activation)
+
+    cdef void _watch_backward(self, int l, ptrdiff_t r0, ptrdiff_t r1) noexcept nogil:
+        """(3.7) with both factors apart, so that each can be measured. The same bits."""
+        cdef Layer *y = &self.layers[l]
+        cdef Layer *below = &self.layers[l - 1]
+        self.recorder.measure_rows(l, False, y.D, r0, r1)
+        if self.one_row:
+            self._backward_one_row(y, below)
+        else:
+            self.k.multiply_delta(y.D, y.n_out, y.WT, below.A, below.D, y.n_in, r0, r1,
+                                  CBP_IDENTITY)
+        self.recorder.measure_rows(l - 1, True, below.D, r0, r1)
+        self._derive(y, below, r0, r1)
+
+    cdef void _update(self, int thread, bint first_chunk) noexcept nogil:
+        """This thread's share of the weights, block by block: (4.1) and at once (6.1),
+        or, when a batch has several chunks, the sum of (4.1) over them."""
+        cdef ptrdiff_t block = self.total_blocks * thread // self.n_threads
+        cdef ptrdiff_t end = self.total_blocks * (thread + 1) // self.n_threads
+        cdef ptrdiff_t first = 0, i
+        cdef int l
+        for l in range(self.n_layers):
+            for i in range(max(block, first) - first,
+                           min(end - first, self.layers[l].n_blocks)):
+                self._update_block(thread, l, i, first + i, first_chunk)
+                if thread == 0:
+                    self._poll(2.0 * self.P * self.P * self.batch_rows)
+                if self.abandoned:
+                    return
+            first += self.layers[l].n_blocks
+        self._update_biases(thread, first_chunk)
+        if self.watching and first_chunk:
+            self._watch_units(thread)
+
+    cdef void _watch_units(self, int thread) noexcept nogil:
+        cdef ptrdiff_t q, panel = 0
+        cdef int l
+        for l in range(self.n_layers):
+            for q in range(round_up(self.layers[l].n_out, self.P) // self.P):
+                if panel % self.n_threads == thread and l < self.n_layers - 1:
+                    self.recorder.measure_units(l, q, panel, self.batch_rows)
+                panel += 1
+
+    cdef void _update_block(self, int thread, int l, ptrdiff_t i, ptrdiff_t number,
+                            bint first_chunk) noexcept nogil:
+        """Block i of layer l, the block `number` of the network."""
+        cdef Layer *y = &self.layers[l]
+        cdef ptrdiff_t P = self.P, q = i // y.line_blocks, p = i % y.line_blocks
+        cdef ptrdiff_t lines = min(P, y.n_lines - p * P)
+        cdef ptrdiff_t stride = y.WT.stride if y.transposed else y.W.stride
+        cdef ptrdiff_t at = y.W_at + q * stride + p * P * P
+        # compute_loss is done with the thread's scratch: room for two blocks.
+        cdef char *G = self.scratch + thread * self.scratch_items * self.size
+        cdef char *room = G + P * P * self.size
+        if not self.fused and first_chunk:
+            G = self.gradient + at * self.size
+        self._sum_block(l, p, q, lines, G, room)
+        if self.fused:
+            self._step_block(y, p, q, lines, number, G, room)
+        elif not first_chunk:
+            self.k.add(self.gradient + at * self.size, G, lines * P)
+
+    cdef void _sum_block(self, int l, ptrdiff_t p, ptrdiff_t q, ptrdiff_t lines,
+                         void *G, void *room) noexcept nogil:
+        """(4.1): dW = a_prev^T delta (its transpose where that is the master copy)."""
+        cdef Layer *y = &self.layers[l]
+        cdef ptrdiff_t P = self.P
+        cdef cbp_panels A = self.A0 if l == 0 else self.layers[l - 1].A
+        if l == 0 and self.sparse is not None:
+            if not y.transposed:
+                self.k.sum_gradient_csr(
+                    &self.columns, p * P, lines,
+                    <char *>y.D.data + q * y.D.stride * self.size, G
+                )
+                return
+            memset(room, 0, P * P * self.size)
+            self.k.sum_gradient_csr(
+                &self.columns, q * P, min(P, y.n_in - q * P),
+                <char *>y.D.data + p * y.D.stride * self.size, room
+            )
+            self.k.transpose_block(room, G)
+        elif y.transposed:
+            self.k.sum_gradient(<char *>y.D.data + p * y.D.stride * self.size,
+                                <char *>A.data + q * A.stride * self.size,
+                                self.batch_rows, lines, G)
+        else:
+            self.k.sum_gradient(<char *>A.data + p * A.stride * self.size,
+                                <char *>y.D.data + q * y.D.stride * self.size,
+                                self.batch_rows, lines, G)
+
+    cdef void _step_block(self, Layer *y, ptrdiff_t p, ptrdiff_t q, ptrdiff_t lines,
+                          ptrdiff_t number, const void *G,
+                          void *room) noexcept nogil:
+        """(6.1) for one block of weights, and its mirror made true again."""
+        cdef ptrdiff_t P = self.P
+        cdef ptrdiff_t stride = y.WT.stride if y.transposed else y.W.stride
+        cdef ptrdiff_t at = y.W_at + q * stride + p * P * P
+        cdef char *W = self.master + at * self.size
+        cdef void *state[CBP_MAX_STATES]
+        self._states_at(at, state)
+        if self.watching:
+            memcpy(room, W, lines * P * self.size)
+        self.block_squares[number] = self.k.step[self.solver](
+            W, G, state, lines * P, &self.step
+        )
+        if self.watching:
+            self.recorder.measure_block(
+                number, G, room, W, state[1] if self.solver == CBP_ADAM else NULL,
+                lines * P, self.step.epsilon
+            )
+        if y.mirrored:
+            self._mirror_block(y, p, q)
+
+    cdef void _mirror_block(self, Layer *y, ptrdiff_t p, ptrdiff_t q) noexcept nogil:
+        """Master block (p, q) transposed into block (q, p) of the mirror."""
+        cdef ptrdiff_t P = self.P
+        cdef cbp_panels master = y.WT if y.transposed else y.W
+        cdef cbp_panels mirror = y.W if y.transposed else y.WT
+        self.k.transpose_block(
+            <char *>master.data + (q * master.stride + p * P * P) * self.size,
+            <char *>mirror.data + (p * mirror.stride + q * P * P) * self.size,
+        )
+
+    cdef void _states_at(self, ptrdiff_t at, void **state) noexcept nogil:
+        """The optimizer's vectors from item `at` of the master layout on."""
+        cdef int i
+        for i in range(self.n_states):
+            state[i] = <char *>self.states[i] + at * self.size
+
+    cdef void _update_biases(self, int thread, bint first_chunk) noexcept nogil:
+        """(5.1), (6.2): panels of all layers are dealt to the threads in turn."""
+        cdef ptrdiff_t q, at, turn = 0
+        cdef int l
+        cdef Layer *y
+        cdef void *state[CBP_MAX_STATES]
+        cdef char *g = self.scratch + thread * self.scratch_items * self.size
+        cdef char *sum_here
+        for l in range(self.n_layers):
+            y = &self.layers[l]
+            for q in range(round_up(y.n_out, self.P) // self.P):
+                turn += 1
+                if turn % self.n_threads != thread:
+                    continue
+                at = y.b_at + q * self.P
+                sum_here = g
+                if not self.fused and first_chunk:
+                    sum_here = self.gradient + at * self.size
+                self.k.sum_columns(<char *>y.D.data + q * y.D.stride * self.size,
+                                   self.batch_rows, sum_here)
+                if self.fused:
+                    self._states_at(at, state)
+                    self.k.step[self.solver](self.master + at * self.size, g, state,
+                                             self.P, &self.step_b)
+                elif not first_chunk:
+                    self.k.add(self.gradient + at * self.size, g, self.P)
+
+    cdef void _step_all(self, int thread) noexcept nogil:
+        """(6.1), (6.2) from gradients summed over several chunks."""
+        cdef ptrdiff_t block = self.total_blocks * thread // self.n_threads
+        cdef ptrdiff_t end = self.total_blocks * (thread + 1) // self.n_threads
+        cdef ptrdiff_t first = 0, i, p, q, lines, stride, P = self.P
+        cdef int l
+        cdef Layer *y
+        cdef void *state[CBP_MAX_STATES]
+        cdef char *room = self.scratch + thread * self.scratch_items * self.size
+        for l in range(self.n_layers):
+            y = &self.layers[l]
+            stride = y.WT.stride if y.transposed else y.W.stride
+            for i in range(max(block, first) - first, min(end - first, y.n_blocks)):
+                q, p = i // y.line_blocks, i % y.line_blocks
+                lines = min(P, y.n_lines - p * P)
+                self._step_block(
+                    y, p, q, lines, first + i,
+                    self.gradient + (y.W_at + q * stride + p * P * P) * self.size,
+                    room
+                )
+            first += y.n_blocks
+            if thread == 0:
+                self._states_at(y.b_at, state)
+                self.k.step[self.solver](
+                    y.b, self.gradient + y.b_at * self.size, state,
+                    round_up(y.n_out, P), &self.step_b
+                )
+
+    cdef void _update_one_row(self) noexcept nogil:
+        """The step of a batch of one row: dW is a_prev times delta, never stored."""
+        cdef ptrdiff_t P = self.P, q, p, stride, number = 0, at
+        cdef int l
+        cdef Layer *y
+        cdef const char *lines
+        cdef const char *line
+        cdef const char *a = <const char *>self.A0.data
+        cdef void *state[CBP_MAX_STATES]
+        for l in range(self.n_layers):
+            y = &self.layers[l]
+            if y.transposed:
+                lines, line, stride = <char *>y.D.data, a, y.WT.stride
+            else:
+                lines, line, stride = a, <char *>y.D.data, y.W.stride
+            for q in range(y.n_panels):
+                at = y.W_at + q * stride
+                self._states_at(at, state)
+                self.block_squares[number] = self.k.step_row[self.solver](
+                    self.master + at * self.size, state, lines, y.n_lines,
+                    line + q * P * self.size, &self.step
+                )
+                number += y.line_blocks
+                if y.mirrored:
+                    for p in range(y.line_blocks):
+                        self._mirror_block(y, p, q)
+            self._states_at(y.b_at, state)
+            self.k.step[self.solver](y.b, y.D.data, state, round_up(y.n_out, P),
+                                     &self.step_b)
+            a = <const char *>y.A.data
+
+    # ---- batches, epochs, schedule: thread 0 alone, the others wait at the barrier
+
+    cdef void _begin_batch(self) noexcept nogil:
+        """Chooses the next rows, at the end of an epoch after judging it; may halt."""
+        cdef int64_t *rows
+        while not self.halt:
+            if self.position == self.n_rows:
+                self._end_epoch()
+                if self.halt:
+                    return
+            if self.position == 0 and self.shuffle_rows:
+                shuffle(self.order, self.n_rows, self.bits)
+            self.batch_start = self.position
+            self.batch_rows = min(self.batch_size, self.n_rows - self.position)
+            self.position += self.batch_rows
+            rows = self.order + self.batch_start
+            self.batch_weights = self._sum_weights(rows, self.batch_rows)
+            if self.batch_weights > 0:
+                break
+        if self.halt:
+            return
+        self.batch_loss = 0
+        if self.solver < 0:
+            self.watching = self.recorder is not None
+            return
+        self.watching = self.recorder is not None and self.recorder.due(
+            self.steps - self.first_step, self.n_iter
+        )
+        self.steps += 1
+        self.step.eta = self._rate()
+        self.step.scale = 1 / self.batch_weights
+        self.step.alpha = self.alpha
+        self.step_b = self.step
+        self.step_b.alpha = 0
+
+    cdef double _sum_weights(self, const int64_t *rows, ptrdiff_t n) noexcept nogil:
+        """Sum of the sample weights of these rows, chunk by chunk."""
+        cdef double total = 0
+        cdef ptrdiff_t start = 0, i, m
+        if self.weight == NULL:
+            return n
+        while start < n:
+            m = min(n - start, CHUNK)
+            for i in range(m):
+                # row_loss is free until the batch is computed.
+                self.row_loss[i] = self.k.item(self.weight, rows[start + i])
+            total += sum_in_order(self.row_loss, m)
+            start += m
+        return total
+
+    cdef double _rate(self) noexcept nogil:
+        """eta of this step; Adam's bias corrections folded in."""
+        cdef double correct_1 = 1, correct_2 = 1
+        if self.solver != CBP_ADAM:
+            return self.learning_rate
+        if self.steps < self.beta_1_gone:
+            correct_1 = 1 - pow(self.beta_1, self.steps)
+        if self.steps < self.beta_2_gone:
+            correct_2 = 1 - pow(self.beta_2, self.steps)
+        self.learning_rate = self.eta_init * sqrt(correct_2) / correct_1
+        return self.learning_rate
+
+    cdef void _end_chunk(self) noexcept nogil:
+        """Adds the weighted cost of the chunk's rows to the batch's."""
+        cdef ptrdiff_t i
+        cdef double w
+        if self.weight != NULL:
+            for i in range(self.batch_rows):
+                # A row of weight 0 does not exist, even if its cost has overflowed.
+                w = self.k.item(self.batch_weight, i)
+                self.row_loss[i] = self.row_loss[i] * w if w > 0 else 0
+        self.batch_loss += sum_in_order(self.row_loss, self.batch_rows)
+
+    cdef double _penalty(self) noexcept nogil:
+        """alpha / 2 times the sum of squared weights, as they were before the step."""
+        cdef double squares = 0
+        cdef ptrdiff_t i
+        if self.alpha == 0:
+            return 0
+        for i in range(self.total_blocks):
+            squares += self.block_squares[i]
+        return 0.5 * self.alpha * squares
+
+    cdef void _end_batch(self, ptrdiff_t rows) noexcept nogil:
+        self.batch_loss += self._penalty()
+        self.epoch_loss += self.batch_loss
+        self.epoch_weights += self.batch_weights
+        self.epoch_rows += rows
+        if self.watching:
+            self.recorder.end_batch(min(rows, CHUNK), self.step.scale,
+                                    &self.block_squares[0])
+        if not isfinite(self.batch_loss):
+            if self.recorder is not None:
+                self.recorder.end_epoch(self.n_iter)
+            self._stop(DIVERGED)
+
+    cdef void _stop(self, int status) noexcept nogil:
+        self.status, self.halt = status, True
+
+    cdef void _end_epoch(self) noexcept nogil:
+        cdef double loss = 0
+        if self.solver < 0:
+            self._stop(EPOCH_DONE)
+            return
+        if self.epoch_weights > 0:
+            loss = self.epoch_loss / self.epoch_weights
+        if not self.k.all_finite(self.master, self.network.master_items):
+            self._stop(DIVERGED)
+            return
+        if self.recorder is not None:
+            self.recorder.end_epoch(self.n_iter)
+        self.n_iter += 1
+        self.t += self.epoch_rows
+        self.epoch_loss = self.epoch_weights = 0
+        self.epoch_rows = self.position = 0
+        if self.curve_used == CURVE_ROOM:
+            self._flush_curve()
+        self.curve[self.curve_used] = loss
+        self.curve_used += 1
+        if self.callback:
+            self._stop(EPOCH_DONE)
+        else:
+            self._judge(loss, False, 0)
+
+    cdef void _judge(self, double loss, bint scored, double score) noexcept nogil:
+        """Patience, stopping and the learning rate of the next epoch, as scikit-learn
+        rules them: by the validation score if there is one, else by the loss."""
+        if scored:
+            if score >= self.best_score + self.tol:
+                self.no_improvement_count = 0
+            else:
+                self.no_improvement_count += 1
+            if score > self.best_score:
+                self.best_score = score
+        else:
+            if loss > self.best_loss - self.tol:
+                self.no_improvement_count += 1
+            else:
+                self.no_improvement_count = 0
+            if loss < self.best_loss:
+                self.best_loss = loss
+        if self.schedule == INVSCALING:
+            self.learning_rate = self.eta_init / pow(self.t + 1, self.power_t)
+        if self.no_improvement_count > self.n_iter_no_change:
+            if self.schedule != ADAPTIVE or self.learning_rate <= 1e-6:
+                self._stop(CONVERGED)
+                return
+            self.learning_rate /= 5
+            self.no_improvement_count = 0
+        if self.n_iter == self.max_iter:
+            self._stop(MAX_ITER)
+
+    cdef void _poll(self, double flops) noexcept nogil:
+        """Looks for signals when it is time; reads the clock once per megaflop."""
+        cdef double time
+        self.unseen_flops += flops
+        if self.unseen_flops < FLOPS_PER_LOOK:
+            return
+        self.unseen_flops = 0
+        time = now()
+        # Not "later than": a clock that was set back must not silence the looks.
+        if -POLL_SECONDS < time - self.last_poll < POLL_SECONDS:
+            return
+        self.last_poll = time
+        self._check_signals()
+
+    cdef void _check_signals(self) noexcept with gil:
+        try:
+            PyErr_CheckSignals()
+        except BaseException as error:
+            self._exception = error
+            self.abandoned = True
+            self._stop(INTERRUPTED)
+
+    cdef void _flush_curve(self) noexcept with gil:
+        self.loss_curve.extend([self.curve[i] for i in range(self.curve_used)])
+        self.curve_used = 0
+
+    # ---- the epochs, run by every thread in step
+
+    cdef void _work(self, int thread) noexcept nogil:
+        cdef const int64_t *order
+        cdef ptrdiff_t start, rows = 0
+        while True:
+            if thread == 0:
+                self._begin_batch()
+            self._meet()
+            if self.halt:
+                return
+            if self.one_row:
+                self._train_one_row()
+                continue
+            rows = min(self.batch_size, self.n_rows - self.batch_start)
+            start = 0
+            while start < rows and not self.abandoned:
+                self._work_chunk(thread, start, rows)
+                start += CHUNK
+            if self.solver < 0:
+                continue
+            if not self.fused and not self.abandoned:
+                self._step_all(thread)
+                self._meet()
+            if thread == 0 and not self.abandoned:
+                self._end_batch(rows)
+
+    cdef void _work_chunk(self, int thread, ptrdiff_t start,
+                          ptrdiff_t rows) noexcept nogil:
+        """One chunk of the batch: propagate, meet, sum and perhaps step, meet."""
+        if thread == 0:
+            self.batch_rows = min(rows - start, CHUNK)
+            self.watching_rows = self.watching and start == 0
+        self._meet()
+        self._propagate(thread, self.order + self.batch_start + start)
+        self._meet()
+        if not self.abandoned:
+            if thread == 0:
+                self._end_chunk()
+            self._update(thread, start == 0)
+        self._meet()
+
+    cdef void _train_one_row(self) noexcept nogil:
+        cdef const int64_t *order = self.order + self.batch_start
+        self.watching_rows = self.watching
+        self._gather(order, 0, 1)
+        self._forward(order, 0, 1)
+        self._compute_loss(0, 0, 1)
+        self._backward(0, 1)
+        if self.watching:
+            self._update(0, True)
+        else:
+            self._update_one_row()
+        self._end_chunk()
+        self._end_batch(1)
+        self._poll(6.0 * self.n_weights)
+
+    cdef void _meet(self) noexcept nogil:
+        cbp_barrier_wait(&self.barrier, self.n_threads)
+
+    # ---- what Python calls
+
+    def _work_share(self, int thread):
+        """One thread's part of the epochs until they halt."""
+        with nogil:
+            self._work(thread)
+
+    def _advance(self, team):
+        """Compiled epochs until one of them has a reason to come back."""
+        self._exception, self.halt, self.abandoned = None, False, False
+        self.status, self.last_poll = RUNNING, now()
+        if self.shuffle_rows:
+            generator = self.random_state._bit_generator
+            self.bits = <bitgen_t *>PyCapsule_GetPointer(
+                generator.capsule, "BitGenerator"
+            )
+            with generator.lock:
+                team.work()
+        else:
+            team.work()
+        if self._exception is not None:
+            raise self._exception
+
+    def run(self, max_iter, on_epoch=None):
+        """Trains until patience runs out or max_iter epochs are done.
+
+        Parameters
+        ----------
+        max_iter : int
+        on_epoch : callable(epoch, loss), default=None
+            Called after each epoch, theta written back. A float that it returns is a
+            validation score and rules patience in place of the loss; False stops.
+
+        Returns
+        -------
+        {"max_iter", "converged", "diverged", "stopped"}
+
+        Raises
+        ------
+        BaseException
+            What a signal handler raised (KeyboardInterrupt), theta written back.
+        """
+        self.max_iter, self.n_iter, self.first_step = max_iter, 0, self.steps
+        self.callback = on_epoch is not None
+        try:
+            with Team(self) as team:
+                while True:
+                    self._advance(team)
+                    if self.status != EPOCH_DONE:
+                        break
+                    self._flush_curve()
+                    self._write_back()
+                    loss = self.loss_curve[self.n_iter - 1]
+                    answer = on_epoch(self.n_iter, loss)
+                    if answer is False:
+                        self.status = STOPPED
+                        break
+                    self.halt = False
+                    self._judge(loss, answer is not None,
+                                0.0 if answer is None else answer)
+                    if self.halt:
+                        break
+        finally:
+            self._flush_curve()
+            self._write_back()
+            self.optimizer.learning_rate = self.learning_rate
+            self.optimizer.steps = self.steps
+        if self.status == DIVERGED:
+            self.diverged_epoch = self.n_iter + 1
+        return STATUS_NAMES[self.status]
+
+    def loss_gradient(self, theta):
+        """Mean cost with penalty and its gradient over all rows, for solver "lbfgs".
+
+        Parameters
+        ----------
+        theta : ndarray of shape (n_params,)
+
+        Returns
+        -------
+        loss : float
+        gradient : float64 ndarray of shape (n_params,)
+        """
+        if self.solver >= 0:
+            raise ValueError('loss_gradient needs solver="lbfgs"')
+        self.theta[:] = theta
+        self._load()
+        self.position = 0
+        with Team(self) as team:
+            self._advance(team)
+        scale = 1 / self.batch_weights
+        if self.recorder is not None:
+            self._measure_gradient(scale)
+        W = self.theta[: self.network.segments[self.n_layers][1]].astype(np.float64)
+        gradient = self._flat_gradient().astype(np.float64)
+        gradient[: W.size] += self.alpha * W
+        gradient *= scale
+        loss = self.batch_loss + 0.5 * self.alpha * sum_squares(W)
+        return loss * scale, gradient
+
+    def end_iteration(self, iteration, theta, before):
+        """Records the gradient flow of the last `loss_gradient` as one iteration.
+
+        Parameters
+        ----------
+        iteration : int
+            Counted from 0.
+        theta, before : ndarray of shape (n_params,)
+            The parameters after the iteration and before it.
+        """
+        cdef int l
+        if self.recorder is None:
+            return
+        for l in range(self.n_layers):
+            _, offset, shape, _ = self.network.segments[l]
+            end = offset + shape[0] * shape[1]
+            change = np.asarray(theta[offset:end] - before[offset:end], np.float64)
+            self.recorder.sums[l, UPDATE_SQUARES] = np.mean(change * change)
+        self.recorder.end_epoch(iteration)
+
+    cdef _measure_gradient(self, double scale):
+        """Fills the recorder from a gradient of all rows; only the last one is kept."""
+        cdef ptrdiff_t P = self.P, number = 0, i, at, n, stride
+        cdef int l
+        cdef Layer *y
+        for l in range(self.n_layers):
+            y = &self.layers[l]
+            stride = y.WT.stride if y.transposed else y.W.stride
+            for i in range(y.n_blocks):
+                at = y.W_at + i // y.line_blocks * stride + i % y.line_blocks * P * P
+                n = min(P, y.n_lines - i % y.line_blocks * P) * P
+                self.recorder.block_gradient[number] = self.k.sum_squares(
+                    self.gradient + at * self.size, n
+                )
+                self.block_squares[number] = self.k.sum_squares(
+                    self.master + at * self.size, n
+                )
+                number += 1
+        self.recorder.sums[:, :] = 0
+        self.recorder.watched = 0
+        self.recorder.end_batch(self.chunk_rows, scale, &self.block_squares[0])
+
+    def backpropagate(self, theta):
+        """The four equations as data, from the unfused twins of the kernels.
+
+        Parameters
+        ----------
+        theta : ndarray of shape (n_params,)
+
+        Returns
+        -------
+        dict
+            "z", "a", "delta": lists of arrays (n_rows, n_out), a layer each, a of the
+            output layer included; delta is of one row's cost times its weight. "loss"
+            and "gradient": as `loss_gradient` returns them.
+        """
+        cdef ptrdiff_t start = 0, rows
+        cdef int l
+        loss, gradient = self.loss_gradient(theta)
+        sizes = self.network.layer_sizes[1:]
+        z, a, delta = (
+            [np.empty((self.n_rows, n), self.network.dtype) for n in sizes]
+            for _ in range(3)
+        )
+        while start < self.n_rows:
+            rows = min(self.n_rows - start, CHUNK)
+            self._gather(self.order + start, 0, rows)
+            self._show_forward(start, rows, z, a)
+            self._compute_loss(0, 0, rows)
+            self._show_delta(self.n_layers - 1, start, rows, delta)
+            for l in range(self.n_layers - 1, 0, -1):
+                self.k.multiply_delta(
+                    self.layers[l].D, self.layers[l].n_out, self.layers[l].WT,
+                    self.layers[l - 1].A, self.layers[l - 1].D, self.layers[l].n_in,
+                    0, rows, CBP_IDENTITY
+                )
+                self._derive(&self.layers[l], &self.layers[l - 1], 0, rows)
+                self._show_delta(l - 1, start, rows, delta)
+            start += rows
+        return {"z": z, "a": a, "delta": delta, "loss": loss, "gradient": gradient}
+
+    cdef _show_forward(self, ptrdiff_t start, ptrdiff_t rows, z, a):
+        """(1.1) and (1.2) apart, each copied out; the output layer is left with z."""
+        cdef int l
+        cdef ptrdiff_t q
+        cdef Layer *y
+        cdef cbp_panels A = self.A0
+        for l in range(self.n_layers):
+            y = &self.layers[l]
+            if l == 0 and self.sparse is not None:
+                self.k.multiply_forward_csr(&self.sparse.csr, self.order + start, y.W,
+                                            y.b, y.A, y.n_out, 0, rows, CBP_IDENTITY)
+            else:
+                self.k.multiply_forward(A, y.n_in, y.W, y.b, y.A, y.n_out, 0, rows,
+                                        CBP_IDENTITY)
+            self._show(y.A, start, rows, z[l])
+            if l == self.n_layers - 1:
+                self.k.apply_output(y.A, y.n_out, 0, rows, self.network.output_code,
+                                    self.scratch)
+                self._show(y.A, start, rows, a[l])
+                self.k.gather_rows(
+                    <const char *>address(z[l]) + start * y.n_out * self.size, y.n_out,
+                    NULL, rows, y.n_out, y.A
+                )
+                return
+            for q in range(round_up(y.n_out, self.P) // self.P):
+                self.k.activate(<char *>y.A.data + q * y.A.stride * self.size,
+                                rows * self.P, y.activation)
+            self._show(y.A, start, rows, a[l])
+            # Through the copy once more, for the zeros in its padding columns.
+            self.k.gather_rows(
+                <const char *>address(a[l]) + start * y.n_out * self.size, y.n_out,
+                NULL, rows, y.n_out, y.A
+            )
+            A = y.A
+
+    cdef _show(self, cbp_panels panels, ptrdiff_t start, ptrdiff_t rows, out):
+        """Rows of a chunk into their place in an array (n_rows, columns)."""
+        cdef ptrdiff_t columns = out.shape[1]
+        self.k.scatter_rows(
+            panels, rows, columns,
+            <char *>writable_address(out) + start * columns * self.size, columns
+        )
+
+    cdef _show_delta(self, int l, ptrdiff_t start, ptrdiff_t rows, delta):
+        self._show(self.layers[l].D, start, rows, delta[l])
+
+    def _flat_gradient(self):
+        """The summed gradient in theta's layout."""
+        cdef ptrdiff_t P = self.P, w_at = 0, i, p, q, stride
+        cdef ptrdiff_t b_at = self.network.segments[self.n_layers][1]
+        cdef int l
+        cdef Layer *y
+        cdef cbp_panels block
+        out = np.empty(self.network.n_params, self.network.dtype)
+        cdef char *flat = <char *>writable_address(out)
+        block.stride = 0
+        for l in range(self.n_layers):
+            y = &self.layers[l]
+            stride = y.WT.stride if y.transposed else y.W.stride
+            for i in range(y.n_blocks):
+                q, p = i // y.line_blocks, i % y.line_blocks
+                block.data = self.gradient + (
+                    y.W_at + q * stride + p * P * P) * self.size
+                if y.transposed:
+                    self.k.transpose_block(block.data, self.scratch)
+                    block.data = self.scratch
+                    p, q = q, p
+                self.k.scatter_rows(
+                    block, min(P, y.n_in - p * P), min(P, y.n_out - q * P),
+                    flat + (w_at + p * P * y.n_out + q * P) * self.size, y.n_out
+                )
+            block.data = self.gradient + y.b_at * self.size
+            block.stride = P
+            self.k.scatter_rows(block, 1, y.n_out, flat + b_at * self.size, y.n_out)
+            w_at += y.n_in * y.n_out
+            b_at += y.n_out
+        return out
+
+
+def sum_squares(const double[::1] x):
+    """Sum of squares in the order of cbp.h."""
+    cdef double squares[CBP_CHUNK_ROWS]
+    cdef double total = 0
+    cdef ptrdiff_t start = 0, i, m
+    while start < x.shape[0]:
+        m = min(x.shape[0] - start, CHUNK)
+        for i in range(m):
+            squares[i] = x[start + i] * x[start + i]
+        total += sum_in_order(squares, m)
+        start += m
+    return total
+
+
+class Team:
+    """The threads of one call: asleep while Python runs, gone when the call ends."""
+
+    def __init__(self, Trainer trainer):
+        self._trainer = trainer
+        self._calls, self._threads = [], []
+        self._done = queue.SimpleQueue()
+
+    def __enter__(self):
+        cdef Trainer trainer = self._trainer
+        for number in range(1, trainer.n_threads):
+            calls = queue.SimpleQueue()
+            thread = threading.Thread(
+                target=self._serve, args=(number, calls), daemon=True
+            )
+            try:
+                thread.start()
+            except RuntimeError:  # no more threads to be had: go on with fewer
+                trainer.n_threads = number
+                break
+            self._calls.append(calls)
+            self._threads.append(thread)
+        return self
+
+    def _serve(self, number, calls):
+        while calls.get():
+            self._trainer._work_share(number)
+            self._done.put(None)
+
+    def work(self):
+        """All threads work until the epochs halt."""
+        for calls in self._calls:
+            calls.put(True)
+        self._trainer._work_share(0)
+        for _ in self._calls:
+            self._done.get()
+
+    def __exit__(self, *exception):
+        for calls in self._calls:
+            calls.put(False)
+        for thread in self._threads:
+            thread.join()
+
+
+cdef int64_t steps_until_gone(double beta):
+    """The first t with 1 - beta^t == 1 in float64."""
+    if beta <= 0:
+        return 1
+    return int(np.ceil(np.log(2.0**-54) / np.log(beta))) if beta < 1 else 2**62
