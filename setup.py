@@ -1,4 +1,4 @@
-"""Builds the two extension modules cbp._kernels and cbp._network.
+"""Builds the extension modules of cbp.
 
 Everything that is only data (name, version, dependencies, what goes into the wheel)
 stands in pyproject.toml; this file holds what must be decided when building: compiler

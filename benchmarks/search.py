@@ -124,7 +124,7 @@ def report(title, what, actions, results, args):
     first = seconds[next(iter(actions))]
     for name, taken in seconds.items():
         print(
-            f"| {title} | {name} | {median(taken):.3g} s | {what} {results[name]:.4f} "
+            f"| {title} | {name} | {median(taken):.3g} s | {what} {results[name]:.4g} "
             f"| {measure.ratio(first, taken):.3g}× |",
             flush=True,
         )

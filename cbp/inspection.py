@@ -205,6 +205,8 @@ class GradientCheck:
             text += ", but every layer lies below the noise floor"
         else:
             text += f": largest relative error {self.largest_error:.1e} at {self.where}"
+            if self.agrees and self.largest_error > AGREEMENT:
+                text += ", no more than rounding may make"
         rows = [
             ["layer", "checked", "largest |gradient|", "noise floor"]
             + ["relative error", "at"]

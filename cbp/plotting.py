@@ -446,20 +446,10 @@ class GradientFlowDisplay:
         ax.axvspan(*HEALTHY_RATIOS, color="0.85")
         ax.hlines(layers, low, high, color="black", linewidth=1)
         size = np.clip(120 / self.flow.n_layers, 2.5, 6)
-        at_left, at_right = middle <= RATIO_RANGE[0], middle >= RATIO_RANGE[1]
-        for marker, chosen in [
-            ("<", at_left),
-            (">", at_right),
-            ("o", ~(at_left | at_right)),
-        ]:
-            ax.plot(
-                middle[chosen],
-                layers[chosen],
-                marker,
-                color="black",
-                markersize=size,
-                clip_on=False,
-            )
+        least, most = RATIO_RANGE
+        for layer, ratio in zip(layers, middle, strict=True):
+            marker = "<" if ratio <= least else ">" if ratio >= most else "o"
+            ax.plot(ratio, layer, marker, color="black", markersize=size, clip_on=False)
         ax.set_xscale("log")
         ax.set_xlim(*RATIO_RANGE)
         ax.set_xlabel("update / weight")

@@ -5,7 +5,7 @@ No expectations here (tests/reference.py) and no tests (tests/test_kernels.py).
 """
 
 import ctypes
-from ctypes import byref, c_char_p, c_double, c_int, c_ssize_t, c_void_p
+from ctypes import byref, c_char_p, c_double, c_int, c_int32, c_ssize_t, c_void_p
 
 import numpy as np
 
@@ -58,8 +58,18 @@ class cbp_step(ctypes.Structure):
 
 
 def _function(arguments, result=None):
-    """Type of a kernel pointer; p: pointer, n: ptrdiff_t, i: int, M: cbp_panels."""
-    types = {"p": c_void_p, "n": c_ssize_t, "i": c_int, "M": cbp_panels}
+    """Type of a kernel pointer.
+
+    p: pointer, n: ptrdiff_t, i: int, l: int32_t, d: double, M: cbp_panels.
+    """
+    types = {
+        "p": c_void_p,
+        "n": c_ssize_t,
+        "i": c_int,
+        "l": c_int32,
+        "d": c_double,
+        "M": cbp_panels,
+    }
     return ctypes.CFUNCTYPE(result, *(types[letter] for letter in arguments))
 
 
@@ -86,10 +96,15 @@ class cbp_kernels(ctypes.Structure):
         ("multiply_derivative", _function("ppni")),
         ("apply_output", _function("Mnnnip")),
         ("compute_loss", _function("MMppnnnipp")),
+        ("compute_loss_row", _function("pplpnipp")),
         ("step", _function("pppnp", c_double) * 2),
         ("forward_row", _function("pnpnnpnpi")),
         ("step_row", _function("pppnpp", c_double) * 2),
         ("all_finite", _function("pn", c_int)),
+        ("sum_squares", _function("pn", c_double)),
+        ("sum_squared_change", _function("ppn", c_double)),
+        ("count_below", _function("pnd", c_ssize_t)),
+        ("count_saturated", _function("pnnip", c_ssize_t)),
         ("map", _function("ippn")),
     ]
 

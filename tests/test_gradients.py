@@ -10,7 +10,7 @@ import pytest
 import reference
 from scipy.sparse import csr_matrix
 
-from cbp import _network
+from cbp import _network, _training
 
 LOSSES = sorted(_network.LOSSES)
 STEP = 1e-5
@@ -59,7 +59,7 @@ class Problem:
         self.trainer = self.make_trainer(csr_matrix(self.X) if sparse else self.X)
 
     def make_trainer(self, X, target=None, n_threads=1):
-        return _network.Trainer(
+        return _training.Trainer(
             self.engine,
             self.theta.copy(),
             X,
@@ -223,7 +223,7 @@ def test_labels_and_their_indicator_matrix_give_the_same_gradient(loss, n_output
 def test_gradient_of_chosen_rows_is_that_of_these_rows_alone():
     problem = Problem("softmax", "log_loss", ("relu", "tanh"))
     rows = np.array([3, 17, 4, 4, 0])
-    chosen = _network.Trainer(
+    chosen = _training.Trainer(
         problem.engine,
         problem.theta.copy(),
         problem.X,

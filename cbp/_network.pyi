@@ -1,0 +1,34 @@
+# Types of what _network.pyx shows to Python. X may also be a SciPy CSR matrix.
+from collections.abc import Sequence
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+Floats: TypeAlias = NDArray[np.floating[Any]]
+
+ACTIVATIONS: dict[str, int]
+OUTPUTS: dict[str, int]
+LOSSES: dict[tuple[str, str], int]
+
+class Network:
+    layer_sizes: tuple[int, ...]
+    activations: tuple[str, ...]
+    output: str
+    loss: str
+    dtype: np.dtype[Any]
+    segments: tuple[tuple[str, int, tuple[int, ...], bool], ...]
+    n_params: int
+    n_outputs: int
+    def __init__(
+        self,
+        layer_sizes: Sequence[int],
+        activations: Sequence[str],
+        output: str,
+        loss: str,
+        dtype: DTypeLike,
+    ) -> None: ...
+    def fit_bytes(
+        self, batch_size: int, solver: Literal["sgd", "adam", "lbfgs"]
+    ) -> int: ...
+    def predict(self, theta: Floats, X: Any, logits: bool = False) -> Floats: ...

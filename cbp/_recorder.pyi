@@ -1,0 +1,12 @@
+# Types of what _recorder.pyx shows to Python.
+from typing import Any
+
+from cbp._network import Network
+
+class Recorder:
+    n_layers: int
+    def __init__(
+        self, network: Network, chunk_rows: int, batches: int, one_row: bool
+    ) -> None: ...
+    def end_epoch(self, epoch: int) -> None: ...
+    def flow(self) -> Any: ...

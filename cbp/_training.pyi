@@ -1,0 +1,82 @@
+# Types of what _training.pyx shows to Python.
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cbp._network import Floats, Network
+from cbp._recorder import Recorder
+
+SOLVERS: dict[str, int]
+SCHEDULES: dict[str, int]
+STATUS_NAMES: dict[int, str]
+
+class Optimizer:
+    solver: Literal["sgd", "adam"]
+    learning_rate: float
+    steps: int
+    state: Floats
+    def __init__(
+        self,
+        solver: Literal["sgd", "adam"],
+        learning_rate: float,
+        steps: int,
+        state: Floats,
+    ) -> None: ...
+
+class Trainer:
+    network: Network
+    recorder: Recorder | None
+    theta: Floats
+    optimizer: Optimizer | None
+    loss_curve: list[float]
+    n_iter: int
+    t: int
+    best_loss: float
+    best_score: float
+    learning_rate: float
+    no_improvement_count: int
+    diverged_epoch: int | None
+    def __init__(
+        self,
+        network: Network,
+        theta: Floats,
+        X: Any,
+        target: NDArray[Any],
+        *,
+        sample_weight: Floats | None = None,
+        rows: NDArray[np.int64] | None = None,
+        n_threads: int = 1,
+        solver: Literal["sgd", "adam", "lbfgs"] = "adam",
+        alpha: float = 0.0,
+        batch_size: int = 200,
+        shuffle: bool = True,
+        random_state: np.random.RandomState | None = None,
+        learning_rate: Literal["constant", "invscaling", "adaptive"] = "constant",
+        learning_rate_init: float = 1e-3,
+        power_t: float = 0.5,
+        momentum: float = 0.9,
+        nesterovs_momentum: bool = True,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        tol: float = 1e-4,
+        n_iter_no_change: float = 10,
+        optimizer: Optimizer | None = None,
+        t: int = 0,
+        best_loss: float = ...,
+        best_score: float = ...,
+        no_improvement_count: int = 0,
+        monitor: bool = False,
+    ) -> None: ...
+    def run(
+        self,
+        max_iter: int,
+        on_epoch: Callable[[int, float], float | bool | None] | None = None,
+    ) -> Literal["max_iter", "converged", "diverged", "stopped"]: ...
+    def loss_gradient(self, theta: Floats) -> tuple[float, NDArray[np.float64]]: ...
+    def end_iteration(self, iteration: int, theta: Floats, before: Floats) -> None: ...
+    def backpropagate(self, theta: Floats) -> dict[str, Any]: ...
+
+def sum_squares(x: NDArray[np.float64]) -> float: ...
