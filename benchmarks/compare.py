@@ -1,8 +1,9 @@
 """Training speed of cbp beside its peers: one table, one picture.
 
-    python benchmarks/compare.py             all peers, about an hour: results.md, .png
+    python benchmarks/compare.py             half an hour, all installed peers
     python benchmarks/compare.py --quick     scikit-learn only, under three minutes
 
+The full form writes results.md and results.png beside this file.
 Per peer and number of threads one process, pinned to as many cores; in it cbp and the
 peer train in turn, always from the same initial weights. A rate is samples per second
 of a whole training run (cbp, scikit-learn: `fit`) that lasts a set time; the loss is
@@ -10,6 +11,7 @@ taken after the same number of epochs for all. What the programs are: peers.py.
 """
 
 import argparse
+import importlib.util
 import json
 import math
 import os
@@ -61,9 +63,12 @@ def parse_arguments():
         "--quick", action="store_true", help="short runs; nothing is written"
     )
     parser.add_argument(
-        "--peers", type=names, help=f"of {','.join(PEERS)} (default: all; quick: first)"
+        "--peers",
+        type=names,
+        help=f"of {','.join(PEERS)} (default: all here; quick: first)",
     )
-    parser.add_argument("--threads", type=names, default=["1", "2"])
+    cores = len(measure.CORES or [0])
+    parser.add_argument("--threads", type=names, default=["1", "2"][:cores])
     parser.add_argument(
         "--dtype",
         type=names,
@@ -81,13 +86,14 @@ def parse_arguments():
     )
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    args.peers = args.peers or list(PEERS)[: 1 if args.quick else None]
+    installed = [peer for peer in PEERS if importlib.util.find_spec(peer)]
+    args.peers = args.peers or installed[: 1 if args.quick else None]
     args.rounds = args.rounds or (5 if args.quick else 7)
     args.seconds = args.seconds or (0.1 if args.quick else 1.0)
     args.output = args.output or (None if args.quick else "results")
-    for given, known in [(args.peers, PEERS), (args.workloads, WORKLOADS)]:
+    for given, known in [(args.peers, installed), (args.workloads, WORKLOADS)]:
         if unknown := set(given) - set(known):
-            parser.error(f"unknown {sorted(unknown)}; known: {sorted(known)}")
+            parser.error(f"{sorted(unknown)}: valid here are {list(known)}")
     return args
 
 

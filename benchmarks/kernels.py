@@ -5,7 +5,8 @@
 Through cbp's kernel table on every tier this CPU can run, beside the OpenBLAS that
 scipy carries (called from C too) and numpy's `@` (Python's call included, as
 scikit-learn pays it). cbp's forward includes bias and relu, its delta relu's
-derivative. One core, operands in cache. Needs the sources (src_c/cbp.h).
+derivative. One core, CPU time, medians, operands in cache. Needs the sources
+(src_c/cbp.h).
 """
 
 import argparse
@@ -13,7 +14,7 @@ import ctypes
 import math
 from functools import partial
 from statistics import median
-from time import perf_counter
+from time import thread_time
 
 import measure
 import numpy as np
@@ -76,10 +77,10 @@ def time_numpy(shape, dtype, repeats, product):
     )
     left, right = [(A, W), (A.T, D), (D, W.T)][product]
     out = left @ right
-    start = perf_counter()
+    start = thread_time()
     for _ in range(repeats):
         np.matmul(left, right, out=out)
-    return (perf_counter() - start) / repeats
+    return (thread_time() - start) / repeats
 
 
 def main():
@@ -99,7 +100,7 @@ def main():
 
 def table(dtype, tiers, loops, quick):
     """Print the table of one dtype: forward/dW/delta per program and shape."""
-    seconds, rounds = (0.002, 3) if quick else (0.01, 9)
+    seconds, rounds = (0.001, 7) if quick else (0.005, 25)
     itemsize = np.dtype(dtype).itemsize
     tables = {tier: _kernels.table_address(tier, np.dtype(dtype)) for tier in tiers}
     peaks = {tier: measure.Peak(tier, dtype) for tier in tiers}

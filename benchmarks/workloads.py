@@ -100,7 +100,7 @@ def clusters(n_rows, n_features, n_classes, seed=0):
     rng = np.random.default_rng(seed)
     y = rng.integers(0, n_classes, n_rows)
     centres = rng.normal(size=(n_classes, n_features)) * (2 / n_features**0.5)
-    X = rng.normal(size=(n_rows, n_features)).astype("float32")
+    X = rng.standard_normal((n_rows, n_features), dtype="float32")
     X += centres.astype("float32")[y]
     return X, y
 

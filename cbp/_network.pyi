@@ -5,11 +5,12 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-Floats: TypeAlias = NDArray[np.floating[Any]]
+_Floats: TypeAlias = NDArray[np.floating[Any]]
 
 ACTIVATIONS: dict[str, int]
 OUTPUTS: dict[str, int]
 LOSSES: dict[tuple[str, str], int]
+SOLVERS: dict[str, int]
 
 class Network:
     layer_sizes: tuple[int, ...]
@@ -31,4 +32,4 @@ class Network:
     def fit_bytes(
         self, batch_size: int, solver: Literal["sgd", "adam", "lbfgs"]
     ) -> int: ...
-    def predict(self, theta: Floats, X: Any, logits: bool = False) -> Floats: ...
+    def predict(self, theta: _Floats, X: Any, logits: bool = False) -> _Floats: ...

@@ -1,6 +1,8 @@
 # Types of what _recorder.pyx shows to Python.
 from typing import Any
 
+from numpy.typing import NDArray
+
 from cbp._network import Network
 
 class Recorder:
@@ -8,5 +10,4 @@ class Recorder:
     def __init__(
         self, network: Network, chunk_rows: int, batches: int, one_row: bool
     ) -> None: ...
-    def end_epoch(self, epoch: int) -> None: ...
-    def flow(self) -> Any: ...
+    def flow(self) -> dict[str, NDArray[Any]]: ...

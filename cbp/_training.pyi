@@ -5,10 +5,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from cbp._network import Floats, Network
+from cbp._network import Network, _Floats
 from cbp._recorder import Recorder
 
-SOLVERS: dict[str, int]
 SCHEDULES: dict[str, int]
 STATUS_NAMES: dict[int, str]
 
@@ -16,19 +15,19 @@ class Optimizer:
     solver: Literal["sgd", "adam"]
     learning_rate: float
     steps: int
-    state: Floats
+    state: _Floats
     def __init__(
         self,
         solver: Literal["sgd", "adam"],
         learning_rate: float,
         steps: int,
-        state: Floats,
+        state: _Floats,
     ) -> None: ...
 
 class Trainer:
     network: Network
     recorder: Recorder | None
-    theta: Floats
+    theta: _Floats
     optimizer: Optimizer | None
     loss_curve: list[float]
     n_iter: int
@@ -41,11 +40,11 @@ class Trainer:
     def __init__(
         self,
         network: Network,
-        theta: Floats,
+        theta: _Floats,
         X: Any,
         target: NDArray[Any],
         *,
-        sample_weight: Floats | None = None,
+        sample_weight: _Floats | None = None,
         rows: NDArray[np.int64] | None = None,
         n_threads: int = 1,
         solver: Literal["sgd", "adam", "lbfgs"] = "adam",
@@ -75,8 +74,10 @@ class Trainer:
         max_iter: int,
         on_epoch: Callable[[int, float], float | bool | None] | None = None,
     ) -> Literal["max_iter", "converged", "diverged", "stopped"]: ...
-    def loss_gradient(self, theta: Floats) -> tuple[float, NDArray[np.float64]]: ...
-    def end_iteration(self, iteration: int, theta: Floats, before: Floats) -> None: ...
-    def backpropagate(self, theta: Floats) -> dict[str, Any]: ...
+    def loss_gradient(self, theta: _Floats) -> tuple[float, NDArray[np.float64]]: ...
+    def end_iteration(
+        self, iteration: int, theta: _Floats, before: _Floats
+    ) -> None: ...
+    def backpropagate(self, theta: _Floats) -> dict[str, Any]: ...
 
 def sum_squares(x: NDArray[np.float64]) -> float: ...

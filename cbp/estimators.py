@@ -41,6 +41,7 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_dat
 
 from cbp._network import Network
 from cbp._training import Optimizer, Trainer
+from cbp.gradient_flow import Diagnosis, FailedFlow, FitSummary, GradientFlow, diagnose
 
 if TYPE_CHECKING:
     from typing import Self
@@ -72,6 +73,7 @@ class _Records:
     best_score: float = -math.inf
     no_improvement_count: int = 0
     optimizer: Optimizer | None = None
+    outcome: str = "interrupted"
 
 
 class _HeldOut:
@@ -104,13 +106,22 @@ class _Run:
     theta: Floats
     records: _Records
     held_out: _HeldOut | None
-    trainer: Trainer
+    trainer: Trainer | None
+    summary: FitSummary | None = None
 
     def chosen_theta(self) -> Floats:
         """The weights to keep: with early stopping those of the best score."""
         if self.held_out is None or not self.held_out.scores:
             return self.theta
         return self.held_out.best_theta
+
+
+class _Diverged(ValueError):
+    """Training diverged; `flow` has the records of it, for `diagnose`."""
+
+    def __init__(self, message: str, flow: FailedFlow | None = None):
+        super().__init__(message)
+        self.flow = flow
 
 
 class _StopLBFGS(Exception):
@@ -238,6 +249,7 @@ class _BaseBP(BaseEstimator):
             Interval(Integral, None, -1, closed="right"),
         ],
         "precision": [None, StrOptions({"float32", "float64"})],
+        "monitor": ["boolean"],
     }
 
     # Fitted attributes, described in the docstrings of the two classes.
@@ -255,6 +267,7 @@ class _BaseBP(BaseEstimator):
     out_activation_: str
     n_features_in_: int
     feature_names_in_: NDArray[np.object_]
+    gradient_flow_: GradientFlow
 
     # ---------------------------------------------------------------- parameters
 
@@ -309,7 +322,7 @@ class _BaseBP(BaseEstimator):
         """The float types X may keep; anything else becomes the first of them."""
         if self.precision is not None:
             return [np.dtype(self.precision)]
-        if not fresh and "_theta" in vars(self):
+        if not fresh and "_theta" in self.__dict__:
             return [self._theta.dtype]
         return [np.float64, np.float32]
 
@@ -382,17 +395,17 @@ class _BaseBP(BaseEstimator):
     # ------------------------------------------------------------------- weights
 
     def __sklearn_is_fitted__(self) -> bool:
-        return "_network" in vars(self)
+        return "_network" in self.__dict__
 
     def _fitted(self) -> tuple[Network, Floats]:
         """The network and its theta, holding what the user put into the lists."""
-        if "_network" not in vars(self):
+        if "_network" not in self.__dict__:
             check_is_fitted(self)
         current = [*self.coefs_, *self.intercepts_]
         same = len(current) == len(self._weight_views)
         if not same or not all(map(operator.is_, current, self._weight_views)):
             theta = _pack(self._network, self.coefs_, self.intercepts_)
-            vars(self).update(self._weight_attributes(self._network, theta))
+            self.__dict__.update(self._weight_attributes(self._network, theta))
         return self._network, self._theta
 
     @staticmethod
@@ -453,7 +466,7 @@ class _BaseBP(BaseEstimator):
         n_bytes = n_params * np.dtype(dtype).itemsize
         if network is not None:
             # Beside theta: the former model until success, and the best weights.
-            n_bytes *= 1 + ("_theta" in vars(self)) + bool(self.early_stopping)
+            n_bytes *= 1 + ("_theta" in self.__dict__) + bool(self.early_stopping)
             n_bytes += network.fit_bytes(batch, self.solver)
             if self.solver == "lbfgs":
                 # SciPy keeps ten pairs of vectors, and a few more, in float64.
@@ -516,14 +529,16 @@ class _BaseBP(BaseEstimator):
 
         An interrupt is no failure once the weights it reached have been adopted.
         """
-        former = dict(vars(self))
+        former = dict(self.__dict__)
         try:
             yield
         except BaseException as error:
-            reached = vars(self).get("_theta") is not former.get("_theta")
+            reached = self.__dict__.get("_theta") is not former.get("_theta")
             if not (isinstance(error, KeyboardInterrupt) and reached):
-                vars(self).clear()
-                vars(self).update(former)
+                self.__dict__.clear()
+                self.__dict__.update(former)
+            if isinstance(error, _Diverged) and error.flow is not None:
+                self._failed_flow = error.flow
             raise
 
     def _fit(self, X, y, sample_weight, *, incremental: bool) -> None:
@@ -536,30 +551,19 @@ class _BaseBP(BaseEstimator):
             self._check_validation_fraction()
         fresh = not (hasattr(self, "coefs_") and (self.warm_start or incremental))
 
-        X, y = validate_data(
-            self,
-            X,
-            y,
-            accept_sparse="csr",
-            multi_output=True,
-            y_numeric=isinstance(self, RegressorMixin),
-            dtype=self._allowed_dtypes(fresh),
-            order="C",
-            reset=fresh,
+        X, target, weight, n_outputs = self._check_data(
+            X, y, sample_weight, fresh=fresh, incremental=incremental
         )
-        X = _kernel_ready(X)
-        weight = self._check_sample_weight(sample_weight, X, incremental)
-        target, n_outputs = self._encode(y, X.dtype, incremental)
         # Only partial_fit comes here with rows that weigh nothing: they change nothing.
         idle = weight is not None and not weight.any()
         if idle and not fresh:
             return
 
         sizes = [X.shape[1], *hidden, n_outputs]
-        if "_network" in vars(self) and not fresh:
+        if "_network" in self.__dict__ and not fresh:
             self._check_same_layers(sizes)
         network = self._make_network(sizes, activations, X.dtype, X.shape[0])
-        rng = check_random_state(self.random_state)
+        rng = self._random_source()
         # Draws come in scikit-learn's order: weights, validation split, shuffles.
         theta = self._starting_theta(network, fresh, rng)
         records = self._starting_records(fresh, incremental, X.dtype)
@@ -574,6 +578,8 @@ class _BaseBP(BaseEstimator):
             network, theta, X, target, weight, rows, records, rng
         )
         run = _Run(network, theta, records, held_out, trainer)
+        if self.monitor:
+            run.summary = FitSummary.of_data(network, X, target, weight, rows)
         try:
             if self.solver == "lbfgs":
                 self._run_lbfgs(run)
@@ -582,7 +588,114 @@ class _BaseBP(BaseEstimator):
         except KeyboardInterrupt:
             self._adopt(run, incremental)
             raise
+        if self.monitor:
+            self._summarize_end(run, X, rows)
         self._adopt(run, incremental)
+
+    def _check_data(self, X, y, sample_weight, *, fresh: bool, incremental: bool):
+        """X, targets, weights as training takes them, and the number of outputs."""
+        X, y = validate_data(
+            self,
+            X,
+            y,
+            accept_sparse="csr",
+            multi_output=True,
+            y_numeric=isinstance(self, RegressorMixin),
+            dtype=self._allowed_dtypes(fresh),
+            order="C",
+            reset=fresh,
+        )
+        X = _kernel_ready(X)
+        weight = self._check_sample_weight(sample_weight, X, incremental)
+        target, n_outputs = self._encode(y, X.dtype, incremental)
+        return X, target, weight, n_outputs
+
+    def _random_source(self) -> np.random.RandomState:
+        """The generator of one call.
+
+        Training keeps its generator locked. Under None it has one of its own, seeded by
+        NumPy's global one, lest fits in several threads wait for each other.
+        """
+        rng = check_random_state(self.random_state)
+        if self.random_state is None:
+            return np.random.RandomState(rng.randint(2**31))
+        return rng
+
+    def _summarize_end(self, run: _Run, X, rows) -> None:
+        def outputs(part: slice) -> Floats:
+            some = X[part] if rows is None else X[rows[part]]
+            return run.network.predict(run.chosen_theta(), some)
+
+        run.summary = run.summary.at_end(run.records.outcome, run.records.loss, outputs)
+
+    def initialize(self, X: Rows, y: ArrayLike) -> Self:
+        """Draw the weights that `fit` would start from, and do not train.
+
+        The model can then predict, be shown by `cbp.backpropagate`, or be trained by
+        `partial_fit`, or by `fit` with ``warm_start=True``.
+
+        Parameters
+        ----------
+        X : {array-like, data frame, sparse matrix} of shape (n_samples, n_features)
+            Inputs; only their number and type matter.
+
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Targets, as in `fit`; the classifier learns its classes from them.
+
+        Returns
+        -------
+        self : estimator
+            The estimator itself, with weights.
+
+        Raises
+        ------
+        ValueError, MemoryError
+            As `fit`.
+        """
+        with self._undone_on_failure():
+            self._validate_params()
+            hidden = self._hidden_sizes()
+            activations = self._hidden_activations(len(hidden))
+            for name in ("classes_", "_multilabel"):
+                self.__dict__.pop(name, None)
+            X, _, _, n_outputs = self._check_data(
+                X, y, None, fresh=True, incremental=False
+            )
+            sizes = [X.shape[1], *hidden, n_outputs]
+            network = self._make_network(sizes, activations, X.dtype, X.shape[0])
+            theta = self._draw_weights(network, self._random_source())
+            self._adopt(_Run(network, theta, _Records(), None, None), False)
+        return self
+
+    def diagnose(self) -> Diagnosis:
+        """Say why the network learned, or why it did not.
+
+        Reads what the last fit recorded (``monitor=True``), also if it diverged. What
+        each finding means is explained in docs/diagnosis.md.
+
+        Returns
+        -------
+        Diagnosis
+            ``str(diagnosis)`` opens with the verdict; `findings` has the evidence and
+            what to do.
+
+        Raises
+        ------
+        NotFittedError
+            If there was no fit yet.
+        ValueError
+            If the last fit recorded nothing.
+        """
+        return diagnose(self)
+
+    def _inspected(self, X, y, sample_weight):
+        """Network, theta and data of one batch, as `cbp.backpropagate` needs them."""
+        network, theta = self._fitted()
+        X, target, weight, n_outputs = self._check_data(
+            X, y, sample_weight, fresh=False, incremental=True
+        )
+        self._check_same_layers([X.shape[1], *network.layer_sizes[1:-1], n_outputs])
+        return network, theta, X, target, weight
 
     def _make_network(self, sizes, activations, dtype, n_samples: int) -> Network:
         """The network to train, once it is known that memory suffices."""
@@ -619,6 +732,7 @@ class _BaseBP(BaseEstimator):
             best_loss=records.best_loss,
             best_score=records.best_score,
             no_improvement_count=records.no_improvement_count,
+            monitor=bool(self.monitor),
             **self._trainer_options(),
         )
 
@@ -652,7 +766,7 @@ class _BaseBP(BaseEstimator):
         """Empty records, or those of the fitted model for training to go on from."""
         if fresh:
             return _Records()
-        fitted = vars(self)
+        fitted = self.__dict__
         best_loss = fitted.get("best_loss_")
         best_score = fitted.get("best_validation_score_")
         optimizer = fitted.get("_optimizer") if incremental else None
@@ -699,6 +813,7 @@ class _BaseBP(BaseEstimator):
             records.no_improvement_count = trainer.no_improvement_count
             records.optimizer = trainer.optimizer
 
+        records.outcome = "partial" if incremental else status
         if status == "diverged":
             self._diverged(run, f"epoch {trainer.diverged_epoch}")
         elif status == "converged":
@@ -729,6 +844,7 @@ class _BaseBP(BaseEstimator):
             return loss, gradient
 
         def after_iteration(theta):
+            run.trainer.end_iteration(records.n_iter, theta, run.theta)
             np.copyto(run.theta, theta, casting="same_kind")
             if not (math.isfinite(loss) and np.isfinite(run.theta).all()):
                 raise _StopLBFGS("diverged")
@@ -766,11 +882,14 @@ class _BaseBP(BaseEstimator):
             records.loss = curve[-1] if curve else records.loss
             records.best_loss = min(curve, default=records.loss)
 
+        records.outcome = "converged"
         if status == "diverged":
             self._diverged(run, f"iteration {records.n_iter + 1}")
         elif status == "patience":
             self._report_patience(run.held_out)
         elif status == "finished":
+            if result.status == 1:  # max_iter or max_fun
+                records.outcome = "max_iter"
             records.n_iter = _check_optimize_result("lbfgs", result, self.max_iter)
 
     def _judge_iteration(self, held_out: _HeldOut, theta, records: _Records) -> None:
@@ -809,12 +928,32 @@ class _BaseBP(BaseEstimator):
         if isinstance(self, RegressorMixin):
             message += ", targets scaled to unit variance"
         if run.held_out is None:
-            raise ValueError(message + ".")
+            raise _Diverged(message + ".", self._failed_records(run))
+        run.records.outcome = "diverged"
         run.held_out.scores.append(math.nan)
         warnings.warn(
             message + ". The weights of the best validation score are kept.",
             ConvergenceWarning,
             stacklevel=2,
+        )
+
+    def _flow(self, run: _Run, kind=GradientFlow, **more):
+        """The recorded gradient flow of a run."""
+        return kind(
+            **run.trainer.recorder.flow(),
+            layer_sizes=run.network.layer_sizes,
+            activations=run.network.activations,
+            **more,
+        )
+
+    def _failed_records(self, run: _Run) -> FailedFlow | None:
+        if run.summary is None:
+            return None
+        return self._flow(
+            run,
+            FailedFlow,
+            loss_curve=tuple(run.records.loss_curve),
+            summary=run.summary.at_end("diverged"),
         )
 
     def _adopt(self, run: _Run, incremental: bool) -> None:
@@ -827,9 +966,9 @@ class _BaseBP(BaseEstimator):
             best_score = held_out.best_score
             best_loss = None
         elif incremental:  # leaves the record of an earlier early stopping
-            scores = vars(self).get("validation_scores_")
-            best_score = vars(self).get("best_validation_score_")
-        vars(self).update(
+            scores = self.__dict__.get("validation_scores_")
+            best_score = self.__dict__.get("best_validation_score_")
+        self.__dict__.update(
             self._weight_attributes(network, run.chosen_theta()),
             n_layers_=len(network.layer_sizes),
             n_outputs_=network.layer_sizes[-1],
@@ -845,6 +984,11 @@ class _BaseBP(BaseEstimator):
             _optimizer=records.optimizer,
             _partially_fitted=incremental,
         )
+        for name in ("gradient_flow_", "_fit_summary", "_failed_flow"):
+            self.__dict__.pop(name, None)
+        if run.summary is not None:
+            self.gradient_flow_ = self._flow(run)
+            self._fit_summary = run.summary
 
     # ------------------------------------------------------------ early stopping
 
@@ -940,7 +1084,7 @@ class _BaseBP(BaseEstimator):
     # ------------------------------------------------------------------- pickling
 
     def __getstate__(self) -> dict[str, Any]:
-        if "_network" in vars(self):
+        if "_network" in self.__dict__:
             self._fitted()  # takes over what the user put into the lists
         state = dict(super().__getstate__())
         if "_network" not in state:
@@ -951,12 +1095,12 @@ class _BaseBP(BaseEstimator):
         if not (self.warm_start or self._partially_fitted):
             state["_optimizer"] = None
         state["_format"] = _FORMAT
-        state["_network_arguments"] = (
-            network.layer_sizes,
-            network.activations,
-            network.output,
-            network.loss,
-        )
+        state["_network_arguments"] = {
+            "layer_sizes": network.layer_sizes,
+            "activations": network.activations,
+            "output": network.output,
+            "loss": network.loss,
+        }
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -974,8 +1118,8 @@ class _BaseBP(BaseEstimator):
             theta = np.asarray(self._theta)
             # Saved on a machine of the other byte order, it comes in that order.
             theta = theta.astype(theta.dtype.newbyteorder("="), copy=False)
-            network = Network(*arguments, theta.dtype)
-            vars(self).update(self._weight_attributes(network, theta))
+            network = Network(**arguments, dtype=theta.dtype)
+            self.__dict__.update(self._weight_attributes(network, theta))
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -1098,6 +1242,10 @@ class BPClassifier(ClassifierMixin, _BaseBP):
         Type to compute in. None follows X: float32 stays float32, all else is computed
         in float64. A fitted model that is trained further keeps its type under None.
 
+    monitor : bool, default=True
+        Whether to record gradient flow, for `diagnose` and `gradient_flow_`. Costs one
+        or two percent of the time of a fit, and never changes the model.
+
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
@@ -1150,6 +1298,9 @@ class BPClassifier(ClassifierMixin, _BaseBP):
     feature_names_in_ : ndarray of shape (n_features_in_,)
         Names of these columns; only if X had names that all are strings.
 
+    gradient_flow_ : GradientFlow
+        What the last call recorded of its gradients; only with ``monitor=True``.
+
     See Also
     --------
     BPRegressor : The same for real-valued targets.
@@ -1188,7 +1339,13 @@ class BPClassifier(ClassifierMixin, _BaseBP):
     >>> X, y = load_iris(return_X_y=True)
     >>> model = make_pipeline(
     ...     StandardScaler(),
-    ...     BPClassifier((20, 10), ("tanh", "relu"), max_iter=500, random_state=0),
+    ...     BPClassifier(
+    ...         (20, 10),
+    ...         ("tanh", "relu"),
+    ...         learning_rate_init=0.01,
+    ...         max_iter=500,
+    ...         random_state=0,
+    ...     ),
     ... )
     >>> bool(model.fit(X, y).score(X, y) > 0.95)
     True
@@ -1230,6 +1387,7 @@ class BPClassifier(ClassifierMixin, _BaseBP):
         max_fun: int = 15000,
         n_jobs: int | None = None,
         precision: Literal["float32", "float64"] | None = None,
+        monitor: bool = True,
     ) -> None:
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
@@ -1257,6 +1415,7 @@ class BPClassifier(ClassifierMixin, _BaseBP):
         self.max_fun = max_fun
         self.n_jobs = n_jobs
         self.precision = precision
+        self.monitor = monitor
 
     @available_if(lambda self: self._check_solver())
     def partial_fit(
@@ -1617,6 +1776,10 @@ class BPRegressor(RegressorMixin, _BaseBP):
         Type to compute in. None follows X: float32 stays float32, all else is computed
         in float64. A fitted model that is trained further keeps its type under None.
 
+    monitor : bool, default=True
+        Whether to record gradient flow, for `diagnose` and `gradient_flow_`. Costs one
+        or two percent of the time of a fit, and never changes the model.
+
     Attributes
     ----------
     coefs_ : list of n_layers_ - 1 arrays
@@ -1666,6 +1829,9 @@ class BPRegressor(RegressorMixin, _BaseBP):
     feature_names_in_ : ndarray of shape (n_features_in_,)
         Names of these columns; only if X had names that all are strings.
 
+    gradient_flow_ : GradientFlow
+        What the last call recorded of its gradients; only with ``monitor=True``.
+
     See Also
     --------
     BPClassifier : The same for class labels.
@@ -1704,8 +1870,9 @@ class BPRegressor(RegressorMixin, _BaseBP):
     >>> X, y = load_diabetes(return_X_y=True)
     >>> model = make_pipeline(
     ...     StandardScaler(),
-    ...     BPRegressor(hidden_layer_sizes=20, solver="lbfgs", alpha=10.0,
-    ...                 max_iter=1000, random_state=0),
+    ...     BPRegressor(
+    ...         hidden_layer_sizes=20, solver="sgd", max_iter=500, random_state=0
+    ...     ),
     ... )
     >>> bool(model.fit(X, y).score(X, y) > 0.5)
     True
@@ -1745,6 +1912,7 @@ class BPRegressor(RegressorMixin, _BaseBP):
         max_fun: int = 15000,
         n_jobs: int | None = None,
         precision: Literal["float32", "float64"] | None = None,
+        monitor: bool = True,
     ) -> None:
         self.loss = loss
         self.hidden_layer_sizes = hidden_layer_sizes
@@ -1772,6 +1940,7 @@ class BPRegressor(RegressorMixin, _BaseBP):
         self.max_fun = max_fun
         self.n_jobs = n_jobs
         self.precision = precision
+        self.monitor = monitor
 
     @available_if(lambda self: self._check_solver())
     def partial_fit(

@@ -139,8 +139,9 @@ class LayerCheck:
         Largest absolute derivative in the layer.
 
     noise_floor : float
-        What rounding alone can make of a difference quotient: the rounding of the cost
-        divided by the step.
+        What rounding alone can make of a difference quotient: the rounding of the cost,
+        divided by the step, and of the outputs (which matters once they are all but
+        equal to the targets).
 
     n_checked, n_params : int
         Parameters compared, and parameters of the layer.
@@ -286,14 +287,14 @@ def backpropagate(
     """
     network, theta, X, target, weight = _problem(est, X, y, sample_weight)
     flow = _trainer(est, network, theta, X, target, weight).backpropagate(theta)
-    places = _places(network)
+    W, b = _places(network)
     return Backpropagation(
         x=X,
         z=flow["z"],
         a=flow["a"],
         delta=flow["delta"],
-        dW=[flow["gradient"][W] for W, _ in places],
-        db=[flow["gradient"][b] for _, b in places],
+        dW=[flow["gradient"][places] for places in W],
+        db=[flow["gradient"][places] for places in b],
         cost=flow["loss"],
         activations=(*network.activations, network.output),
     )
@@ -389,57 +390,65 @@ def check_gradient(
             f"The cost of these rows, {cost}, or its gradient is not finite: scale X, "
             "or give the model smaller weights."
         )
-    inputs = [_largest(X), *map(_largest, flow["a"])]
     rng = check_random_state(random_state)
-    layers = tuple(
-        _check_layer(trainer, theta, cost, gradient, layer, inputs, max_checks, rng)
-        for layer in range(1, len(network.layer_sizes))
-    )
+    output = np.abs(flow["z"][-1]).max()
+    layers = []
+    a_prev = [X, *flow["a"][:-1]]
+    every = zip(a_prev, *_places(network), strict=True)
+    for layer, (a, W, b) in enumerate(every, start=1):
+        inputs = _largest(a)
+        # Steps of the weights and the biases: each moves z by at most STEP.
+        h = np.repeat(STEP / np.maximum(1, [*inputs, 1]), b.size)
+        places = np.concatenate([W.ravel(), b])
+        chosen = _choose(np.abs(gradient[places]), max_checks, rng)
+        slopes = [_slope(trainer, theta, places[i], h[i]) for i in chosen]
+        floor = EPS * (abs(cost) / h[chosen].min() + inputs.max() * output)
+        layers.append(
+            _compare(layer, W.shape, gradient[places], np.array(slopes), chosen, floor)
+        )
     heard = [check for check in layers if not check.below_floor]
     worst = max(heard, key=lambda check: check.relative_error, default=None)
     return GradientCheck(
         largest_error=math.nan if worst is None else worst.relative_error,
         where=None if worst is None else worst.where,
-        layers=layers,
+        layers=tuple(layers),
         n_rows=len(rows),
         n_left_out=X.shape[0] - len(rows),
     )
 
 
-def _check_layer(
-    trainer: Trainer,
-    theta: Floats,
-    cost: float,
-    gradient: Floats,
-    layer: int,
-    inputs: list[Floats],
-    max_checks: int | None,
-    rng: np.random.RandomState,
-) -> LayerCheck:
-    """Central differences of some of a layer's parameters; inputs[l]: largest |a^l|."""
-    W, b = _places(trainer.network)[layer - 1]
-    places = np.concatenate([W.ravel(), b])
-    # A weight's step moves z by at most STEP, as a bias's does.
-    h = np.repeat(STEP / np.maximum(1, [*inputs[layer - 1], 1]), b.size)
-    chosen = np.arange(places.size)
-    if max_checks is not None and max_checks < places.size:
-        chosen = rng.choice(places.size, max_checks, replace=False)
-        chosen = np.union1d(chosen, np.abs(gradient[places]).argmax())
-    slopes = [_slope(trainer, theta, places[i], h[i]) for i in chosen]
+def _choose(
+    sizes: Floats, max_checks: int | None, rng: np.random.RandomState
+) -> NDArray[np.integer[Any]]:
+    """Indices of the derivatives to check; the largest is one of them."""
+    if max_checks is None or max_checks >= sizes.size:
+        return np.arange(sizes.size)
+    chosen = rng.choice(sizes.size, max_checks, replace=False)
+    if sizes.argmax() not in chosen:
+        chosen[0] = sizes.argmax()
+    return np.sort(chosen)
 
-    largest = max(np.abs(gradient[places]).max(), np.abs(slopes).max())
-    floor = EPS * abs(cost) / h[chosen].min()
-    errors = np.abs(slopes - gradient[places[chosen]])
-    worst = chosen[errors.argmax()]
-    k, j = divmod(int(worst), b.size)
+
+def _compare(
+    layer: int,
+    shape: tuple[int, int],
+    gradient: Floats,
+    slopes: Floats,
+    chosen: NDArray[np.integer[Any]],
+    floor: float,
+) -> LayerCheck:
+    """The gradient of a layer, weights of `shape` first, and the slopes of `chosen`."""
+    largest = max(np.abs(gradient).max(), np.abs(slopes).max())
+    errors = np.abs(slopes - gradient[chosen])
+    k, j = divmod(int(chosen[errors.argmax()]), shape[1])
     return LayerCheck(
         layer=layer,
         relative_error=float(errors.max() / largest) if largest else 0.0,
-        where=f"W{layer}[{k}, {j}]" if k < len(W) else f"b{layer}[{j}]",
+        where=f"W{layer}[{k}, {j}]" if k < shape[0] else f"b{layer}[{j}]",
         largest_gradient=float(largest),
         noise_floor=float(floor),
-        n_checked=len(chosen),
-        n_params=places.size,
+        n_checked=chosen.size,
+        n_params=gradient.size,
         below_floor=bool(largest <= floor),
         agrees=bool(errors.max() <= AGREEMENT * largest + NOISE * floor),
     )
@@ -503,14 +512,14 @@ def _widened(network, theta, X, target, weight):
     return network, theta.astype(np.float64), X.astype(np.float64), target, weight
 
 
-def _places(network: Network) -> list[tuple[NDArray, NDArray]]:
-    """The places of W and b of every layer in theta, as arrays shaped like them."""
+def _places(network: Network) -> tuple[list[NDArray], list[NDArray]]:
+    """The places in theta of every W and of every b, as arrays shaped like them."""
     places = [
         offset + np.arange(math.prod(shape)).reshape(shape)
         for _, offset, shape, _ in network.segments
     ]
     n_layers = len(places) // 2
-    return list(zip(places[:n_layers], places[n_layers:], strict=True))
+    return places[:n_layers], places[n_layers:]
 
 
 def _rows_off_kinks(network: Network, z: list[Floats], weight) -> NDArray[np.int64]:

@@ -34,29 +34,34 @@ if TYPE_CHECKING:
 # readers, and brighten all the way: printed in grey, vanishing (dark) and exploding
 # (bright) stay apart, which they would not on a map with a white middle.
 DECADES = 6
-GRADIENT_COLORS = "cividis"
+GRADIENT_COLORS = [
+    (0.0, "#0b1a4a"),
+    (0.25, "#2f6fb5"),
+    (0.5, "#a8a8a8"),
+    (0.7, "#f7d02f"),
+    (1.0, "#ffffb0"),
+]
 SHARE_COLORS = "Blues"
+SHARE_RANGE = (1e-3, 1.0)
+HISTOGRAM_BINS = 60
+WIDE = 10.0  # activations beyond this are drawn on a symmetric logarithmic axis
 
 # Okabe and Ito's colours for colour-blind readers; printed in grey, dashes tell apart.
 LINE_COLORS = ["#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00"]
 LINE_STYLES = ["-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (9, 3))]
 
+TITLE_SIZE = 10
+
 # Update/weight per batch. The rule of thumb is 1/1000; a decade to each side.
 HEALTHY_RATIOS = (1e-4, 1e-2)
 RATIO_RANGE = (1e-7, 1.0)
 
-# Largest derivative of each activation, and the derivative as a function of a.
-DERIVATIVES = {
-    "identity": (1.0, np.ones_like),
-    "logistic": (0.25, lambda a: a * (1 - a)),
-    "tanh": (1.0, lambda a: 1 - a * a),
-    "relu": (1.0, lambda a: (a > 0).astype(a.dtype)),
-}
+# f(z), and f'(z) as a function of a = f(z).
 ACTIVATIONS = {
-    "identity": lambda z: z,
-    "logistic": expit,
-    "tanh": np.tanh,
-    "relu": lambda z: np.maximum(z, 0),
+    "identity": (lambda z: z, np.ones_like),
+    "logistic": (expit, lambda a: a * (1 - a)),
+    "tanh": (np.tanh, lambda a: 1 - a * a),
+    "relu": (lambda z: np.maximum(z, 0), lambda a: (a > 0).astype(a.dtype)),
 }
 
 
@@ -69,6 +74,13 @@ def _pyplot():
             'Pictures need matplotlib. Install it with: pip install "cbp-learn[plot]"'
         ) from error
     return plt
+
+
+def _gradient_colors():
+    """The colour map of gradients."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("cbp_gradient", GRADIENT_COLORS)
 
 
 def _check_estimator(estimator, needs: str = "coefs_") -> None:
@@ -122,7 +134,7 @@ def _split(ax: Axes, ratios: Sequence[float], rows: bool = False) -> list[Axes]:
     """New axes beside ax (or below it), all in the room that ax had for itself."""
     figure, spec = ax.figure, ax.get_subplotspec()
     shape = (len(ratios), 1) if rows else (1, len(ratios))
-    options = {"height_ratios" if rows else "width_ratios": ratios}
+    options = {"height_ratios" if rows else "width_ratios": ratios, "wspace": 0.08}
     if spec is not None:
         grid = spec.subgridspec(*shape, **options)
     else:
@@ -135,11 +147,10 @@ def _split(ax: Axes, ratios: Sequence[float], rows: bool = False) -> list[Axes]:
 
 def _set_title(ax: Axes, name: str | None, text: str | None, width: float) -> None:
     """A title over ax and what stands beside it, wrapped to `width` pixels."""
-    title = ": ".join(part for part in (name, text) if part)
     points = width / ax.figure.dpi * 72
-    # Half a font size is the mean width of a letter.
-    wrapped = textwrap.fill(title, max(int(points / (0.5 * 10)), 20))
-    ax.set_title(wrapped, loc="left", fontsize=10)
+    letters = max(int(points / (0.5 * TITLE_SIZE)), 20)  # half as wide as high
+    lines = [textwrap.fill(part, letters) for part in (name, text) if part]
+    ax.set_title("\n".join(lines), loc="left", fontsize=TITLE_SIZE)
 
 
 def _set_layers(ax: Axes, n_layers: int, output: bool) -> None:
@@ -323,19 +334,15 @@ class GradientFlowDisplay:
         displays = [cls._of(fit, name) for name, fit in fits.items()]
         columns = min(len(displays), 3)
         rows = -(-len(displays) // columns)
-        figure, axes = plt.subplots(
-            rows,
-            columns,
-            figsize=(4.4 * columns + 0.8, 3.9 * rows),
-            layout="constrained",
-            squeeze=False,
-        )
-        for ax in axes.flat[len(displays) :]:
-            ax.remove()
-        for display, ax in zip(displays, axes.flat, strict=False):
+        size = 4.4 * columns + 0.8, 4.1 * rows
+        figure = plt.figure(figsize=size, layout="constrained")
+        grid = figure.add_gridspec(rows, columns + 1, width_ratios=[1] * columns + [0.04])
+        for i, display in enumerate(displays):
+            ax = figure.add_subplot(grid[i // columns, i % columns])
             display.plot(ax=ax, colorbar=False, **kwargs)
-        everywhere = [ax for ax in figure.axes]
-        displays[-1]._add_colorbar(ax=everywhere)
+        figure.get_layout_engine().set(w_pad=0.08)
+        scale = figure.add_subplot(grid[:, -1])
+        displays[0]._add_colorbar(cax=scale)
         return displays
 
     @classmethod
@@ -398,7 +405,7 @@ class GradientFlowDisplay:
         decades = np.clip(decades, -99, 99)
         not_finite = ~np.isfinite(gradient + output) | (flow.nonfinite > 0)
         borders = _edges(flow.epoch), np.arange(flow.n_layers + 1) + 0.5
-        options = {"cmap": GRADIENT_COLORS, **kwargs}
+        options = {"cmap": _gradient_colors(), **kwargs}
         if "norm" not in kwargs:
             options = {"vmin": -DECADES, "vmax": DECADES, **options}
         cells = np.ma.masked_where(not_finite | np.isnan(decades), decades)
@@ -406,7 +413,7 @@ class GradientFlowDisplay:
         if not_finite.any():
             self._hatch(borders, not_finite)
         ax.set_xlabel("epoch")
-        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
 
     def _hatch(self, borders, not_finite) -> None:
         hatched = np.ma.masked_where(~not_finite, np.ones(not_finite.shape))
@@ -420,13 +427,14 @@ class GradientFlowDisplay:
             edgecolor="black",
             linewidth=0,
         )
+        # A single record may be narrower than a pixel: say it in words, too.
         first = int(not_finite.any(axis=1).argmax())
-        late = first > len(not_finite) / 2
+        edge = borders[0][first]
+        late = edge > (borders[0][0] + borders[0][-1]) / 2
         self.ax_.annotate(
             f"not finite from epoch {self.flow.epoch[first]}",
-            (borders[0][first], 0.5),
+            (edge, np.flatnonzero(not_finite[first]).mean() + 1),
             xytext=(-8 if late else 8, 0),
-            xycoords=("data", "axes fraction"),
             textcoords="offset points",
             ha="right" if late else "left",
             va="center",
@@ -447,16 +455,437 @@ class GradientFlowDisplay:
         ax.hlines(layers, low, high, color="black", linewidth=1)
         size = np.clip(120 / self.flow.n_layers, 2.5, 6)
         least, most = RATIO_RANGE
-        for layer, ratio in zip(layers, middle, strict=True):
-            marker = "<" if ratio <= least else ">" if ratio >= most else "o"
-            ax.plot(ratio, layer, marker, color="black", markersize=size, clip_on=False)
+        for layer, x in zip(layers, middle, strict=True):
+            marker = "<" if x <= least else ">" if x >= most else "o"
+            ax.plot(x, layer, marker, color="black", markersize=size, clip_on=False)
         ax.set_xscale("log")
-        ax.set_xlim(*RATIO_RANGE)
-        ax.set_xlabel("update / weight")
+        ax.set_xlim(least, most)
+        ax.set_xticks([1e-6, 1e-3, 1])
+        ax.set_xticks([], minor=True)
+        ax.set_xlabel("update / weight\n(grey: healthy)")
         ax.sharey(self.ax_)
         ax.tick_params(labelleft=False)
+        ax.tick_params(axis="x", labelsize="small")
 
-    def _add_colorbar(self, ax) -> None:
+    def _add_colorbar(self, **where) -> None:
+        label = r"$\log_{10}$ (gradient / output layer's)"
         self.colorbar_ = self.figure_.colorbar(
-            self.mesh_, ax=ax, extend="both", label="log10 gradient / output layer's"
+            self.mesh_, extend="both", label=label, **where
         )
+
+
+class LossCurveDisplay:
+    """Training loss, and validation score if there is one, after every epoch.
+
+    A circle marks the best epoch: of the score where there is one, else of the loss.
+    Several fits can share the axes; dashes and colours tell them apart.
+
+    Parameters
+    ----------
+    loss_curve : array-like of shape (n_epochs,)
+        Training loss of every epoch.
+    validation_scores : array-like of shape (n_epochs,), default=None
+        Score on held-out rows after every epoch.
+    name : str, default=None
+        Name in the legend.
+    score_name : str, default="validation score"
+        What the score is.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+        The loss.
+    score_ax_ : matplotlib Axes or None
+        The score, below the loss; None without scores.
+    figure_ : matplotlib Figure
+        The figure that holds both.
+    line_ : matplotlib Line2D
+        The loss.
+    score_line_ : matplotlib Line2D or None
+        The score.
+    best_epoch_ : int or None
+        The best epoch, counted from 0; None if no number is finite.
+
+    See Also
+    --------
+    GradientFlowDisplay : What the fit recorded of its gradients.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from cbp import BPClassifier
+    >>> from cbp.plotting import LossCurveDisplay
+    >>> model = BPClassifier([10], early_stopping=True)
+    >>> model.fit(*load_iris(return_X_y=True))  # doctest: +SKIP
+    >>> LossCurveDisplay.from_estimator(model)  # doctest: +SKIP
+    """
+
+    ax_: Axes
+    figure_: Figure
+
+    def __init__(
+        self,
+        *,
+        loss_curve,
+        validation_scores=None,
+        name: str | None = None,
+        score_name: str = "validation score",
+    ) -> None:
+        self.loss_curve = loss_curve
+        self.validation_scores = validation_scores
+        self.name = name
+        self.score_name = score_name
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator,
+        *,
+        name: str | None = None,
+        ax: Axes | None = None,
+        score_ax: Axes | None = None,
+        **kwargs,
+    ) -> Self:
+        """Draw the curves of one fitted estimator.
+
+        Parameters
+        ----------
+        estimator : BPClassifier or BPRegressor
+            Fitted. Validation scores exist after ``early_stopping=True``.
+        name : str, default=None
+            Name in the legend; None is the class.
+        ax, score_ax : matplotlib Axes, default=None
+            As in `plot`.
+        **kwargs
+            Passed on to `plot`.
+
+        Returns
+        -------
+        display : LossCurveDisplay
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator is not fitted.
+        TypeError
+            If it is no network of this package.
+        """
+        return cls._of(estimator, name).plot(ax, score_ax=score_ax, **kwargs)
+
+    @classmethod
+    def compare(
+        cls, fits: Mapping[str, Any], *, ax: Axes | None = None, **kwargs
+    ) -> list[Self]:
+        """Draw the curves of several fitted estimators on the same axes.
+
+        Parameters
+        ----------
+        fits : dict of str to estimator
+            The estimators and their names.
+        ax : matplotlib Axes, default=None
+            As in `plot`.
+        **kwargs
+            Passed on to `plot`.
+
+        Returns
+        -------
+        displays : list of LossCurveDisplay
+            One per estimator, all on the same axes.
+
+        Raises
+        ------
+        NotFittedError, TypeError
+            As `from_estimator`.
+        """
+        _check_fits(fits)
+        displays = [cls._of(fit, name) for name, fit in fits.items()]
+        if ax is None:
+            ax = _curve_axes(any(d.validation_scores is not None for d in displays))
+        score_ax = None
+        for display in displays:
+            display.plot(ax, score_ax=score_ax, **kwargs)
+            ax, score_ax = display.ax_, display.score_ax_ or score_ax
+        return displays
+
+    @classmethod
+    def _of(cls, estimator, name: str | None) -> Self:
+        _check_estimator(estimator, "loss_curve_")
+        kind = "score"
+        if is_classifier(estimator):
+            kind = "accuracy"
+        elif is_regressor(estimator):
+            kind = "R\u00b2"
+        return cls(
+            loss_curve=estimator.loss_curve_,
+            validation_scores=getattr(estimator, "validation_scores_", None),
+            name=type(estimator).__name__ if name is None else name,
+            score_name=f"validation {kind}",
+        )
+
+    def plot(
+        self, ax: Axes | None = None, *, score_ax: Axes | None = None, **kwargs
+    ) -> Self:
+        """Draw.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Where to draw; None makes a new figure.
+        score_ax : matplotlib Axes, default=None
+            Where to draw the score. None takes room from `ax`, below the loss. To add a
+            fit to the picture of another one, pass its `ax_` and `score_ax_`.
+        **kwargs
+            Passed on to matplotlib's `plot`, for both curves.
+
+        Returns
+        -------
+        self : LossCurveDisplay
+        """
+        loss = np.asarray(self.loss_curve, np.float64)
+        scores = self.validation_scores
+        scores = None if scores is None else np.asarray(scores, np.float64)
+        if ax is None:
+            ax = _curve_axes(scores is not None)
+        from matplotlib import cbook, lines
+
+        self.best_epoch_ = _best(-loss if scores is None else scores)
+        number = len(ax.get_lines())
+        style = {
+            "color": LINE_COLORS[number % len(LINE_COLORS)],
+            "linestyle": LINE_STYLES[number % len(LINE_STYLES)],
+            "marker": "o",
+            "markersize": 8,
+            "markerfacecolor": "white",
+            "markevery": [] if self.best_epoch_ is None else [self.best_epoch_],
+            "label": self._label(loss, scores),
+            **cbook.normalize_kwargs(kwargs, lines.Line2D),
+        }
+        self.score_ax_ = self.score_line_ = None
+        if scores is not None:
+            if score_ax is None:
+                (score_ax,) = _split(ax, [1, 1], rows=True)
+                score_ax.sharex(ax)
+            self.score_ax_ = score_ax
+            (self.score_line_,) = score_ax.plot(scores, **style)
+            score_ax.set_ylabel(self.score_name)
+        (self.line_,) = ax.plot(loss, **style)
+        ax.set_ylabel("training loss")
+        ax.set_xlabel("" if score_ax else "epoch")
+        if score_ax:
+            score_ax.set_xlabel("epoch")
+        ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+        _set_loss_scale(ax)
+        ax.legend()
+        self.ax_, self.figure_ = ax, ax.figure
+        return self
+
+    def _label(self, loss, scores) -> str:
+        label = "" if self.name is None else f"{self.name}, "
+        if self.best_epoch_ is None:
+            return f"{label}no finite number"
+        best = (loss if scores is None else scores)[self.best_epoch_]
+        return f"{label}best epoch {self.best_epoch_}: {best:.4g}"
+
+
+def _curve_axes(with_scores: bool) -> Axes:
+    """Axes of a new figure, high enough for the score below the loss."""
+    size = (7, 5.5 if with_scores else 3.8)
+    return _pyplot().subplots(figsize=size, layout="constrained")[1]
+
+
+def _best(values: Floats) -> int | None:
+    """Where the greatest finite value stands first."""
+    values = np.where(np.isfinite(values), values, -np.inf)
+    return int(values.argmax()) if np.isfinite(values).any() else None
+
+
+def _set_loss_scale(ax: Axes) -> None:
+    """A logarithmic axis where the losses on it span more than a decade."""
+    losses = np.concatenate([line.get_ydata() for line in ax.get_lines()])
+    losses = losses[np.isfinite(losses)]
+    if losses.size and losses.min() > 0 and losses.max() > 10 * losses.min():
+        ax.set_yscale("log")
+
+
+class ActivationDisplay:
+    """Distribution of the hidden units' a and f'(z), layer by layer, on given rows.
+
+    Each row of a map is a histogram over all units of a layer and all rows of X: the
+    darker, the larger the share of values there. A dot marks the root mean square. That
+    of f' is about the factor by which the activation shrinks the error on its way back
+    through the layer: at most 1/4 for logistic units; a layer whose f' is all at the
+    left edge passes nothing back.
+
+    Parameters
+    ----------
+    activations : list of arrays of shape (n_samples, n_units)
+        a of every hidden layer.
+    derivatives : list of arrays of shape (n_samples, n_units)
+        f'(z) of every hidden layer.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+        The activations a.
+    derivative_ax_ : matplotlib Axes
+        The derivatives f'(z).
+    figure_ : matplotlib Figure
+        The figure that holds both.
+    mesh_, derivative_mesh_ : matplotlib QuadMesh
+        The two maps.
+    colorbar_ : matplotlib Colorbar or None
+        The scale.
+
+    See Also
+    --------
+    GradientFlowDisplay : What the fit recorded of its gradients.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from cbp import BPClassifier
+    >>> from cbp.plotting import ActivationDisplay
+    >>> X, y = load_iris(return_X_y=True)
+    >>> model = BPClassifier([10] * 4, activation="tanh")
+    >>> model.fit(X, y)  # doctest: +SKIP
+    >>> ActivationDisplay.from_estimator(model, X)  # doctest: +SKIP
+    """
+
+    ax_: Axes
+    figure_: Figure
+
+    def __init__(self, *, activations: list, derivatives: list) -> None:
+        self.activations = activations
+        self.derivatives = derivatives
+
+    @classmethod
+    def from_estimator(cls, estimator, X, *, ax: Axes | None = None, **kwargs) -> Self:
+        """Send rows through a fitted network and draw what its hidden units do.
+
+        Parameters
+        ----------
+        estimator : BPClassifier or BPRegressor
+            Fitted, with at least one hidden layer.
+        X : {array-like, data frame, sparse matrix} of shape (n_samples, n_features)
+            The rows; a few hundred are enough. All their activations are kept.
+        ax : matplotlib Axes, default=None
+            As in `plot`.
+        **kwargs
+            Passed on to `plot`.
+
+        Returns
+        -------
+        display : ActivationDisplay
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator is not fitted.
+        ValueError
+            If X does not suit the estimator, if it overflows the network, or if there
+            is no hidden layer.
+        TypeError
+            If the estimator is no network of this package.
+        """
+        _check_estimator(estimator)
+        names = estimator._network.activations
+        if not names:
+            raise ValueError(
+                "The network has no hidden layer, so there are no activations to draw. "
+                "Set hidden_layer_sizes and fit it again."
+            )
+        a = validate_data(
+            estimator,
+            X,
+            reset=False,
+            accept_sparse="csr",
+            dtype=estimator.coefs_[0].dtype,
+        )
+        activations, derivatives = [], []
+        for layer, name in enumerate(names):
+            activation, derivative = ACTIVATIONS[name]
+            with np.errstate(over="ignore", invalid="ignore"):
+                z = a @ estimator.coefs_[layer] + estimator.intercepts_[layer]
+                a = activation(z)
+            bad = np.flatnonzero(~np.isfinite(a).all(axis=1))
+            if len(bad):
+                raise ValueError(
+                    f"Row {bad[0]} of X overflows layer {layer + 1} of the network. "
+                    "Scale X as for the fit."
+                )
+            activations.append(a)
+            derivatives.append(derivative(a))
+        display = cls(activations=activations, derivatives=derivatives)
+        return display.plot(ax, **kwargs)
+
+    def plot(self, ax: Axes | None = None, *, colorbar: bool = True, **kwargs) -> Self:
+        """Draw.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Where to draw; the room is divided between the two maps. None makes a new
+            figure.
+        colorbar : bool, default=True
+            Whether to draw the scale.
+        **kwargs
+            Passed on to matplotlib's `pcolormesh`, for both maps.
+
+        Returns
+        -------
+        self : ActivationDisplay
+        """
+        plt = _pyplot()
+        if ax is None:
+            _, ax = plt.subplots(figsize=(8, 3.8), layout="constrained")
+        (right,) = _split(ax, [1, 1])
+        low = min(0.0, *(a.min() for a in self.activations))
+        high = max(1.0, *(a.max() for a in self.activations))
+        self.mesh_ = _draw_shares(ax, self.activations, low, high, kwargs)
+        self.derivative_mesh_ = _draw_shares(right, self.derivatives, 0, 1, kwargs)
+        ax.set_xlabel("activation a")
+        right.set_xlabel("derivative f'(z)")
+        right.set_xticks([0, 0.25, 0.5, 0.75, 1])  # 1/4: the most of a logistic unit
+        _set_layers(ax, len(self.activations), output=False)
+        right.sharey(ax)
+        right.tick_params(labelleft=False)
+        self.ax_, self.derivative_ax_, self.figure_ = ax, right, ax.figure
+        self.colorbar_ = None
+        if colorbar:
+            self.colorbar_ = self.figure_.colorbar(
+                self.mesh_, ax=right, extend="min", label="share of the layer's values"
+            )
+        return self
+
+
+def _draw_shares(ax: Axes, layers, low: float, high: float, kwargs):
+    """A histogram per layer as a row of shades, and a dot at the root mean square."""
+    from matplotlib.colors import LogNorm
+
+    borders = np.linspace(low, high, HISTOGRAM_BINS + 1)
+    if max(-low, high) > WIDE:
+        # Finer about 0: bounded and unbounded activations on one axis.
+        borders = np.sinh(np.linspace(np.arcsinh(low), np.arcsinh(high), len(borders)))
+        borders[[0, -1]] = low, high
+        ax.set_xscale("symlog", linthresh=1)
+    counts = np.array([np.histogram(layer, borders)[0] for layer in layers])
+    shares = counts / [[layer.size] for layer in layers]
+    options = {"cmap": SHARE_COLORS, **kwargs}
+    if not {"norm", "vmin", "vmax"} & set(kwargs):
+        options["norm"] = LogNorm(*SHARE_RANGE)
+    mesh = ax.pcolormesh(
+        borders,
+        np.arange(len(layers) + 1) + 0.5,
+        np.ma.masked_equal(shares, 0),
+        **options,
+    )
+    ax.plot(
+        [np.sqrt(np.mean(np.square(layer, dtype=np.float64))) for layer in layers],
+        np.arange(len(layers)) + 1,
+        "o",
+        color="black",
+        markersize=np.clip(120 / len(layers), 3.5, 6),
+        markeredgecolor="white",
+        markeredgewidth=0.7,
+    )
+    return mesh

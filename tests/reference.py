@@ -301,6 +301,13 @@ def compute_loss(Z, T, weight, output, loss):
     return delta, cost(z, t, output, loss).astype(Z.dtype).astype(np.float64)
 
 
+def compute_loss_row(z, t, weight, output, loss):
+    """The same for one row"""
+    weight = None if weight is None else np.array([weight], z.dtype)
+    delta, row_loss = compute_loss(z[None], t[None], weight, output, loss)
+    return delta[0], row_loss[0]
+
+
 # ---- optimizers ----------------------------------------------------------------------
 
 # Below these, optimizer state is flushed to zero and squares are held up.
@@ -313,7 +320,7 @@ def flush_dust(x):
     return np.where(abs(x) <= dust, x.dtype.type(0), x)
 
 
-def sum_squares(W):
+def sum_weights(W):
     """Sum of W^2 over lines (n_lines, P): chains down the columns, then by halves."""
     chain = np.zeros(W.shape[1], W.dtype)
     for line in W:
@@ -362,6 +369,41 @@ def step_row(solver, W, state, a, delta_line, s):
 
 def all_finite(x):
     return bool(np.isfinite(x).all())
+
+
+# ---- what gradient flow is measured with
+
+
+def sum_squares(x):
+    """Sum of x^2 over lines (n_lines, P) in float64: down the columns, then across."""
+    lanes = np.zeros(x.shape[1])
+    for line in x.astype(np.float64):
+        lanes += line * line
+    total = 0.0
+    for lane in lanes:
+        total += lane
+    return float(total)
+
+
+def sum_squared_change(now, before):
+    return sum_squares(now.astype(np.float64) - before.astype(np.float64))
+
+
+def count_below(x, limit):
+    return int((x < limit).sum())
+
+
+def count_saturated(a, activation):
+    """How many f'(z) lie below 1 % of their maximum; of units that all do."""
+    real = a.dtype.type
+    saturated = {
+        "identity": np.zeros(a.shape, bool),
+        "logistic": a - a * a < real(0.0025),
+        "tanh": 1 - a * a < real(0.01),
+        "relu": a <= 0,
+    }[activation]
+    stuck = saturated.all(axis=0) & (activation != "identity")
+    return int(saturated.sum()), int(stuck.sum())
 
 
 # ---- a network, independent of the kernels above -------------------------------------

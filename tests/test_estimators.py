@@ -435,23 +435,32 @@ def test_read_only_data_are_taken(estimator):
     model.fit(data, target, sample_weight=weight).predict(data)
 
 
-def test_a_grid_search_in_processes_takes_joblibs_memory_maps():
-    data = np.tile(X, (400, 1))
-    target = np.tile(y, 400)
-    assert data.nbytes > 1e6, "joblib maps larger arrays only"
-    search = GridSearchCV(
-        make_pipeline(StandardScaler(copy=False), BPClassifier((4,), max_iter=1)),
-        {"bpclassifier__alpha": [1e-4, 1e-3]},
-        cv=2,
-        n_jobs=2,
-        error_score="raise",
-    )
-    plain = GridSearchCV(
-        BPClassifier((4,), max_iter=1), {"alpha": [1e-4, 1e-3]}, cv=2, n_jobs=2
-    )
-    plain.set_params(error_score="raise").fit(data, target)
-    with joblib.parallel_config("threading"):
-        search.fit(data, target)
+class MustBeReadOnly(BPClassifier):
+    """Refuses data that are not a read-only memory map, as joblib's workers get."""
+
+    def fit(self, X, y, sample_weight=None):
+        assert isinstance(X, np.memmap) and not X.flags.writeable
+        return super().fit(X, y, sample_weight)
+
+
+def test_a_fit_in_another_process_takes_joblibs_memory_map():
+    data, target = np.tile(X, (400, 1)), np.tile(y, 400)
+    with joblib.Parallel(n_jobs=2, max_nbytes=1000) as parallel:
+        fits = parallel(
+            joblib.delayed(MustBeReadOnly((4,), max_iter=1, random_state=0).fit)(
+                data, target
+            )
+            for _ in range(2)
+        )
+    here = BPClassifier((4,), max_iter=1, random_state=0).fit(data, target)
+    for model in fits:
+        np.testing.assert_array_equal(model._theta, here._theta)
+
+
+def test_a_grid_search_runs_in_processes():
+    model = BPClassifier((4,), max_iter=1)
+    search = GridSearchCV(model, {"alpha": [1e-4, 1e-3]}, cv=2, n_jobs=2)
+    search.set_params(error_score="raise").fit(X, y)
 
 
 @BOTH

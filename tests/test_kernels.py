@@ -160,6 +160,32 @@ def call_loss(kernels, Z, target, weight, loss, r0=0, r1=None):
     return delta.values[r0:r1], losses[r0:r1]
 
 
+def call_loss_row(kernels, z, target, weight, loss):
+    """delta and cost of one row; target: a label or a row of targets."""
+    P, n_out = kernels.P, len(z)
+    label = int(target) if np.ndim(target) == 0 else 0
+    targets = Vector(padded(np.zeros_like(z) if np.ndim(target) == 0 else target, P))
+    delta = Vector(padded(z, P), fill=0xA5)
+    w = None if weight is None else Vector(np.array([weight], kernels.dtype))
+    row_loss = Vector.output(1, np.float64)
+    scratch = Vector.output(n_out + -n_out % P, kernels.dtype)
+    kernels.compute_loss_row(
+        delta.pointer,
+        targets.pointer,
+        label,
+        None if weight is None else w.pointer,
+        n_out,
+        code(LOSSES, loss),
+        row_loss.pointer,
+        scratch.pointer,
+    )
+    for written in (delta, row_loss, scratch):
+        written.assert_guards()
+    targets.assert_unchanged()
+    assert not delta.values[n_out:].any()
+    return delta.values[:n_out], row_loss.values[0]
+
+
 def call_output(kernels, Z, output, r0=0, r1=None):
     """Rows r0 .. r1 - 1 of the output activations."""
     r1 = len(Z) if r1 is None else r1
@@ -770,6 +796,24 @@ def test_delta_equals_output_minus_target_bit_for_bit(kernels, loss):
     assert_same(call_loss(kernels, z, target, weight, loss)[0], expected)
 
 
+@every_table
+@pytest.mark.parametrize("loss", LOSSES, ids="-".join)
+@pytest.mark.parametrize("n_out", SIZES[1:])
+def test_cost_of_one_row_has_the_bits_of_its_row_in_a_batch(kernels, loss, n_out):
+    z, target, T, weight = loss_case(kernels.dtype, loss, 12, n_out)
+    for w in (None, weight):
+        delta, cost = call_loss(kernels, z, target, w, loss)
+        for r in (0, 1, 7):
+            one_weight = None if w is None else w[r]
+            row = call_loss_row(kernels, z[r], target[r], one_weight, loss)
+            assert_same_bytes(row[0], delta[r])
+            assert row[1] == cost[r]
+    twin = reference.compute_loss_row(z[7], T[7], weight[7], *loss)
+    close = tolerance(kernels.dtype, np.exp(z) if "exp" in loss else z, T, n_out)
+    np.testing.assert_allclose(row[0], twin[0], rtol=0, atol=close)
+    np.testing.assert_allclose(row[1], twin[1], rtol=0, atol=close)
+
+
 # ---- optimizers ----------------------------------------------------------------------
 
 
@@ -820,7 +864,7 @@ def test_steps_have_the_bits_of_their_formulas(kernels, solver, s, lines):
     assert_same(got, expected)
     for mine, theirs in zip(got_states, expected_states, strict=True):
         assert_same(mine, theirs)
-    assert squares == reference.sum_squares(W)
+    assert squares == reference.sum_weights(W)
 
 
 @every_table
@@ -861,6 +905,57 @@ def test_nan_gradient_shows_in_the_weights(kernels, solver, s):
     W, _, _ = call_step(kernels, solver, W, G, states, s)
     assert np.isnan(W[1, 3])
     assert np.isnan(W).sum() == 1
+
+
+# ---- gradient flow
+
+
+def flow_case(dtype, lines, seed):
+    """Numbers whose squares leave the range of float32, in lines of P."""
+    x = random(lines, 64 // dtype.itemsize, dtype=dtype, seed=seed)
+    return x * dtype.type(10.0) ** random(*x.shape, dtype=dtype, seed=seed, scale=10)
+
+
+@every_table
+@pytest.mark.parametrize("lines", [0, 1, 2, 5, 17])
+def test_flow_is_summed_in_float64_in_one_order(kernels, lines):
+    x, y = (flow_case(kernels.dtype, lines, seed) for seed in (20, 21))
+    now, before = Vector(x), Vector(y)
+    squares = kernels.sum_squares(now.pointer, x.size)
+    assert squares == reference.sum_squares(x)
+    change = kernels.sum_squared_change(now.pointer, before.pointer, x.size)
+    assert change == reference.sum_squared_change(x, y)
+
+
+@every_table
+@pytest.mark.parametrize("lines", [0, 1, 5])
+def test_count_below_counts_what_is_smaller(kernels, lines):
+    x = random(lines * kernels.P, dtype=kernels.dtype)
+    if lines:
+        x[3] = 0.25
+    for limit in (-10.0, 0.25, 10.0):
+        got = kernels.count_below(Vector(x).pointer, x.size, limit)
+        assert got == reference.count_below(x, limit)
+
+
+@every_table
+@every_activation
+def test_saturated_units_are_counted_by_row_and_where_stuck(kernels, activation):
+    for n_rows, n_cols in ((1, 1), (5, kernels.P), (40, 3), (129, kernels.P - 1)):
+        z = random(n_rows, n_cols, dtype=kernels.dtype, scale=4.0)
+        z[:, 0] = -9
+        a = reference.activate(z, activation)
+        stuck = Vector.output(1, np.int64)
+        saturated = kernels.count_saturated(
+            Matrix(kernels.P, a).panel(0),
+            n_rows,
+            n_cols,
+            code(ACTIVATIONS, activation),
+            stuck.pointer,
+        )
+        stuck.assert_guards()
+        expected = reference.count_saturated(a, activation)
+        assert (saturated, stuck.values[0]) == expected
 
 
 # ---- NaN and extremes ----------------------------------------------------------------
@@ -953,6 +1048,10 @@ def test_costs_make_no_nan_from_finite_input(kernels, loss, weight):
     w = None if weight is None else np.full(len(z), weight, dtype)
     delta, cost = call_loss(kernels, z, target, w, loss)
     inputs = np.hstack([z, target.reshape(len(z), -1)])
+    for r in range(0, len(z), 7):
+        row = call_loss_row(kernels, z[r], target[r], weight, loss)
+        assert_same_bytes(row[0], delta[r])
+        assert_same(row[1], cost[r])
     for bad in (np.isnan(delta).any(axis=1), np.isnan(cost)):
         assert not bad.any(), f"z and target that made NaN:\n{inputs[bad][:5]}"
 
