@@ -54,17 +54,24 @@ def _tier_number(name):
     )
 
 
+cdef _flat(array):
+    """The array as one axis; never a copy, whose address would not outlive it."""
+    if not array.flags.c_contiguous:
+        raise ValueError("the kernels need C-contiguous arrays")
+    return array.reshape(-1)
+
+
 cdef const cbp_kernels *kernels(int itemsize) noexcept nogil:
     return cbp_table(_tier, itemsize)
 
 
 cdef const void *address(object array) except? NULL:
-    cdef const unsigned char[::1] view = array.reshape(-1).view("u1")
+    cdef const unsigned char[::1] view = _flat(array).view("u1")
     return &view[0] if view.shape[0] else NULL
 
 
 cdef void *writable_address(object array) except? NULL:
-    cdef unsigned char[::1] view = array.reshape(-1).view("u1")
+    cdef unsigned char[::1] view = _flat(array).view("u1")
     return &view[0] if view.shape[0] else NULL
 
 

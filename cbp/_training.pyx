@@ -1133,6 +1133,9 @@ cdef class Trainer:
             self._update_one_row()
         self._end_chunk()
         self._end_batch(1)
+        if self.watching:
+            # _update fills a slot per block, _update_one_row the first of each panel.
+            self.block_squares[:] = 0
         self._poll(6.0 * self.n_weights)
 
     cdef void _meet(self) noexcept nogil:

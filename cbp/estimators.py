@@ -563,7 +563,7 @@ class _BaseBP(BaseEstimator):
         if "_network" in self.__dict__ and not fresh:
             self._check_same_layers(sizes)
         network = self._make_network(sizes, activations, X.dtype, X.shape[0])
-        rng = self._random_source()
+        rng = check_random_state(self.random_state)
         # Draws come in scikit-learn's order: weights, validation split, shuffles.
         theta = self._starting_theta(network, fresh, rng)
         records = self._starting_records(fresh, incremental, X.dtype)
@@ -574,8 +574,14 @@ class _BaseBP(BaseEstimator):
             held_out = self._hold_out(
                 network, theta, X, target, weight, held_out_rows, records.best_score
             )
+        shuffler = rng
+        if self.random_state is None:
+            # Training locks its generator. A copy of NumPy's global one, put back at
+            # the end, draws the same and lets fits in other threads go on meanwhile.
+            shuffler = np.random.RandomState()
+            shuffler.set_state(rng.get_state())
         trainer = self._make_trainer(
-            network, theta, X, target, weight, rows, records, rng
+            network, theta, X, target, weight, rows, records, shuffler
         )
         run = _Run(network, theta, records, held_out, trainer)
         if self.monitor:
@@ -588,6 +594,9 @@ class _BaseBP(BaseEstimator):
         except KeyboardInterrupt:
             self._adopt(run, incremental)
             raise
+        finally:
+            if shuffler is not rng:
+                rng.set_state(shuffler.get_state())
         if self.monitor:
             self._summarize_end(run, X, rows)
         self._adopt(run, incremental)
@@ -610,20 +619,9 @@ class _BaseBP(BaseEstimator):
         target, n_outputs = self._encode(y, X.dtype, incremental)
         return X, target, weight, n_outputs
 
-    def _random_source(self) -> np.random.RandomState:
-        """The generator of one call.
-
-        Training keeps its generator locked. Under None it has one of its own, seeded by
-        NumPy's global one, lest fits in several threads wait for each other.
-        """
-        rng = check_random_state(self.random_state)
-        if self.random_state is None:
-            return np.random.RandomState(rng.randint(2**31))
-        return rng
-
     def _summarize_end(self, run: _Run, X, rows) -> None:
         def outputs(part: slice) -> Floats:
-            some = X[part] if rows is None else X[rows[part]]
+            some = _kernel_ready(X[part] if rows is None else X[rows[part]])
             return run.network.predict(run.chosen_theta(), some)
 
         run.summary = run.summary.at_end(run.records.outcome, run.records.loss, outputs)
@@ -663,7 +661,9 @@ class _BaseBP(BaseEstimator):
             )
             sizes = [X.shape[1], *hidden, n_outputs]
             network = self._make_network(sizes, activations, X.dtype, X.shape[0])
-            theta = self._draw_weights(network, self._random_source())
+            theta = self._draw_weights(
+                network, check_random_state(self.random_state)
+            )
             self._adopt(_Run(network, theta, _Records(), None, None), False)
         return self
 

@@ -249,7 +249,7 @@ class FitSummary:
     target_size : float
         Root mean square of the targets; of several outputs the largest.
     target_variance : float
-        Variance of the targets; of several outputs the largest.
+        Variance of the targets (of classes: as 0 and 1), the mean over outputs.
     constant_cost : float
         The least cost that a constant answer can have, without penalty.
     zero_cost : float
@@ -258,8 +258,8 @@ class FitSummary:
         How training ended: its patience or tolerance, max_iter (or max_fun), non-finite
         numbers, an interrupt; 'partial' is one call of `partial_fit`.
     output_variance : float or None
-        Variance of the outputs at the end, in the sampled rows; of several outputs the
-        largest. None if the cost shows well enough that they are not constant.
+        Variance of the outputs at the end, in the sampled rows, the mean over outputs.
+        None if the cost shows well enough that they are not constant.
     """
 
     n_rows: int
@@ -340,7 +340,7 @@ class FitSummary:
         variance = None
         if outputs is not None and loss >= 0.5 * self.constant_cost:
             with np.errstate(all="ignore"):
-                variance = float(outputs(_spread(self.n_rows, _SAMPLE_ROWS)).var(0).max())
+                variance = float(outputs(_spread(self.n_rows, _SAMPLE_ROWS)).var(0).mean())
         return replace(self, outcome=outcome, output_variance=variance)
 
 
@@ -380,7 +380,7 @@ def _summarize_targets(
         p = np.bincount(target, weight, n_classes) / weight.sum()
         scale = {
             "target_size": 1.0,
-            "target_variance": float((p * (1 - p)).max()),
+            "target_variance": float((p * (1 - p)).mean()),
         }
         if network.loss == "log_loss":
             constant = -np.sum(p[p > 0] * np.log(p[p > 0]))
@@ -409,7 +409,7 @@ def _summarize_targets(
         zero = (w * (y - start) ** 2).sum() / 2
     return {
         "target_size": float(np.sqrt(size.max())),
-        "target_variance": float(variance.max()),
+        "target_variance": float(variance.mean()),
         "constant_cost": float(constant),
         "zero_cost": float(zero),
     }
@@ -545,7 +545,8 @@ class _Fit:
         self.is_regressor = hasattr(estimator, "predict") and not hasattr(
             estimator, "classes_"
         )
-        self.n_epochs = n_iter
+        # partial_fit counts one epoch; its loss curve goes over all calls.
+        self.n_epochs = len(self.curve) if self.outcome == "partial" else n_iter
         self.late = slice(len(flow.epoch) // 2, None)
         rows = self.summary.n_rows
         size = self.parameters["batch_size"]
@@ -553,43 +554,40 @@ class _Fit:
         if self.solver == "lbfgs":
             self.batch = rows
         self.steps_per_epoch = -(-rows // self.batch)
-        self.cost = self._cost()
+        least = max(self.summary.constant_cost, _TINY)
+        self.cost = np.array(self.curve[max(len(self.curve) - self.n_epochs, 0) :]) / least
+        self.reached = self._reached()
 
     @property
     def solver(self) -> str:
         return self.parameters["solver"]
 
-    def _cost(self) -> NDArray:
-        """The loss curve without penalty, 1 being a constant answer's cost."""
-        curve = np.array(self.curve, dtype=np.float64)
-        with np.errstate(all="ignore"):
-            shape = np.array(self.flow.layer_sizes)
-            squares = np.square(self.flow.weight, dtype=np.float64)
-            squares = squares @ (shape[:-1] * shape[1:])
-            per_row = self.batch * self.summary.mean_weight
-            penalty = self.parameters["alpha"] / 2 * squares / per_row
-            if len(curve) >= self.n_epochs > 0 and len(penalty):
-                penalty = np.interp(np.arange(self.n_epochs), self.flow.epoch, penalty)
-                curve[len(curve) - self.n_epochs :] -= penalty
-            return np.maximum(curve, 0) / max(self.summary.constant_cost, _TINY)
-
-    @property
-    def reached(self) -> float:
-        """Cost at the end; infinite if training diverged."""
+    def _reached(self) -> float:
+        """Cost at the end, without penalty, 1 being a constant answer's cost."""
         if self.outcome == "diverged" or len(self.cost) == 0:
             return math.inf
-        last = float(self.cost[-1])
-        return last if math.isfinite(last) else math.inf
+        sizes = np.array(self.flow.layer_sizes)
+        squares = np.square(self.flow.weight[-1], dtype=np.float64)
+        penalty = self.parameters["alpha"] / 2 * (squares @ (sizes[:-1] * sizes[1:]))
+        penalty /= self.batch * self.summary.mean_weight
+        reached = self.curve[-1] - penalty
+        if reached < 0.5 * self.curve[-1]:
+            # The difference may be rounding; so from the output errors, which for a
+            # squared error tell the cost exactly.
+            error = np.square(self.flow.delta[-1, -1], dtype=np.float64)
+            error /= self.summary.mean_weight**2 * max(self.summary.target_variance, _TINY)
+            return float(error) if math.isfinite(error) else math.inf
+        reached /= max(self.summary.constant_cost, _TINY)
+        return float(reached) if math.isfinite(reached) else math.inf
 
     @property
     def learned(self) -> bool:
         return self.summary.constant_cost <= _TINY or self.reached < LEARNED
 
     def typical(self, records: NDArray) -> NDArray:
-        """Geometric mean of the later records, per layer; 0 and infinity prevail."""
-        with np.errstate(all="ignore"):
-            values = np.log(np.asarray(records[self.late], np.float64))
-            return np.exp(values.mean(0))
+        """Geometric mean of the later records, per layer; NaN if there is none."""
+        values = np.log(np.asarray(records[self.late], np.float64))
+        return np.exp(values.mean(0))
 
     def share(self, records: NDArray) -> NDArray:
         """Mean of the later records, per layer, for shares."""
@@ -598,10 +596,9 @@ class _Fit:
     @property
     def moved(self) -> float:
         """Sum of update over weights over all steps, in the layer with the most."""
-        epochs = np.arange(len(self.curve) if self.outcome == "partial" else self.n_epochs)
-        ratio = self.flow.update_ratio
-        with np.errstate(all="ignore"):
-            sums = [np.interp(epochs, self.flow.epoch, r).sum() for r in ratio.T]
+        epochs = np.arange(self.n_epochs)
+        ratio = self.flow.update_ratio.T
+        sums = [np.interp(epochs, self.flow.epoch, r).sum() for r in ratio]
         return float(np.max(sums)) * self.steps_per_epoch
 
     @property
@@ -628,8 +625,23 @@ class _Fit:
         """Whether training went on from weights that were there before."""
         return bool(self.parameters["warm_start"])
 
-    def activation(self, layer: int) -> str:
-        return self.flow.activations[layer - 1]
+    @property
+    def began_well(self) -> bool:
+        """Whether training went on from weights that had learned something."""
+        start = len(self.cost) > 0 and self.cost[0] < NOTHING_LEARNED
+        return bool(self.given_weights and start)
+
+    @property
+    def overpenalized(self) -> bool:
+        """Whether the penalty alone could shrink the weights to nothing.
+
+        A row's cost pulls at the weights with a force near 1, at most.
+        """
+        return self.parameters["alpha"] > 0.01 * self.batch * self.summary.mean_weight
+
+    def lower_alpha(self) -> str:
+        """A penalty a thousand times below the limit of `overpenalized`."""
+        return f"alpha={_round(1e-5 * self.batch * self.summary.mean_weight)}"
 
     def lower_rate(self) -> str:
         """A learning rate at which a first step changes some 2 % of the weights."""
@@ -733,17 +745,30 @@ def _find_unscaled_input(fit: _Fit) -> Finding | None:
 
 
 def _find_divergence(fit: _Fit) -> Finding | None:
-    if fit.outcome != "diverged":
-        return None
-    if fit.solver == "lbfgs":
-        advice = SCALE_TARGET if fit.target_off else "alpha=1.0"
+    start = max(fit.summary.zero_cost / max(fit.summary.constant_cost, _TINY), 1)
+    endless = len(fit.cost) > 1 and fit.cost[-1] > max(1e6 * start, fit.cost[0])
+    if fit.outcome == "diverged":
+        epoch = fit.n_epochs + 1
+        message = f"The weights or the cost became infinite or NaN in epoch {epoch}."
+    elif endless and not fit.learned:
+        epoch = fit.n_epochs
+        message = (
+            f"The cost rose to {_plain(fit.cost[-1])} times that of a constant answer."
+        )
     else:
-        advice = SCALE_TARGET if fit.target_off else fit.lower_rate()
-    epoch = fit.n_epochs + 1
-    message = f"The weights or the cost became infinite or NaN in epoch {epoch}."
+        return None
     if fit.target_off:
         message += _target_sentence(fit)
-    return Finding("divergence", None, message, {"epoch": epoch}, advice)
+    return Finding("divergence", None, message, {"epoch": epoch}, _calm(fit))
+
+
+def _calm(fit: _Fit) -> str:
+    """Against steps that are too large: what makes them so, or the learning rate."""
+    if fit.target_off:
+        return SCALE_TARGET
+    if fit.overpenalized:
+        return fit.lower_alpha()
+    return "alpha=1.0" if fit.solver == "lbfgs" else fit.lower_rate()
 
 
 def _target_sentence(fit: _Fit) -> str:
@@ -754,37 +779,41 @@ def _target_sentence(fit: _Fit) -> str:
     )
 
 
-def _find_exploding_gradient(fit: _Fit) -> Finding | None:
-    if fit.flow.n_layers == 1 or fit.learned:
+def _find_exploding_from_start(fit: _Fit) -> Finding | None:
+    errors = _finite(fit.flow.relative_error[0])
+    # The first record may hold several steps: large ones explain an explosion, too.
+    stepped = fit.first_step.max() > STEP_FIRST and not fit.given_weights
+    if fit.learned or stepped or fit.began_well or not errors.max() > EXPLODING:
         return None
-    first = fit.flow.relative_error[0].astype(np.float64)
-    last = fit.typical(fit.flow.relative_error)
-    # Later on weights that have grown carry more error; ten times more is much.
-    start = bool(first.max() > EXPLODING)
-    if not start and not np.nanmax(last) > 10 * EXPLODING:
+    advice = "warm_start=False" if fit.given_weights else _calm(fit)
+    return _exploding(fit, errors, "from the first step on", advice)
+
+
+def _find_exploding_later(fit: _Fit) -> Finding | None:
+    errors = _finite(fit.typical(fit.flow.relative_error))
+    # Weights that have grown carry more error, in good fits up to 60 times more.
+    if fit.learned or not errors.max() > 10 * EXPLODING:
         return None
-    errors = first if start else last
-    layer = int(np.nanargmax(errors)) + 1
+    if _find_exploding_from_start(fit) is not None:
+        return None
+    return _exploding(fit, errors, "now that the weights have grown", _calm(fit))
+
+
+def _exploding(fit: _Fit, errors: NDArray, when: str, advice: str) -> Finding:
+    layer = int(errors.argmax()) + 1
     size = float(errors[layer - 1])
     per_layer = size ** (1 / max(fit.flow.n_layers - layer, 1))
     message = (
         f"The error that reaches layer {layer} is {_plain(size)} times that of the "
-        f"output layer, {_plain(per_layer)} times more per layer, "
-        + ("from the first step on." if start else "since the weights have grown.")
+        f"output layer, {_plain(per_layer)} times more per layer, {when}."
     )
-    if start and fit.given_weights:
-        message += " Training began with weights that were too large."
-        advice = "warm_start=False"
-    elif fit.solver == "lbfgs":
-        advice = "alpha=1.0"
-    else:
-        advice = fit.lower_rate()
-    evidence = {
-        "relative_error": [float(e) for e in errors],
-        "per_layer": per_layer,
-        "at_start": start,
-    }
+    evidence = {"relative_error": [float(e) for e in errors], "per_layer": per_layer}
     return Finding("exploding-gradient", layer, message, evidence, advice)
+
+
+def _finite(values: NDArray) -> NDArray:
+    """float64, with 0 for NaN."""
+    return np.nan_to_num(np.asarray(values, np.float64), nan=0.0, posinf=math.inf)
 
 
 def _find_vanishing_gradient(fit: _Fit) -> Finding | None:
@@ -792,9 +821,9 @@ def _find_vanishing_gradient(fit: _Fit) -> Finding | None:
     if flow.n_layers == 1 or fit.learned:
         return None
     errors = fit.typical(flow.relative_error)
-    if not np.nanmin(errors) < VANISHING:
+    if not errors.min() < VANISHING:  # nor if there is a NaN
         return None
-    layer = int(np.nanargmin(errors)) + 1
+    layer = int(errors.argmin()) + 1
     size = float(errors[layer - 1])
     steps = flow.n_layers - layer
     by_activation = float(np.prod(fit.typical(flow.gain_activation)[layer - 1 :]))
@@ -820,23 +849,38 @@ def _find_vanishing_gradient(fit: _Fit) -> Finding | None:
         "by_weights": by_weights,
         "activation_share": share,
     }
+    if fit.target_off:
+        message += _target_sentence(fit)
     advice = _against_vanishing(fit, share)
     return Finding("vanishing-gradient", layer, message, evidence, advice)
 
 
 def _against_vanishing(fit: _Fit, activation_share: float) -> str:
     names, depth = fit.flow.activations, fit.flow.n_layers - 1
-    if activation_share < 0.5:
-        if fit.given_weights:
-            return "warm_start=False"
-        if fit.parameters["alpha"] > 0.01:
-            return f"alpha={_round(fit.parameters['alpha'] / 1000)}"
-    # Relu halves the squared error in each layer, tanh near 0 keeps it; measured: from
-    # about eight layers on tanh trains more often, from twenty on nothing here does.
-    if "logistic" in names or "relu" in names:
-        other = "relu" if depth < 8 and "logistic" in names else "tanh"
-        if depth <= 20:
-            return f"activation={other!r}"
+    if fit.given_weights and fit.flow.relative_error[0].min() < VANISHING:
+        return "warm_start=False"
+    if fit.target_off:
+        return SCALE_TARGET
+    if activation_share < 0.5 and fit.overpenalized:
+        return fit.lower_alpha()
+    if set(names) & {"logistic", "relu"}:
+        return _other_activation(fit)
+    return _fewer_layers(fit)
+
+
+def _other_activation(fit: _Fit) -> str:
+    """The activation that trains best at this depth, or fewer layers.
+
+    Relu halves the squared error in each layer, tanh near 0 keeps it. Measured: from
+    about eight hidden layers on tanh trains more often, beyond twenty nothing does.
+    """
+    depth = fit.flow.n_layers - 1
+    if depth > 20:
+        return _fewer_layers(fit)
+    return f"activation={'relu' if depth < 8 and 'relu' not in fit.flow.activations else 'tanh'!r}"
+
+
+def _fewer_layers(fit: _Fit) -> str:
     return f"hidden_layer_sizes={tuple(fit.flow.layer_sizes[1:4])}"
 
 
@@ -904,7 +948,9 @@ def _against_lost_units(fit: _Fit, start: bool) -> str:
         return SCALE_TARGET
     if not start and fit.solver != "lbfgs":
         return fit.lower_rate()
-    return "activation='tanh'" if "relu" in fit.flow.activations else "activation='relu'"
+    if "relu" not in fit.flow.activations:
+        return "activation='relu'"
+    return _other_activation(fit)
 
 
 def _find_epsilon_floor(fit: _Fit) -> Finding | None:
@@ -938,22 +984,21 @@ def _find_epsilon_floor(fit: _Fit) -> Finding | None:
 
 
 def _find_learning_rate_too_high(fit: _Fit) -> Finding | None:
-    cost = fit.cost[-fit.n_epochs :] if fit.n_epochs else fit.cost
+    cost = fit.cost
     if fit.solver == "lbfgs" or fit.learned or len(cost) < 4:
         return None
-    with np.errstate(all="ignore"):
-        change = np.diff(cost[len(cost) // 2 :])
-        rises = np.maximum(change, 0)
-        swing = float(rises.mean())
-        share = float(rises.sum() / max(np.abs(change).sum(), _TINY))
-        rise = float(cost[-1] - cost.min())
-        start = fit.summary.zero_cost / max(fit.summary.constant_cost, _TINY)
-        jumped = cost[-1] > 2 * max(start, 1) and cost[0] > 2 * max(start, 1)
+    change = np.diff(cost[len(cost) // 2 :])
+    rises = np.maximum(change, 0)
+    swing = float(rises.mean())
+    share = float(rises.sum() / max(np.abs(change).sum(), _TINY))
+    rise = float(cost[-1] - cost.min())
+    start = max(fit.summary.zero_cost / max(fit.summary.constant_cost, _TINY), 1)
+    jumped = cost[-1] > 2 * start and cost[0] > 2 * start
     swings = share > RISES and swing > SWING
     rose = rise > max(0.1, float(cost.min()))
     # What was far too large from the beginning was not made so by the learning rate.
-    jumped = jumped and not fit.input_off and not fit.target_off
-    jumped = jumped and not fit.flow.relative_error[0].max() > EXPLODING
+    jumped = jumped and not (fit.input_off or fit.target_off or fit.given_weights)
+    jumped = jumped and bool(fit.first_step.max() > STEP_LATER)
     if not (swings or rose or jumped):
         return None
     if rose:
@@ -972,10 +1017,9 @@ def _find_learning_rate_too_high(fit: _Fit) -> Finding | None:
             f"The first epochs threw the cost to {_plain(float(cost.max()))} times that "
             f"of a constant answer; it came back to {_plain(cost[-1])}."
         )
-    advice = fit.lower_rate()
     if fit.target_off:
         message += _target_sentence(fit)
-        advice = SCALE_TARGET
+    advice = _calm(fit)
     evidence = {"swing": swing, "share_of_rises": share, "rise": rise}
     return Finding("learning-rate-too-high", None, message, evidence, advice)
 
@@ -994,10 +1038,9 @@ def _find_update_too_large(fit: _Fit) -> Finding | None:
         f"A step changes the weights of layer {layer} by {_plain(ratios.max())} times "
         f"their size ({'at the start' if start else 'later on'})."
     )
-    advice = fit.lower_rate()
     if fit.target_off:
         message += _target_sentence(fit)
-        advice = SCALE_TARGET
+    advice = _calm(fit)
     evidence = {"first": [float(x) for x in first], "later": [float(x) for x in last]}
     return Finding("update-too-large", layer, message, evidence, advice)
 
@@ -1005,7 +1048,9 @@ def _find_update_too_large(fit: _Fit) -> Finding | None:
 def _find_update_too_small(fit: _Fit) -> Finding | None:
     if fit.solver == "lbfgs" or fit.learned or fit.outcome == "diverged":
         return None
-    cost, moved = fit.cost[-fit.n_epochs :], fit.moved
+    if fit.began_well:  # at an optimum steps are small
+        return None
+    cost, moved = fit.cost, fit.moved
     ratios = fit.typical(fit.flow.update_ratio)
     far = fit.target_off and fit.summary.target_size > 10
     far = far and fit.reached > NOTHING_LEARNED and cost[-1] <= cost[0]
@@ -1033,7 +1078,11 @@ def _find_stopped_by_tol(fit: _Fit) -> Finding | None:
     patience = p["n_iter_no_change"]
     window = fit.cost[-int(min(patience, len(fit.cost) - 1)) - 1 :]
     fall = float(window[0] - window[-1])
-    if not (tol > TOL_LARGE or (fit.reached > NOTHING_LEARNED and fall > 0)):
+    # Steadily, and not slower than before: else it is an optimum that is near.
+    falling = fall > 0.5 * float(np.abs(np.diff(window)).sum())
+    falling = falling and fall > 0.1 * float(fit.cost[0] - fit.cost[-1])
+    falling = falling and fit.solver != "lbfgs"
+    if not (tol > TOL_LARGE or (fit.reached > NOTHING_LEARNED and falling)):
         return None
     message = f"Training stopped after {fit.n_epochs} epochs at a cost of "
     message += f"{_plain(fit.reached)} times that of a constant answer. "
@@ -1070,9 +1119,9 @@ def _find_constant_prediction(fit: _Fit) -> Finding | None:
     evidence = {"spread": spread, "cost": fit.reached}
     if fit.target_off:
         advice = SCALE_TARGET
-    elif fit.parameters["alpha"] / fit.batch > 0.01:
-        message += " The penalty may hold the weights down."
-        advice = f"alpha={_round(fit.parameters['alpha'] / 1000)}"
+    elif fit.overpenalized:
+        message += f" alpha={fit.parameters['alpha']:g} holds the weights down."
+        advice = fit.lower_alpha()
     elif fit.solver == "lbfgs":
         advice = "solver='adam'"
     else:
@@ -1083,7 +1132,7 @@ def _find_constant_prediction(fit: _Fit) -> Finding | None:
 def _remark_not_converged(fit: _Fit) -> Finding | None:
     if fit.outcome != "max_iter":
         return None
-    cost = fit.cost[-fit.n_epochs :]
+    cost = fit.cost
     quarter = cost[-max(len(cost) // 4, 1) - 1 :]
     fall = float(1 - quarter[-1] / quarter[0]) if quarter[0] > 0 else 0.0
     message = (
@@ -1103,7 +1152,7 @@ def _remark_overfitting(fit: _Fit) -> Finding | None:
     end = float(scores[-max(len(scores) // 10, 3) :].mean())
     # What the score does from one epoch to the next is noise.
     noise = float(np.diff(scores[len(scores) // 2 :]).std())
-    cost = fit.cost[-fit.n_epochs :]
+    cost = fit.cost
     if not (best - end > max(0.02, 2 * noise) and cost[-1] < 0.9 * cost[epoch]):
         return None
     alpha = fit.parameters["alpha"]
@@ -1121,13 +1170,14 @@ def _remark_overfitting(fit: _Fit) -> Finding | None:
 # advice is the one to try first. What a fit began with comes before what it did.
 _RULES = (
     _find_unscaled_input,
-    _find_exploding_gradient,
+    _find_exploding_from_start,
     _find_divergence,
     _find_learning_rate_too_high,
     _find_update_too_large,
-    _find_vanishing_gradient,
+    _find_exploding_later,
     _find_dead_units,
     _find_saturated_units,
+    _find_vanishing_gradient,
     _find_epsilon_floor,
     _find_update_too_small,
     _find_stopped_by_tol,
@@ -1175,8 +1225,8 @@ def diagnose(estimator: Any) -> Diagnosis:
     >>> diagnose(model).findings[0].advice
     "activation='relu'"
     """
-    fit = _Fit(estimator)
     with np.errstate(all="ignore"):
+        fit = _Fit(estimator)
         found = [finding for rule in _RULES if (finding := rule(fit)) is not None]
     return Diagnosis(_verdict(fit, found), tuple(found))
 
@@ -1185,9 +1235,14 @@ def _verdict(fit: _Fit, findings: list[Finding]) -> str:
     reached = f"{_plain(fit.reached)} times the cost of a constant answer"
     ill = [finding for finding in findings if finding.severity == "illness"]
     if ill:
-        state = "It diverges" if fit.outcome == "diverged" else "It does not learn well"
-        if fit.reached > NOTHING_LEARNED and fit.outcome != "diverged":
+        if fit.outcome == "diverged":
+            state = "It diverges"
+        elif fit.learned:
+            state = "It learns, but might do so better"
+        elif fit.reached > NOTHING_LEARNED:
             state = "It does not learn"
+        else:
+            state = "It does not learn well"
         others = "" if len(ill) == 1 else f" (and {len(ill) - 1} more)"
         return f"{state}: {ill[0].code}{others}. {ill[0].message} Try {ill[0].advice}."
     if fit.reached > NOTHING_LEARNED and fit.summary.constant_cost > _TINY:

@@ -1,10 +1,11 @@
 """Pictures of a fit, in the style of scikit-learn's Display classes.
 
-GradientFlowDisplay draws what the fit recorded of its gradients, LossCurveDisplay what it
-gained by them, ActivationDisplay what the units do on given rows. What the records mean
-is said in gradient_flow.py. The only module that knows matplotlib, and only from the
-first picture on: importing this module does not import it. Layers are counted from 1,
-epochs from 0 as in `gradient_flow_.epoch`.
+GradientFlowDisplay draws what the fit recorded of its gradients, LossCurveDisplay what
+it gained by them, ActivationDisplay what the units do on given rows. What the records
+mean is said in gradient_flow.py. The only module that knows matplotlib, and only from
+the first picture on: importing this module does not import it. Layers and epochs are
+counted from 1, as in the sentences of `diagnose`; `gradient_flow_.epoch` begins at 0.
+With L-BFGS an epoch is an iteration.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from scipy.special import expit
 from sklearn.base import is_classifier, is_regressor
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from cbp.gradient_flow import GradientFlow
+from cbp.gradient_flow import MOVED, STEP_LATER, FailedFlow, GradientFlow
 
 if TYPE_CHECKING:
     from typing import Self
@@ -29,10 +30,10 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.floating[Any]]
 
-# One scale for all pictures, so that any two compare: a millionth to a million times the
-# output layer's gradient. The colours go from blue by grey to yellow, for colour-blind
-# readers, and brighten all the way: printed in grey, vanishing (dark) and exploding
-# (bright) stay apart, which they would not on a map with a white middle.
+# One scale for all pictures, so that any two compare: a millionth to a million times
+# the output layer's gradient. The colours go from blue by grey to yellow, for readers
+# who are colour-blind, and brighten all the way: printed in grey, vanishing (dark) and
+# exploding (bright) stay apart, which they would not on a map with a white middle.
 DECADES = 6
 GRADIENT_COLORS = [
     (0.0, "#0b1a4a"),
@@ -47,13 +48,14 @@ HISTOGRAM_BINS = 60
 WIDE = 10.0  # activations beyond this are drawn on a symmetric logarithmic axis
 
 # Okabe and Ito's colours for colour-blind readers; printed in grey, dashes tell apart.
+# Six colours, five dashes: thirty lines before a pair comes again.
 LINE_COLORS = ["#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00"]
-LINE_STYLES = ["-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (9, 3))]
-
+LINE_STYLES = ["-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1))]
 TITLE_SIZE = 10
 
-# Update/weight per batch. The rule of thumb is 1/1000; a decade to each side.
-HEALTHY_RATIOS = (1e-4, 1e-2)
+# Update/weight of one step: below, a thousand steps do not move the weights by a tenth;
+# above, diagnose calls a step too large.
+HEALTHY_RATIOS = (MOVED / 1000, STEP_LATER)
 RATIO_RANGE = (1e-7, 1.0)
 
 # f(z), and f'(z) as a function of a = f(z).
@@ -83,24 +85,17 @@ def _gradient_colors():
     return LinearSegmentedColormap.from_list("cbp_gradient", GRADIENT_COLORS)
 
 
-def _check_estimator(estimator, needs: str = "coefs_") -> None:
+def _check_estimator(estimator) -> None:
     """Refuse what is not a fitted network of this package, and say what to pass."""
-    name = type(estimator).__name__
-    if hasattr(estimator, "steps"):
-        raise TypeError(f"Got a {name}: pass its last step, for example pipeline[-1].")
-    if hasattr(estimator, "best_estimator_"):
-        raise TypeError(f"Got a {name}: pass its best_estimator_.")
-    if isinstance(estimator, type) or not hasattr(estimator, "fit"):
-        what = estimator.__name__ if isinstance(estimator, type) else name
+    if not (
+        hasattr(estimator, "hidden_layer_sizes") and hasattr(estimator, "diagnose")
+    ):
         raise TypeError(
-            f"estimator must be a fitted BPClassifier or BPRegressor, got {what}."
+            f"estimator must be a fitted BPClassifier or BPRegressor, got "
+            f"{type(estimator).__name__}. Of a pipeline pass the last step, model[-1]; "
+            "of a search best_estimator_; of a TransformedTargetRegressor regressor_."
         )
     check_is_fitted(estimator)
-    if not hasattr(estimator, needs):
-        raise TypeError(
-            f"estimator must be a fitted BPClassifier or BPRegressor; this {name} has "
-            f"no {needs}."
-        )
 
 
 def _check_fits(fits) -> None:
@@ -111,30 +106,37 @@ def _check_fits(fits) -> None:
         )
 
 
+def _failed_flow(estimator) -> FailedFlow | None:
+    """The records of the last fit, if it diverged."""
+    return getattr(estimator, "_failed_flow", None)
+
+
 def _flow_of(fit) -> GradientFlow:
     """The records of an estimator's last fit, a failed one included, or of a flow."""
-    if isinstance(fit, GradientFlow):
-        flow = fit
-    else:
-        flow = getattr(fit, "_failed_flow", None)
-        if flow is None:
-            _check_estimator(fit)
-            flow = getattr(fit, "gradient_flow_", None)
+    flow = fit if isinstance(fit, GradientFlow) else _failed_flow(fit)
+    if flow is None:
+        _check_estimator(fit)
+        flow = getattr(fit, "gradient_flow_", None)
         if flow is None:
             raise ValueError(
                 f"This {type(fit).__name__} has no gradient_flow_: it was fitted with "
-                "monitor=False. Set monitor=True and fit it again."
+                "monitor=False, or never. Set monitor=True and fit it again."
             )
     if len(flow.epoch) == 0:
-        raise ValueError("This gradient flow has no records: nothing was trained.")
+        raise ValueError(
+            "This gradient flow has no records: training ended before its first epoch "
+            "did. Fit again, for at least one epoch."
+        )
     return flow
 
 
-def _split(ax: Axes, ratios: Sequence[float], rows: bool = False) -> list[Axes]:
+def _split(
+    ax: Axes, ratios: Sequence[float], rows: bool = False, gap: float = 0.02
+) -> list[Axes]:
     """New axes beside ax (or below it), all in the room that ax had for itself."""
     figure, spec = ax.figure, ax.get_subplotspec()
     shape = (len(ratios), 1) if rows else (1, len(ratios))
-    options = {"height_ratios" if rows else "width_ratios": ratios, "wspace": 0.08}
+    options = {"height_ratios" if rows else "width_ratios": ratios, "wspace": gap}
     if spec is not None:
         grid = spec.subgridspec(*shape, **options)
     else:
@@ -153,21 +155,31 @@ def _set_title(ax: Axes, name: str | None, text: str | None, width: float) -> No
     ax.set_title("\n".join(lines), loc="left", fontsize=TITLE_SIZE)
 
 
+def _level_titles(axes: Sequence[Axes]) -> None:
+    """Make titles equally high, so that the axes under them are."""
+    titles = [ax.get_title(loc="left") for ax in axes]
+    most = max(title.count("\n") for title in titles)
+    for ax, title in zip(axes, titles, strict=True):
+        filled = title + "\n" * (most - title.count("\n"))
+        ax.set_title(filled, loc="left", fontsize=TITLE_SIZE)
+
+
 def _set_layers(ax: Axes, n_layers: int, output: bool) -> None:
-    """Layers upwards, a tick for each where there is room."""
-    step = next(s for s in (1, 2, 5, 10, 20, 50, n_layers) if n_layers / s <= 12)
-    last = n_layers if output else None
-    ticks = [1, *range(step, n_layers + 1, step)] if step > 1 else range(1, n_layers + 1)
+    """Layers upwards, with a tick for each where there is room."""
+    step = next(
+        step for step in (1, 2, 5, 10, 20, 50, 100, n_layers) if n_layers <= 12 * step
+    )
+    ticks = {1, *range(step, n_layers + 1, step)}
     if output:
-        ticks = [t for t in ticks if t == 1 or n_layers - t >= step / 2] + [n_layers]
-    ticks = sorted(set(ticks))
-    ax.set_yticks(ticks, ["output" if t == last else str(t) for t in ticks])
+        ticks = {t for t in ticks if t == 1 or n_layers - t >= step / 2} | {n_layers}
+    labels = {n_layers: "output"} if output else {}
+    ax.set_yticks(sorted(ticks), [labels.get(t, str(t)) for t in sorted(ticks)])
     ax.set_ylim(0.5, n_layers + 0.5)
     ax.set_ylabel("layer")
 
 
 def _edges(epoch) -> Floats:
-    """Borders of the records' cells: half way between two records."""
+    """Borders of cells around epochs: half way between two of them."""
     middle = (epoch[1:] + epoch[:-1]) / 2
     return np.concatenate([[epoch[0] - 0.5], middle, [epoch[-1] + 0.5]])
 
@@ -247,8 +259,8 @@ class GradientFlowDisplay:
         name : str, default=None
             Name of the fit, put before the verdict.
         ax : matplotlib Axes, default=None
-            Where to draw; the room is shared with what stands beside the map. None
-            makes a new figure.
+            Where to draw; the room is shared with what stands beside the map, best in a
+            figure made with ``layout="constrained"``. None makes a new figure.
         **kwargs
             Passed on to `plot`.
 
@@ -265,7 +277,7 @@ class GradientFlowDisplay:
         TypeError
             If it is no network of this package.
         """
-        return cls._of(estimator, name).plot(ax=ax, **kwargs)
+        return cls._of(estimator, name).plot(ax, **kwargs)
 
     @classmethod
     def from_flow(
@@ -306,7 +318,8 @@ class GradientFlowDisplay:
                 f"flow must be a GradientFlow, got {type(flow).__name__}. For an "
                 "estimator use from_estimator, or pass its gradient_flow_."
             )
-        return cls(flow=_flow_of(flow), verdict=verdict, name=name).plot(ax=ax, **kwargs)
+        display = cls(flow=_flow_of(flow), verdict=verdict, name=name)
+        return display.plot(ax, **kwargs)
 
     @classmethod
     def compare(cls, fits: Mapping[str, Any], **kwargs) -> list[Self]:
@@ -336,20 +349,22 @@ class GradientFlowDisplay:
         rows = -(-len(displays) // columns)
         size = 4.4 * columns + 0.8, 4.1 * rows
         figure = plt.figure(figsize=size, layout="constrained")
-        grid = figure.add_gridspec(rows, columns + 1, width_ratios=[1] * columns + [0.04])
+        figure.get_layout_engine().set(w_pad=0.08)
+        widths = [1.0] * columns + [0.04]
+        grid = figure.add_gridspec(rows, columns + 1, width_ratios=widths)
         for i, display in enumerate(displays):
             ax = figure.add_subplot(grid[i // columns, i % columns])
-            display.plot(ax=ax, colorbar=False, **kwargs)
-        figure.get_layout_engine().set(w_pad=0.08)
-        scale = figure.add_subplot(grid[:, -1])
-        displays[0]._add_colorbar(cax=scale)
+            if display.verdict:  # room for its first sentence only
+                display.verdict = display.verdict.split(". ")[0].rstrip(".") + "."
+            display.plot(ax, colorbar=False, **kwargs)
+        _level_titles([display.ax_ for display in displays])
+        displays[0]._add_colorbar(cax=figure.add_subplot(grid[:, -1]))
         return displays
 
     @classmethod
     def _of(cls, fit, name: str | None) -> Self:
-        flow, verdict = _flow_of(fit), None
-        if hasattr(fit, "diagnose"):
-            verdict = fit.diagnose().verdict
+        flow = _flow_of(fit)
+        verdict = None if fit is flow else fit.diagnose().verdict
         return cls(flow=flow, verdict=verdict, name=name)
 
     def plot(
@@ -365,8 +380,8 @@ class GradientFlowDisplay:
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Where to draw; the room is shared with what stands beside the map. None
-            makes a new figure.
+            Where to draw; the room is shared with what stands beside the map, best in a
+            figure made with ``layout="constrained"``. None makes a new figure.
         update_ratio : bool, default=True
             Whether to draw update/weight beside the map.
         colorbar : bool, default=True
@@ -404,7 +419,7 @@ class GradientFlowDisplay:
         # A gradient of zero is beyond every scale, but it has a colour.
         decades = np.clip(decades, -99, 99)
         not_finite = ~np.isfinite(gradient + output) | (flow.nonfinite > 0)
-        borders = _edges(flow.epoch), np.arange(flow.n_layers + 1) + 0.5
+        borders = _edges(flow.epoch + 1), np.arange(flow.n_layers + 1) + 0.5
         options = {"cmap": _gradient_colors(), **kwargs}
         if "norm" not in kwargs:
             options = {"vmin": -DECADES, "vmax": DECADES, **options}
@@ -432,7 +447,7 @@ class GradientFlowDisplay:
         edge = borders[0][first]
         late = edge > (borders[0][0] + borders[0][-1]) / 2
         self.ax_.annotate(
-            f"not finite from epoch {self.flow.epoch[first]}",
+            f"not finite from epoch {self.flow.epoch[first] + 1}",
             (edge, np.flatnonzero(not_finite[first]).mean() + 1),
             xytext=(-8 if late else 8, 0),
             textcoords="offset points",
@@ -504,7 +519,7 @@ class LossCurveDisplay:
     score_line_ : matplotlib Line2D or None
         The score.
     best_epoch_ : int or None
-        The best epoch, counted from 0; None if no number is finite.
+        The best epoch, counted from 1; None if no number is finite.
 
     See Also
     --------
@@ -546,7 +561,7 @@ class LossCurveDisplay:
         score_ax: Axes | None = None,
         **kwargs,
     ) -> Self:
-        """Draw the curves of one fitted estimator.
+        """Draw the curves of one estimator's last fit, also of one that diverged.
 
         Parameters
         ----------
@@ -567,6 +582,8 @@ class LossCurveDisplay:
         ------
         NotFittedError
             If the estimator is not fitted.
+        ValueError
+            If no epoch was finished.
         TypeError
             If it is no network of this package.
         """
@@ -594,7 +611,7 @@ class LossCurveDisplay:
 
         Raises
         ------
-        NotFittedError, TypeError
+        NotFittedError, ValueError, TypeError
             As `from_estimator`.
         """
         _check_fits(fits)
@@ -609,15 +626,26 @@ class LossCurveDisplay:
 
     @classmethod
     def _of(cls, estimator, name: str | None) -> Self:
-        _check_estimator(estimator, "loss_curve_")
+        failed = _failed_flow(estimator)
+        if failed is None:
+            _check_estimator(estimator)
+            loss_curve = estimator.loss_curve_
+            scores = getattr(estimator, "validation_scores_", None) or None
+        else:
+            loss_curve, scores = failed.loss_curve, None
+        if len(loss_curve) == 0:
+            raise ValueError(
+                f"This {type(estimator).__name__} has no loss to draw: training ended "
+                "before its first epoch did. Call fit(X, y)."
+            )
         kind = "score"
         if is_classifier(estimator):
             kind = "accuracy"
         elif is_regressor(estimator):
             kind = "R\u00b2"
         return cls(
-            loss_curve=estimator.loss_curve_,
-            validation_scores=getattr(estimator, "validation_scores_", None),
+            loss_curve=loss_curve,
+            validation_scores=scores,
             name=type(estimator).__name__ if name is None else name,
             score_name=f"validation {kind}",
         )
@@ -648,7 +676,8 @@ class LossCurveDisplay:
             ax = _curve_axes(scores is not None)
         from matplotlib import cbook, lines
 
-        self.best_epoch_ = _best(-loss if scores is None else scores)
+        best = _argmax(-loss if scores is None else scores)
+        self.best_epoch_ = None if best is None else best + 1
         number = len(ax.get_lines())
         style = {
             "color": LINE_COLORS[number % len(LINE_COLORS)],
@@ -656,8 +685,8 @@ class LossCurveDisplay:
             "marker": "o",
             "markersize": 8,
             "markerfacecolor": "white",
-            "markevery": [] if self.best_epoch_ is None else [self.best_epoch_],
-            "label": self._label(loss, scores),
+            "markevery": [] if best is None else [best],
+            "label": self._label(loss if scores is None else scores),
             **cbook.normalize_kwargs(kwargs, lines.Line2D),
         }
         self.score_ax_ = self.score_line_ = None
@@ -666,25 +695,28 @@ class LossCurveDisplay:
                 (score_ax,) = _split(ax, [1, 1], rows=True)
                 score_ax.sharex(ax)
             self.score_ax_ = score_ax
-            (self.score_line_,) = score_ax.plot(scores, **style)
+            (self.score_line_,) = score_ax.plot(
+                np.arange(len(scores)) + 1, scores, **style
+            )
             score_ax.set_ylabel(self.score_name)
-        (self.line_,) = ax.plot(loss, **style)
+        (self.line_,) = ax.plot(np.arange(len(loss)) + 1, loss, **style)
         ax.set_ylabel("training loss")
         ax.set_xlabel("" if score_ax else "epoch")
         if score_ax:
             score_ax.set_xlabel("epoch")
         ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         _set_loss_scale(ax)
-        ax.legend()
+        _set_legend(ax)
         self.ax_, self.figure_ = ax, ax.figure
         return self
 
-    def _label(self, loss, scores) -> str:
+    def _label(self, judged) -> str:
         label = "" if self.name is None else f"{self.name}, "
         if self.best_epoch_ is None:
             return f"{label}no finite number"
-        best = (loss if scores is None else scores)[self.best_epoch_]
-        return f"{label}best epoch {self.best_epoch_}: {best:.4g}"
+        return (
+            f"{label}best epoch {self.best_epoch_}: {judged[self.best_epoch_ - 1]:.4g}"
+        )
 
 
 def _curve_axes(with_scores: bool) -> Axes:
@@ -693,10 +725,17 @@ def _curve_axes(with_scores: bool) -> Axes:
     return _pyplot().subplots(figsize=size, layout="constrained")[1]
 
 
-def _best(values: Floats) -> int | None:
+def _argmax(values: Floats) -> int | None:
     """Where the greatest finite value stands first."""
     values = np.where(np.isfinite(values), values, -np.inf)
     return int(values.argmax()) if np.isfinite(values).any() else None
+
+
+def _set_legend(ax: Axes) -> None:
+    """A legend above the axes: inside it would cover curves."""
+    long = max(len(str(line.get_label())) for line in ax.get_lines()) > 32
+    columns = 1 if long else 2
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, frameon=False)
 
 
 def _set_loss_scale(ax: Axes) -> None:
@@ -838,7 +877,7 @@ class ActivationDisplay:
         plt = _pyplot()
         if ax is None:
             _, ax = plt.subplots(figsize=(8, 3.8), layout="constrained")
-        (right,) = _split(ax, [1, 1])
+        (right,) = _split(ax, [1, 1], gap=0.08)
         low = min(0.0, *(a.min() for a in self.activations))
         high = max(1.0, *(a.max() for a in self.activations))
         self.mesh_ = _draw_shares(ax, self.activations, low, high, kwargs)

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 
-def run_python(code, timeout=60, **environment):
+def run_python(code, *arguments, timeout=60, **environment):
     """What the code printed; it may import what the tests import.
 
     Raises
@@ -17,7 +17,7 @@ def run_python(code, timeout=60, **environment):
         It took longer than `timeout` seconds.
     """
     done = subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, "-c", code, *arguments],
         cwd=Path(__file__).parent,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment},
         capture_output=True,

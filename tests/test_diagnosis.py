@@ -35,7 +35,7 @@ GENERATORS = {
         300, noise=0.1, factor=0.5, random_state=seed
     ),
     "blobs": lambda seed: datasets.make_blobs(
-        400, centers=5, n_features=6, random_state=seed
+        400, centers=5, cluster_std=4, random_state=seed
     ),
     "classes": lambda seed: datasets.make_classification(
         600, n_informative=8, n_classes=3, random_state=seed
@@ -165,8 +165,7 @@ def planted(sets):
         both,
         [layers(depth, width) for depth, width in [(5, 30), (6, 20), (8, 10), (10, 40)]]
         + [layers(depth, width, **fast) for depth, width in [(4, 25), (5, 12), (7, 50)]]
-        + [layers(4, 40, solver="lbfgs"), layers(6, 15, solver="lbfgs")]
-        + [layers(2, 20, batch_size=1000)],
+        + [layers(7, 40, solver="lbfgs"), layers(6, 15, solver="lbfgs")],
         activation="logistic",
     )
     yield from plant(
@@ -237,6 +236,15 @@ def planted(sets):
         ],
     )
     yield from plant(
+        "update-too-small",
+        numbers,
+        [
+            layers(1, 40, target_scale=77, target_shift=152),
+            layers(2, 20, target_shift=2000, activation="tanh"),
+            layers(3, 30, target_scale=1e4),
+        ],
+    )
+    yield from plant(
         "update-too-large",
         both,
         [
@@ -252,10 +260,10 @@ def planted(sets):
         both,
         [
             layers(1, 40, learning_rate_init=20),
-            layers(2, 30, learning_rate_init=10, activation="tanh"),
-            layers(3, 20, learning_rate_init=1, solver="sgd", activation="tanh"),
+            layers(2, 30, learning_rate_init=3, solver="sgd", activation="tanh"),
+            layers(3, 20, learning_rate_init=5, solver="sgd", activation="tanh"),
             layers(1, 30, learning_rate_init=20, solver="sgd", activation="tanh"),
-            layers(3, 20, learning_rate_init=2, solver="sgd", activation="tanh"),
+            layers(4, 20, learning_rate_init=10, solver="sgd", activation="tanh"),
         ],
     )
     yield from plant(
@@ -264,8 +272,7 @@ def planted(sets):
         [
             layers(1, 30, tol=0.1),
             layers(2, 20, tol=0.05, activation="tanh"),
-            layers(3, 15, tol=0.2, solver="sgd"),
-            layers(2, 20, activation="logistic"),
+            layers(3, 15, tol=0.2, solver="sgd", learning_rate_init=0.01),
         ],
     )
     yield from plant(
@@ -303,10 +310,10 @@ def planted(sets):
         "constant-prediction",
         both,
         [
-            layers(1, 30, alpha=1e5),
-            layers(2, 20, alpha=1e4, activation="tanh"),
+            layers(1, 30, alpha=300),
+            layers(2, 20, alpha=1000, activation="tanh"),
             layers(5, 20, activation="logistic", solver="sgd"),
-            layers(30, 15, activation="relu"),
+            layers(6, 40, activation="logistic"),
             layers(2, 30, biases=-50, activation="relu"),
         ],
     )

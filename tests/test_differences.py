@@ -267,7 +267,9 @@ def test_the_regressor_carries_the_multi_output_tag():
 
 def pickle_limit(model):
     """1.2 times the parameters and 8 KiB, and the records that grow with epochs."""
-    records = len(pickle.dumps([model.loss_curve_, model.validation_scores_]))
+    grows = [model.loss_curve_, model.validation_scores_, model.gradient_flow_]
+    records = len(pickle.dumps(grows))
+    assert len(pickle.dumps(model.gradient_flow_)) < 70_000
     parameters = sum(a.nbytes for a in model.coefs_ + model.intercepts_)
     return 1.2 * parameters + 8 * 1024 + records
 

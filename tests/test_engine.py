@@ -8,11 +8,11 @@ and forks; memory.
 import os
 import pickle
 import signal
-import sys
 import threading
 import time
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -22,7 +22,6 @@ from kernel_table import TIERS
 from scipy.sparse import csr_array, csr_matrix
 from sklearn.utils import shuffle as sklearn_shuffle
 
-from cbp import _kernels, _training
 from cbp._network import LOSSES, Network
 from cbp._training import Trainer
 
@@ -67,7 +66,9 @@ class Problem:
             self.target = self.T.astype(dtype)
         self.weight = rng.uniform(0.2, 2, n_rows).astype(dtype)
 
-    def trainer(self, X=None, *, theta=None, random_state=3, weighted=False, **settings):
+    def trainer(
+        self, X=None, *, theta=None, random_state=3, weighted=False, **settings
+    ):
         """A Trainer on a copy of theta."""
         return Trainer(
             self.network,
@@ -131,9 +132,7 @@ def test_csr_training_has_the_bits_of_the_dense_one(batch, solver, dtype):
 def test_any_number_of_threads_gives_the_same_bits(
     n_threads, batch_size, sparse, solver
 ):
-    problem = Problem(
-        sizes=(64, 100, 100, 10), n_rows=2 * batch_size + 17, zeros=0.5
-    )
+    problem = Problem(sizes=(64, 100, 100, 10), n_rows=2 * batch_size + 17, zeros=0.5)
     X = csr_matrix(problem.X) if sparse else problem.X
     settings = dict(
         solver=solver, batch_size=batch_size, alpha=1e-3, weighted=True, max_iter=2
@@ -165,7 +164,9 @@ def test_any_number_of_threads_gives_the_same_gradient(n_threads):
 @every_solver
 def test_recording_gradient_flow_changes_no_bit(batch, solver):
     problem = Problem(n_rows=batch["n_rows"], zeros=0.5)
-    settings = dict(solver=solver, batch_size=batch["batch_size"], weighted=True)
+    settings = dict(
+        solver=solver, batch_size=batch["batch_size"], alpha=1e-3, weighted=True
+    )
     for X in (problem.X, csr_matrix(problem.X)):
         plain, _ = problem.train(X, **settings)
         monitored, _ = problem.train(X, monitor=True, **settings)
@@ -190,28 +191,804 @@ import numpy as np
 from scipy.sparse import csr_matrix
 from test_engine import LOSSES, Problem, outcome
 from cbp import _kernels
+
 print(_kernels.isa())
 for dtype in (np.float32, np.float64):
-    for number, (output, loss) in enumerate(sorted(LOSSES)):
+    for output, loss in sorted(LOSSES):
         for activation in ("tanh", "logistic", "relu"):
             problem = Problem(
                 output, loss, (activation, "relu"), (9, 18, 7, 3), 150, dtype, 0.5
             )
-            for solver, batch_size, X in (
-                ("adam", 1, problem.X[:40]),
-                ("sgd", 1, problem.X[:40]),
-                ("adam", 131, problem.X),
-                ("sgd", 64, csr_matrix(problem.X)),
+            for solver, batch_size, n_rows, X in (
+                ("adam", 1, 40, problem.X),
+                ("sgd", 1, 40, problem.X),
+                ("adam", 131, 150, problem.X),
+                ("sgd", 64, 150, csr_matrix(problem.X)),
             ):
-                rows = np.arange(X.shape[0])
-                problem.target, problem.weight = (
-                    problem.target[rows], problem.weight[rows]
-                ) if X.shape[0] < 150 else (problem.target, problem.weight)
                 run, _ = problem.train(
-                    problem.X, rows=rows, solver=solver, batch_size=batch_size,
-                    alpha=1e-3, max_iter=2,
+                    X,
+                    rows=np.arange(n_rows),
+                    solver=solver,
+                    batch_size=batch_size,
+                    alpha=1e-3,
+                    weighted=batch_size > 1,
+                    max_iter=2,
                 )
                 digest = hashlib.sha256(repr(outcome(run)).encode())
-                digest.update(problem.network.predict(run.theta, problem.X))
-                print(digest.hexdigest())
+                digest.update(problem.network.predict(run.theta, X))
+                print(output, loss, activation, solver, digest.hexdigest())
 """
+
+
+@pytest.fixture(scope="module")
+def scalar_trainings():
+    return run_python(TRAININGS_ON_THIS_TIER, CBP_ISA="scalar").splitlines()
+
+
+@pytest.mark.parametrize("tier", TIERS[1:])
+def test_every_tier_trains_the_bits_of_the_scalar_one(tier, scalar_trainings):
+    lines = run_python(TRAININGS_ON_THIS_TIER, CBP_ISA=tier).splitlines()
+    assert (scalar_trainings[0], lines[0]) == ("scalar", tier)
+    assert len(lines) > 100
+    assert lines[1:] == scalar_trainings[1:]
+
+
+IMPORTS = """
+import os, sys
+for name in sys.argv[1:]:
+    os.environ["CBP_ISA"] = name
+    try:
+        from cbp import _kernels
+        print(_kernels.isa())
+    except ImportError as error:
+        print(error)
+"""
+
+
+def test_unknown_tier_is_an_import_error_that_lists_the_valid_ones():
+    names = ["bogus", "AVX2", "scalar ", "neon\u00e9"]
+    lines = run_python(IMPORTS, *names).splitlines()
+    for name, line in zip(names, lines, strict=True):
+        for word in ("CBP_ISA", repr(name), *map(repr, TIERS)):
+            assert word in line
+
+
+def test_without_a_choice_the_fastest_tier_is_used():
+    assert run_python(IMPORTS, "").strip() == TIERS[-1]
+
+
+# ---- prediction
+
+
+NETWORKS = {
+    "three layers": ((12, 17, 9, 3), ("relu", "tanh")),
+    "no hidden layer": ((12, 3), ()),
+    "wide": ((40, 70, 33), ("logistic",)),
+    "one unit": ((1, 1, 2), ("tanh",)),
+}
+every_network = pytest.mark.parametrize(
+    "sizes, activations", NETWORKS.values(), ids=NETWORKS
+)
+
+
+@every_network
+@every_loss
+@every_dtype
+def test_predict_is_the_forward_pass_of_the_reference(
+    sizes, activations, output, loss, dtype
+):
+    problem = Problem(output, loss, activations, sizes, 300, dtype)
+    theta, X = problem.theta.astype(np.float64), problem.X.astype(np.float64)
+    close = dict(rtol=0, atol=500 * np.finfo(dtype).eps)
+    for n_rows in (1, 5, 6, 300):  # row by row, and packed
+        a = problem.network.predict(problem.theta, problem.X[:n_rows])
+        assert a.dtype == dtype
+        np.testing.assert_allclose(a, problem.twin.predict(theta, X[:n_rows]), **close)
+        z = problem.network.predict(problem.theta, problem.X[:n_rows], logits=True)
+        expected = problem.twin.forward(theta, X[:n_rows])[0][-1]
+        np.testing.assert_allclose(z, expected, **close)
+
+
+@every_network
+@every_loss
+@every_dtype
+def test_row_has_the_same_bits_alone_and_in_any_batch(
+    sizes, activations, output, loss, dtype
+):
+    problem = Problem(output, loss, activations, sizes, 521, dtype, zeros=0.5)
+    predict, theta, X = problem.network.predict, problem.theta, problem.X
+    whole = predict(theta, X)
+    for logits in (False, True):
+        whole = predict(theta, X, logits=logits)
+        for r in (0, 1, 7, 255, 256, 520):
+            alone = predict(theta, X[r : r + 1], logits=logits)
+            assert alone.tobytes() == whole[r : r + 1].tobytes()
+        for start, end in ((0, 2), (3, 8), (9, 15), (1, 260), (100, 521)):
+            batch = predict(theta, X[start:end], logits=logits)
+            assert batch.tobytes() == whole[start:end].tobytes()
+
+
+@every_dtype
+@pytest.mark.parametrize("container", [csr_matrix, csr_array])
+def test_predict_of_csr_has_the_bits_of_the_dense_one(dtype, container):
+    problem = Problem(n_rows=300, dtype=dtype, zeros=0.8)
+    problem.X[5] = 0
+    dense = problem.network.predict(problem.theta, problem.X)
+    X = container(problem.X)
+    for start, end in ((0, 300), (5, 6), (17, 280)):
+        part = problem.network.predict(problem.theta, X[start:end])
+        assert part.tobytes() == dense[start:end].tobytes()
+
+
+def test_predict_takes_read_only_and_empty_arrays():
+    problem = Problem()
+    expected = problem.network.predict(problem.theta, problem.X)
+    problem.theta.flags.writeable = problem.X.flags.writeable = False
+    got = problem.network.predict(problem.theta, problem.X)
+    assert got.tobytes() == expected.tobytes()
+    for empty in (problem.X[:0], csr_matrix(problem.X[:0])):
+        assert problem.network.predict(problem.theta, empty).shape == (0, 3)
+
+
+@pytest.mark.parametrize("n_rows", [3, 40])
+def test_nan_in_a_row_stays_in_that_row(n_rows):
+    problem = Problem(n_rows=n_rows)
+    problem.X[1, 4] = np.nan
+    bad = np.isnan(problem.network.predict(problem.theta, problem.X))
+    assert (bad == (np.arange(n_rows) == 1)[:, None]).all()
+
+
+def test_predict_may_run_in_several_threads_at_once():
+    problem = Problem(n_rows=2000)
+    expected = problem.network.predict(problem.theta, problem.X)
+
+    def predict(i):
+        X = problem.X if i % 2 else problem.X[i : i + 3]
+        return problem.network.predict(problem.theta, X).tobytes()
+
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(predict, range(200)))
+    for i, got in enumerate(results):
+        assert got == (expected if i % 2 else expected[i : i + 3]).tobytes()
+
+
+# ---- the reference's trainings
+
+
+TRAININGS = {
+    "adam": dict(solver="adam"),
+    "adam with other betas": dict(solver="adam", beta_1=0.5, beta_2=0.9, epsilon=1e-3),
+    "adam without memory": dict(solver="adam", beta_1=0.0, beta_2=0.0, epsilon=1e-2),
+    "sgd": dict(solver="sgd"),
+    "sgd plain": dict(solver="sgd", momentum=0.0, nesterovs_momentum=False),
+    "sgd momentum": dict(solver="sgd", nesterovs_momentum=False),
+    "sgd invscaling": dict(solver="sgd", learning_rate="invscaling", power_t=0.3),
+    "sgd adaptive": dict(
+        solver="sgd", learning_rate="adaptive", tol=10.0, n_iter_no_change=1
+    ),
+    "sgd out of patience": dict(solver="sgd", tol=10.0, n_iter_no_change=2),
+    "adam out of patience": dict(solver="adam", tol=10.0, n_iter_no_change=2),
+}
+every_training = pytest.mark.parametrize("settings", TRAININGS.values(), ids=TRAININGS)
+
+
+def assert_reference_trains_the_same(problem, weighted=False, max_iter=4, **settings):
+    run, status = problem.train(max_iter=max_iter, weighted=weighted, **settings)
+    expected = reference.train(
+        problem.twin,
+        problem.theta,
+        problem.X,
+        problem.T,
+        sample_weight=problem.weight if weighted else None,
+        random_state=np.random.RandomState(3),
+        max_iter=max_iter,
+        **settings,
+    )
+    assert status == expected.status
+    assert run.t == expected.t
+    assert run.no_improvement_count == expected.no_improvement_count
+    assert run.optimizer.steps == expected.steps
+    assert run.learning_rate == pytest.approx(expected.learning_rate, rel=1e-12)
+    assert run.best_loss == pytest.approx(expected.best_loss, rel=1e-10)
+    np.testing.assert_allclose(run.loss_curve, expected.loss_curve, rtol=1e-10)
+    change = abs(expected.theta - problem.theta).max()
+    assert change > 1e-4
+    assert abs(run.theta - expected.theta).max() <= 1e-9 * change
+    return expected
+
+
+@every_training
+@pytest.mark.parametrize("weighted", [False, True], ids=["", "weighted"])
+@pytest.mark.parametrize("batch_size, n_rows", [(1, 40), (32, 150), (150, 150)])
+def test_training_equals_the_reference(settings, weighted, batch_size, n_rows):
+    problem = Problem(n_rows=n_rows)
+    assert_reference_trains_the_same(
+        problem, weighted, batch_size=batch_size, alpha=0.1, max_iter=8, **settings
+    )
+
+
+@every_loss
+@every_solver
+def test_training_equals_the_reference_for_every_cost(output, loss, solver):
+    for sizes, activations in (
+        ((6, 5, 3), ("logistic",)),
+        ((20, 40, 18, 9), ("tanh", "relu")),
+        ((5, 2), ()),
+    ):
+        problem = Problem(output, loss, activations, sizes)
+        for batch_size in (1, 32):
+            assert_reference_trains_the_same(
+                problem, solver=solver, batch_size=batch_size, shuffle=False
+            )
+
+
+@every_solver
+def test_training_in_batches_of_several_chunks_equals_the_reference(solver):
+    problem = Problem(n_rows=5003)
+    assert_reference_trains_the_same(
+        problem, True, batch_size=2500, alpha=0.1, solver=solver
+    )
+
+
+def test_adaptive_rate_falls_until_training_ends():
+    problem = Problem()
+    expected = assert_reference_trains_the_same(
+        problem,
+        solver="sgd",
+        learning_rate="adaptive",
+        learning_rate_init=1e-3,
+        tol=10.0,
+        n_iter_no_change=1,
+        max_iter=100,
+    )
+    assert expected.status == "converged"
+    assert expected.learning_rate <= 1e-6
+
+
+@every_solver
+def test_float32_training_stays_close_to_the_reference(solver):
+    problem = Problem(dtype=np.float32)
+    run, _ = problem.train(solver=solver, batch_size=32)
+    expected = reference.train(
+        problem.twin,
+        problem.theta.astype(np.float64),
+        problem.X.astype(np.float64),
+        problem.T,
+        random_state=np.random.RandomState(3),
+        solver=solver,
+        batch_size=32,
+        max_iter=3,
+    )
+    change = abs(expected.theta - problem.theta).max()
+    assert abs(run.theta - expected.theta).max() <= 1e-3 * change
+    np.testing.assert_allclose(run.loss_curve, expected.loss_curve, rtol=1e-5)
+
+
+@every_solver
+@every_dtype
+def test_rows_choose_what_is_trained_on(solver, dtype):
+    problem = Problem(dtype=dtype)
+    rows = np.random.RandomState(0).permutation(150)[:70]
+    settings = dict(solver=solver, batch_size=32, weighted=True)
+    chosen, _ = problem.train(rows=rows, **settings)
+    for name in ("X", "target", "weight"):
+        setattr(problem, name, getattr(problem, name)[rows])
+    alone, _ = problem.train(**settings)
+    assert outcome(chosen) == outcome(alone)
+    assert np.array_equal(rows, np.random.RandomState(0).permutation(150)[:70])
+
+
+@every_solver
+@every_dtype
+def test_a_pickled_optimizer_goes_on_as_if_nothing_had_happened(solver, dtype):
+    problem = Problem(dtype=dtype)
+    settings = dict(solver=solver, batch_size=32, shuffle=False, alpha=1e-3)
+    whole, _ = problem.train(max_iter=5, **settings)
+    first, _ = problem.train(max_iter=2, **settings)
+    second = problem.trainer(
+        theta=first.theta,
+        optimizer=pickle.loads(pickle.dumps(first.optimizer)),
+        t=first.t,
+        best_loss=first.best_loss,
+        no_improvement_count=first.no_improvement_count,
+        **settings,
+    )
+    second.run(3)
+    assert first.loss_curve + second.loss_curve == whole.loss_curve
+    assert outcome(second)[2:] == outcome(whole)[2:]
+    assert second.theta.tobytes() == whole.theta.tobytes()
+
+
+# ---- shuffles
+
+
+def last_rows(n_rows, random_state, max_iter=4):
+    """The last row and the loss of every epoch.
+
+    Each step of this network makes its only bias the target of the row just seen, and a
+    row's cost tells its distance from the row before: the loss knows the permutation.
+    """
+    network = Network((1, 1), (), "identity", "squared_error", np.float64)
+    y = np.random.RandomState(0).permutation(n_rows).astype(np.float64)[:, None]
+    trainer = Trainer(
+        network,
+        np.zeros(2),
+        np.zeros((n_rows, 1)),
+        y,
+        solver="sgd",
+        momentum=0.0,
+        nesterovs_momentum=False,
+        learning_rate_init=1.0,
+        batch_size=1,
+        n_iter_no_change=np.inf,
+        random_state=random_state,
+    )
+    seen = []
+    trainer.run(max_iter, lambda _, loss: seen.append((trainer.theta[1], loss)))
+    return y[:, 0], np.array(seen)
+
+
+GENERATORS = ("MT19937", "PCG64", "Philox", "SFC64")
+
+
+@pytest.mark.parametrize("generator", GENERATORS)
+@pytest.mark.parametrize("n_rows", [1, 2, 3, 31, 255, 256, 257, 1000])
+def test_shuffles_are_those_of_scikit_learn(generator, n_rows):
+    make = getattr(np.random, generator)
+    ours, theirs = (np.random.RandomState(make(7)) for _ in range(2))
+    y, seen = last_rows(n_rows, ours)
+    order, b = np.arange(n_rows), 0.0
+    for last, loss in seen:
+        order = sklearn_shuffle(order, random_state=theirs)
+        before = np.r_[b, y[order[:-1]]]
+        b = y[order[-1]]
+        assert last == b
+        assert loss == pytest.approx(((before - y[order]) ** 2).mean() / 2)
+    states = [str(state._bit_generator.state) for state in (ours, theirs)]
+    assert states[0] == states[1]
+
+
+def test_training_without_shuffling_draws_nothing():
+    problem, random_state = Problem(), np.random.RandomState(5)
+    trainer = Trainer(
+        problem.network,
+        problem.theta,
+        problem.X,
+        problem.target,
+        shuffle=False,
+        random_state=random_state,
+    )
+    trainer.run(3)
+    assert random_state.uniform() == np.random.RandomState(5).uniform()
+
+
+# ---- weights of zero
+
+
+@every_solver
+@every_dtype
+def test_batch_without_weight_changes_nothing(solver, dtype):
+    problem = Problem(n_rows=120, dtype=dtype)
+    settings = dict(
+        solver=solver, batch_size=30, shuffle=False, alpha=1e-3, weighted=True
+    )
+    problem.weight[30:60] = 0
+    with_zeros, _ = problem.train(**settings)
+    rows = np.r_[:30, 60:120]
+    without, _ = problem.train(rows=rows, **settings)
+    assert outcome(with_zeros) == outcome(without)
+    assert with_zeros.t == 3 * 90
+
+
+@every_loss
+@pytest.mark.parametrize("batch_size", [1, 30])
+def test_row_without_weight_does_not_exist(output, loss, batch_size):
+    problem = Problem(output, loss, n_rows=120)
+    problem.weight[::3] = 0
+    settings = dict(batch_size=batch_size, weighted=True)
+    expected, status = problem.train(**settings)
+    assert status == "max_iter"
+    problem.X[::3] = 1e300  # overflows wherever the network is linear
+    if problem.target.dtype != np.int32:
+        problem.target[::3] = 1e300
+    got, status = problem.train(**settings)
+    assert status == "max_iter"
+    assert outcome(got) == outcome(expected)
+
+
+# ---- how a run ends
+
+
+@every_dtype
+@pytest.mark.parametrize("batch_size", [1, 32, 150])
+@every_solver
+def test_divergence_ends_the_run_in_its_epoch(dtype, batch_size, solver):
+    problem = Problem("identity", "squared_error", ("relu",), (12, 9, 1), dtype=dtype)
+    largest = float(np.finfo(dtype).max)
+    trainer, status = problem.train(
+        solver=solver,
+        batch_size=batch_size,
+        learning_rate_init=largest**0.4,
+        momentum=0.0,
+        nesterovs_momentum=False,
+        max_iter=100,
+    )
+    assert status == "diverged"
+    assert trainer.diverged_epoch == trainer.n_iter + 1 <= 20
+    assert len(trainer.loss_curve) == trainer.n_iter
+    assert np.isfinite(trainer.loss_curve).all()
+
+
+def test_weights_that_overflow_in_the_last_step_are_divergence():
+    problem = Problem("identity", "squared_error", (), (12, 1))
+    trainer, status = problem.train(
+        solver="sgd", learning_rate_init=1e308, batch_size=150, max_iter=1
+    )
+    assert status == "diverged"
+    assert trainer.diverged_epoch == 1
+    assert not np.isfinite(trainer.theta).all()
+
+
+def test_run_that_does_not_diverge_has_no_diverged_epoch():
+    trainer, status = Problem().train()
+    assert status == "max_iter"
+    assert trainer.diverged_epoch is None
+    assert trainer.n_iter == 3
+
+
+def test_callback_may_stop_the_run():
+    trainer, status = Problem().train(
+        max_iter=10, on_epoch=lambda epoch, loss: False if epoch == 4 else None
+    )
+    assert (status, trainer.n_iter, len(trainer.loss_curve)) == ("stopped", 4, 4)
+
+
+@pytest.mark.parametrize(
+    "score, n_epochs, best",
+    [
+        (lambda epoch: 0.5, 5, 0.5),  # the first is an improvement, then 4 misses
+        (lambda epoch: float("nan"), 4, -np.inf),
+        (lambda epoch: min(epoch, 6) / 10, 10, 0.6),
+        (lambda epoch: 0.5 + 1e-6 * epoch, 5, 0.5 + 5e-6),  # gains below tol
+    ],
+    ids=["constant", "nan", "six gains", "tiny gains"],
+)
+def test_validation_score_rules_patience_in_place_of_the_loss(score, n_epochs, best):
+    trainer, status = Problem().train(
+        max_iter=50,
+        on_epoch=lambda epoch, loss: score(epoch),
+        tol=1e-4,
+        n_iter_no_change=3,
+    )
+    assert (status, trainer.n_iter) == ("converged", n_epochs)
+    assert trainer.best_score == pytest.approx(best)
+    assert trainer.best_loss == np.inf
+
+
+def test_more_epochs_than_the_curve_keeps_at_once_are_all_recorded():
+    problem = Problem(sizes=(12, 3), activations=(), n_rows=20)
+    settings = dict(batch_size=20, n_iter_no_change=np.inf)
+    trainer, _ = problem.train(max_iter=700, **settings)
+    losses = []
+    problem.train(
+        max_iter=700, on_epoch=lambda _, loss: losses.append(loss), **settings
+    )
+    assert len(losses) == 700
+    assert trainer.loss_curve == losses
+
+
+def test_error_in_a_callback_leaves_the_weights_of_its_epoch():
+    problem = Problem()
+    trainer = problem.trainer()
+
+    def fail(epoch, loss):
+        if epoch == 2:
+            raise RuntimeError("mine")
+
+    with pytest.raises(RuntimeError, match="mine"):
+        trainer.run(5, fail)
+    expected, _ = problem.train(max_iter=2)
+    assert trainer.theta.tobytes() == expected.theta.tobytes()
+    assert trainer.optimizer.steps == expected.optimizer.steps
+
+
+WRONG_ARGUMENTS = {
+    "theta too short": dict(theta=np.zeros(5)),
+    "theta of another dtype": dict(theta=np.zeros(Problem().network.n_params, "f4")),
+    "X too narrow": dict(X=np.zeros((150, 11))),
+    "X of another dtype": dict(X=np.zeros((150, 12), np.float32)),
+    "label too large": dict(target=np.full(150, 3, np.int32)),
+    "label below zero": dict(target=np.full(150, -1, np.int32)),
+    "matrix for softmax": dict(target=np.zeros((150, 3))),
+    "target too short": dict(target=np.zeros(149, np.int32)),
+    "weights too short": dict(sample_weight=np.ones(149)),
+    "weights of another dtype": dict(sample_weight=np.ones(150, np.float32)),
+    "row beyond X": dict(rows=np.array([150])),
+    "negative row": dict(rows=np.array([-1])),
+    "no rows": dict(rows=np.array([], np.int64)),
+    "optimizer of another solver": dict(
+        solver="sgd", optimizer=Problem().trainer(solver="adam").optimizer
+    ),
+    "optimizer of another network": dict(
+        optimizer=Problem(sizes=(12, 40, 9, 3)).trainer().optimizer
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    "arguments", WRONG_ARGUMENTS.values(), ids=WRONG_ARGUMENTS.keys()
+)
+def test_arguments_that_do_not_fit_are_refused(arguments):
+    problem = Problem()
+    kept = dict(theta=problem.theta, X=problem.X, target=problem.target)
+    with pytest.raises(ValueError):
+        Trainer(
+            problem.network,
+            random_state=np.random.RandomState(0),
+            **{**kept, **arguments},
+        )
+
+
+# ---- threads and signals
+
+
+def threads():
+    """Threads of this process, as the operating system counts them if it says."""
+    if os.path.isdir("/proc/self/task"):
+        return len(os.listdir("/proc/self/task"))
+    return threading.active_count()
+
+
+@contextmanager
+def no_thread_outlives():
+    """Fails if more threads are left than there were.
+
+    Python calls a thread ended a moment before the operating system does.
+    """
+    before = threads()
+    yield
+    deadline = time.monotonic() + 2
+    while threads() > before and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert threads() <= before
+
+
+def wide_problem(n_rows=400):
+    """Enough work for four threads."""
+    return Problem(sizes=(64, 100, 100, 10), n_rows=n_rows)
+
+
+def test_no_thread_outlives_a_call():
+    problem = wide_problem()
+    with no_thread_outlives():
+        problem.train(n_threads=4)
+    with no_thread_outlives():
+        problem.trainer(n_threads=4, solver="lbfgs").loss_gradient(problem.theta)
+    with no_thread_outlives(), pytest.raises(ZeroDivisionError):
+        problem.train(n_threads=4, on_epoch=lambda *_: 1 / 0)
+    problem.X[0, 0] = np.nan
+    with no_thread_outlives():
+        _, status = problem.train(n_threads=4)
+    assert status == "diverged"
+
+
+@pytest.mark.parametrize("started", [1, 2])
+def test_no_thread_outlives_an_interrupt_while_threads_are_started(
+    started, monkeypatch
+):
+    start, count = threading.Thread.start, []
+
+    def start_and_interrupt(thread):
+        start(thread)
+        count.append(thread)
+        if len(count) == started:
+            raise KeyboardInterrupt
+
+    problem = wide_problem()
+    monkeypatch.setattr(threading.Thread, "start", start_and_interrupt)
+    with no_thread_outlives(), pytest.raises(KeyboardInterrupt):
+        problem.train(n_threads=4)
+
+
+def test_fewer_threads_are_used_when_no_more_can_be_had(monkeypatch):
+    problem = wide_problem()
+    alone, _ = problem.train()
+    start, count = threading.Thread.start, []
+
+    def refuse_the_second(thread):
+        count.append(thread)
+        if len(count) > 1:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse_the_second)
+    team, _ = problem.train(n_threads=4)
+    assert len(count) == 2
+    assert outcome(team) == outcome(alone)
+
+
+FIT_FORK_FIT = """
+import os, signal, sys, time
+from test_engine import outcome, wide_problem
+
+problem = wide_problem()
+expected, _ = problem.train(n_threads=3)
+child = os.fork()
+if child == 0:
+    run, _ = problem.train(n_threads=3)
+    os._exit(0 if outcome(run) == outcome(expected) else 1)
+deadline = time.monotonic() + 60
+while time.monotonic() < deadline:
+    done, status = os.waitpid(child, os.WNOHANG)
+    if done:
+        print("status", os.waitstatus_to_exitcode(status))
+        sys.exit()
+    time.sleep(0.01)
+os.kill(child, signal.SIGKILL)
+print("the child hangs")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_fit_works_in_a_fork_after_a_threaded_fit():
+    assert run_python(FIT_FORK_FIT, timeout=100) == "status 0\n"
+
+
+class Alarm(Exception):
+    pass
+
+
+def call_with_alarm(call, handler=signal.default_int_handler, seconds=0.2):
+    """Calls `call`, a signal coming meanwhile; seconds from the signal to the end."""
+    before = signal.signal(signal.SIGALRM, handler)
+    start = time.perf_counter()
+    try:
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+        call()
+    finally:
+        latency = time.perf_counter() - start - seconds
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        print(f"latency {1000 * latency:.0f} ms (100 ms are promised)")
+    return latency
+
+
+needs_alarm = pytest.mark.skipif(
+    not hasattr(signal, "setitimer"), reason="needs setitimer"
+)
+
+# Endless runs; big is one batch of many seconds.
+ENDLESS = {
+    "batches": ((64, 100, 10), 2000, dict(batch_size=200)),
+    "one row": ((30, 16, 2), 500, dict(batch_size=1)),
+    "tiny epochs": ((3, 2), 4, dict(batch_size=4)),
+    "wide": ((64, 1500, 1500, 10), 600, dict(batch_size=256)),
+    "big": ((64, 1500, 1500, 10), 40000, dict(batch_size=40000)),
+    "sparse": ((64, 100, 10), 2000, dict(batch_size=200)),
+}
+
+
+@needs_alarm
+@pytest.mark.parametrize("n_threads", [1, 2])
+@pytest.mark.parametrize("name", ENDLESS)
+def test_interrupt_is_felt_and_leaves_usable_weights(name, n_threads):
+    sizes, n_rows, settings = ENDLESS[name]
+    activations = ("relu",) * (len(sizes) - 2)
+    problem = Problem(
+        activations=activations, sizes=sizes, n_rows=n_rows, dtype=np.float32
+    )
+    trainer = problem.trainer(
+        csr_matrix(problem.X) if name == "sparse" else problem.X,
+        n_threads=n_threads,
+        n_iter_no_change=np.inf,
+        **settings,
+    )
+    start = time.perf_counter()
+    with no_thread_outlives(), pytest.raises(KeyboardInterrupt):
+        call_with_alarm(lambda: trainer.run(2**31 - 1))
+    assert time.perf_counter() - start < 2.5
+    assert len(trainer.loss_curve) == trainer.n_iter
+    assert np.isfinite(trainer.theta).all()
+    if name == "big":  # no step was made yet
+        assert trainer.n_iter == 0
+        assert trainer.theta.tobytes() == problem.theta.tobytes()
+    else:
+        assert trainer.theta.tobytes() != problem.theta.tobytes()
+    a = problem.network.predict(trainer.theta, problem.X[:50])
+    assert np.isfinite(a).all()
+
+
+@needs_alarm
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_interrupt_is_felt_within_one_gradient(n_threads):
+    sizes, n_rows, _ = ENDLESS["big"]
+    problem = Problem(
+        activations=("relu", "relu"), sizes=sizes, n_rows=n_rows, dtype=np.float32
+    )
+    trainer = problem.trainer(solver="lbfgs", n_threads=n_threads)
+    start = time.perf_counter()
+    with no_thread_outlives(), pytest.raises(KeyboardInterrupt):
+        call_with_alarm(lambda: trainer.loss_gradient(problem.theta))
+    assert time.perf_counter() - start < 2.5
+
+
+@needs_alarm
+def test_any_error_of_a_signal_handler_is_raised():
+    def handler(*_):
+        raise Alarm
+
+    trainer = wide_problem().trainer(n_threads=2, n_iter_no_change=np.inf)
+    with pytest.raises(Alarm):
+        call_with_alarm(lambda: trainer.run(2**31 - 1), handler)
+    assert trainer.n_iter > 0
+
+
+@needs_alarm
+def test_signal_whose_handler_returns_disturbs_nothing():
+    problem, handled = wide_problem(), []
+    settings = dict(n_iter_no_change=np.inf, max_iter=60)
+    expected, _ = problem.train(**settings)
+    trainer = problem.trainer(n_iter_no_change=np.inf)
+    call_with_alarm(
+        lambda: trainer.run(60), lambda *_: handled.append(trainer.n_iter), 0.001
+    )
+    assert len(handled) == 1
+    assert outcome(trainer) == outcome(expected)
+
+
+@needs_alarm
+def test_run_goes_on_after_an_interrupt():
+    problem = wide_problem()
+    trainer = problem.trainer(n_iter_no_change=np.inf)
+    with pytest.raises(KeyboardInterrupt):
+        call_with_alarm(lambda: trainer.run(2**31 - 1))
+    again = problem.trainer(
+        theta=trainer.theta, optimizer=trainer.optimizer, n_threads=2
+    )
+    assert again.run(2) in ("max_iter", "converged")
+    assert again.loss_curve[-1] < trainer.loss_curve[0]
+
+
+# ---- memory
+
+
+MEMORY = {
+    "large network": ((300, 400, 20), 600, 32),
+    "large batch": ((40, 30, 5), 1500, 1000),
+    "several chunks": ((40, 30, 5), 9000, 5000),
+    "one row": ((100, 50, 3), 50, 1),
+}
+
+
+@pytest.mark.parametrize("sizes, n_rows, batch_size", MEMORY.values(), ids=MEMORY)
+@pytest.mark.parametrize("solver", ["adam", "sgd", "lbfgs"])
+@every_dtype
+def test_fit_allocates_what_fit_bytes_says(sizes, n_rows, batch_size, solver, dtype):
+    problem = Problem(activations=("relu",), sizes=sizes, n_rows=n_rows, dtype=dtype)
+    theta = problem.theta.copy()
+    if solver == "lbfgs":
+        batch_size = n_rows
+    promised = problem.network.fit_bytes(batch_size, solver)
+    tracemalloc.start()
+    try:
+        trainer = problem.trainer(theta=theta, solver=solver, batch_size=batch_size)
+        if solver != "lbfgs":
+            trainer.run(2)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    print(f"{peak / promised:.3f} of what was promised")
+    rows = 8 * n_rows  # the shuffled row numbers belong to the data
+    assert peak <= 1.05 * promised + rows + 65536
+    assert peak >= promised / 2
+
+
+@pytest.mark.parametrize("solver, copies", [("adam", 4), ("sgd", 3), ("lbfgs", 3)])
+@every_dtype
+def test_fit_keeps_few_copies_of_the_parameters(solver, copies, dtype):
+    """Panels and their mirror, and what the solver keeps; theta comes on top."""
+    network = Network(
+        (1000, 1000, 1000, 10), ("relu",) * 2, "softmax", "log_loss", dtype
+    )
+    theta_bytes = network.n_params * network.dtype.itemsize
+    assert network.fit_bytes(1, solver) <= 1.05 * copies * theta_bytes

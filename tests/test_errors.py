@@ -64,6 +64,7 @@ BAD_VALUES = {
     "max_fun": [0, -1, 1.5, None],
     "n_jobs": [0, 1.5, "all"],
     "precision": ["float16", "double", 32, np.float32],
+    "monitor": ["yes", None, 2],
 }
 
 
@@ -532,7 +533,7 @@ def snapshot(model):
     return {
         name: (id(value), pickle.dumps(value))
         for name, value in vars(model).items()
-        if name not in ("_network", "_optimizer")
+        if name not in ("_network", "_optimizer", "_failed_flow")
     } | {"optimizer": pickle.dumps(getattr(model, "_optimizer", None))}
 
 
@@ -572,7 +573,10 @@ def test_a_failed_first_fit_leaves_the_model_unfitted(estimator):
     before = dict(vars(model))
     with pytest.raises(ValueError):
         model.fit(X, y)
+    failed = vars(model).pop("_failed_flow")  # for diagnose, and nothing else
     assert vars(model) == before
+    model._failed_flow = failed
+    assert not model.diagnose().healthy
 
 
 @BOTH

@@ -277,3 +277,56 @@ def test_batch_gradient_is_the_mean_of_products_not_the_product_of_means(output,
         scale = abs(W[layer]).max()
         assert abs(W[layer] - mean_of_products).max() < 1e-12 * scale
         assert abs(W[layer] - product_of_means).max() > 1e-2 * scale
+
+
+@every_loss
+@every_activation
+@every_format
+def test_backpropagate_shows_what_the_fused_kernels_compute(
+    output, loss, activation, sparse
+):
+    """z, a and delta from unfused kernels, summed, are the fused gradient's bits."""
+    for dtype in (np.float32, np.float64):
+        problem = Problem(
+            output,
+            loss,
+            (activation, activation),
+            (17, 9, 18, 3),
+            300,
+            weighted=True,
+            sparse=sparse,
+            dtype=dtype,
+        )
+        shown = problem.trainer.backpropagate(problem.theta)
+        value, gradient = problem.loss_gradient()
+        assert shown["loss"] == value
+        assert np.array_equal(shown["gradient"], gradient)
+        W, b = problem.reference.unpack(gradient)
+        scale = 1 / reference.join(
+            [sum(w.tolist()) for w in np.split(problem.weight, [128, 256])]
+        )
+        below = [problem.X, *shown["a"]]
+        for layer, delta in enumerate(shown["delta"]):
+            dW = reference.sum_gradient(below[layer], delta).astype(np.float64)
+            assert np.array_equal(W[layer], dW * scale)
+            db = reference.sum_columns(delta).astype(np.float64)
+            assert np.array_equal(b[layer], db * scale)
+
+
+@every_loss
+@pytest.mark.parametrize("n_rows", [5, 2100])
+def test_backpropagate_matches_the_reference(output, loss, n_rows):
+    problem = Problem(
+        output, loss, ("tanh", "relu"), (9, 17, 8, 3), n_rows, weighted=True
+    )
+    shown = problem.trainer.backpropagate(problem.theta)
+    z, a = problem.reference.forward(problem.theta, problem.X)
+    delta, _ = problem.reference.deltas(problem.theta, problem.X, problem.T)
+    expected = {
+        "z": z,
+        "a": [*a[1:], reference.apply_output(z[-1], output)],
+        "delta": [problem.weight[:, None] * d for d in delta],
+    }
+    for name, arrays in expected.items():
+        for mine, theirs in zip(shown[name], arrays, strict=True):
+            np.testing.assert_allclose(mine, theirs, rtol=1e-11, atol=1e-13)
