@@ -86,7 +86,7 @@ $(MADE):
 
 $(RUN_TOOLS): $(MADE) pyproject.toml
 	@echo "== installing what cbp needs to be built and run"
-	@$(REQUIREMENTS) build run > $(VENV)/requirements-run.txt
+	@$(REQUIREMENTS) build run plot > $(VENV)/requirements-run.txt
 	@$(PIP) install -r $(VENV)/requirements-run.txt
 	@touch $@
 

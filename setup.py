@@ -27,7 +27,6 @@ DIRECTIVES = {
     "wraparound": False,
     "boundscheck": DEBUG,
     "initializedcheck": DEBUG,
-    "nonecheck": DEBUG,
 }
 
 # Results must be the same bits from every compiler. So no flag here may change what an

@@ -22,7 +22,7 @@ from pathlib import Path
 from statistics import median
 
 import measure
-from peers import PEERS, Cbp, log_loss
+from peers import PEERS, Cbp, log_loss, sklearn_orders
 from workloads import WORKLOADS
 
 from cbp import _kernels
@@ -44,8 +44,8 @@ number of epochs, computed from everyone's weights by the same float64 code. Pea
 of the measured FMA peak of the cores in use, counting the matrix products alone.
 
 No peer runs another algorithm: all train by Adam with the same rate, L2 penalty, batch
-size and initial weights. scikit-learn draws the same shuffles too, so that its float64
-loss is the same number; PyTorch and JAX draw their own, which moves the loss a little.
+size and initial weights, and for the loss in the same order of rows too, so that losses
+differ by rounding only. In timed runs PyTorch and JAX shuffle in their own, faster way.
 Two classes (W1) are one logistic output everywhere. PyTorch and JAX are timed without
 compiling; cbp and scikit-learn with all that `fit` does.
 """
@@ -115,11 +115,13 @@ def work(args):
 
 def time_programs(workload, dtype, n_threads, peak, args):
     X, y = workload.load(dtype)
+    orders = sklearn_orders(workload, workload.epochs)
     programs, losses, epochs = {}, {}, {}
     for name, program in {"cbp": Cbp, **PEERS[args.worker]}.items():
         try:
             train = program(workload, X, y, n_threads).train
-            losses[name] = log_loss(workload, *train(workload.epochs), X, y)
+            weights = train(workload.epochs, orders)  # and all that compiles late
+            losses[name] = log_loss(workload, *weights, X, y)
         except Exception as error:  # a peer that cannot run here is left out
             if name == "cbp":
                 raise
@@ -293,7 +295,14 @@ def draw(table, path):
         for program, rate in rates.items():
             marker, grey = MARKERS[program]
             handles[program] = ax.plot(
-                rate, y, marker, mfc=grey, mec="0", ms=8, ls="none"
+                rate,
+                y,
+                marker,
+                mfc=grey,
+                mec="0",
+                ms=8,
+                ls="none",
+                zorder=4 if program == "cbp" else 3,
             )[0]
         best = min((ratio for _, ratio in cell["peers"].values()), default=math.nan)
         ax.annotate(
@@ -328,11 +337,15 @@ def main():
     if args.worker:
         work(args)
         return
+    busy = measure.busy()
+    if busy:
+        print(busy, file=sys.stderr)
     command = "python benchmarks/compare.py " + " ".join(sys.argv[1:])
     conditions = [
         *measure.conditions(_kernels.isa(), DISTRIBUTIONS),
         f"`{command.strip()}`: medians of {args.rounds} runs of about "
         f"{args.seconds:g} s, each process pinned to as many cores as threads",
+        *([busy] if busy else []),
     ]
     table, pools, start = {}, {}, time.time()
     for record in run_workers(args):

@@ -138,6 +138,16 @@ class Peak:
         return sum(found)
 
 
+def busy():
+    """A warning if other programs kept the machine busy in the last minute, else ''."""
+    if not hasattr(os, "getloadavg") or os.getloadavg()[0] < 0.5:
+        return ""
+    return (
+        f"WARNING: load {os.getloadavg()[0]:.1f} before the start. Other programs ran; "
+        "two-thread figures above all mean little"
+    )
+
+
 def cpu_name():
     """The CPU as it calls itself."""
     try:

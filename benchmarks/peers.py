@@ -1,9 +1,10 @@
 """cbp and its peers, each training the same network in its own best form.
 
 Every program starts from the same weights and runs Adam with the same rate, penalty and
-batch size over the given number of epochs. cbp and scikit-learn also draw the same
-shuffles; the others draw their own. Bias corrections: PyTorch's eager Adam applies them
-before epsilon, all others after, as scikit-learn does. Nothing is timed here.
+batch size. cbp and scikit-learn draw the same shuffles; the others their own, the way
+they do it fastest, unless `train` is given scikit-learn's: then all must end at one
+loss. PyTorch's eager Adam corrects biases before epsilon, all others after, as
+scikit-learn does. Nothing is timed here.
 """
 
 import warnings
@@ -11,15 +12,16 @@ import warnings
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier
+from sklearn.utils import shuffle
 
 from cbp import BPClassifier
 
 RATE, BETA_1, BETA_2, EPSILON, ALPHA, SEED = 1e-3, 0.9, 0.999, 1e-8, 1e-4, 0
 
 
-def initial_weights(workload, dtype):
+def initial_weights(workload, dtype, rng=None):
     """[W1, ..., WL], [b1, ..., bL] as scikit-learn draws them (Glorot and Bengio)."""
-    rng = np.random.RandomState(SEED)
+    rng = rng or np.random.RandomState(SEED)
     sizes = (*workload.layers[:-1], workload.n_outputs)
     coefs, intercepts = [], []
     for n_in, n_out in zip(sizes, sizes[1:], strict=False):
@@ -28,6 +30,16 @@ def initial_weights(workload, dtype):
         coefs.append(rng.uniform(-bound, bound, (n_in, n_out)).astype(dtype))
         intercepts.append(rng.uniform(-bound, bound, n_out).astype(dtype))
     return coefs, intercepts
+
+
+def sklearn_orders(workload, epochs):
+    """The order of the rows in each epoch, as scikit-learn draws it."""
+    rng = np.random.RandomState(SEED)
+    initial_weights(workload, "float64", rng)
+    orders = [np.arange(workload.rows)]
+    for _ in range(epochs):
+        orders.append(shuffle(orders[-1], random_state=rng))
+    return orders[1:]
 
 
 def log_loss(workload, coefs, intercepts, X, y):
@@ -63,8 +75,20 @@ class Cbp:
         if self.estimator is BPClassifier:
             self.parameters["n_jobs"] = n_threads
 
-    def train(self, epochs):
-        """Train from the initial weights on; the final (coefs, intercepts)."""
+    def train(self, epochs, orders=None):
+        """Train from the initial weights on.
+
+        Parameters
+        ----------
+        epochs : int
+        orders : sequence of arrays of shape (rows,), default=None
+            The rows' order in each epoch; None draws them, as a timed run does. Without
+            effect here: a `fit` draws its own, which are those of `sklearn_orders`.
+
+        Returns
+        -------
+        coefs, intercepts : lists of arrays
+        """
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             model = self.estimator(max_iter=epochs, **self.parameters)
@@ -118,12 +142,17 @@ class TorchEager:
             [b.detach().numpy() for b in biases],
         )
 
-    def batches(self):
-        """The row numbers of each batch of one epoch."""
-        order = self.torch.randperm(self.n_rows)
-        return order.split(self.workload.batch_size)
+    def batches(self, epochs, orders):
+        """The row numbers of each batch of all epochs."""
+        for i in range(epochs):
+            order = (
+                self.torch.from_numpy(orders[i])
+                if orders
+                else self.torch.randperm(self.n_rows)
+            )
+            yield from order.split(self.workload.batch_size)
 
-    def train(self, epochs):
+    def train(self, epochs, orders=None):
         weights, biases = self.start()
         for p in weights + biases:
             p.requires_grad_()
@@ -138,12 +167,11 @@ class TorchEager:
             eps=EPSILON,
             fused=True,
         )
-        for _ in range(epochs):
-            for rows in self.batches():
-                loss = self.loss(weights, biases, self.X[rows], self.y[rows])
-                adam.zero_grad()
-                loss.backward()
-                adam.step()
+        for rows in self.batches(epochs, orders):
+            loss = self.loss(weights, biases, self.X[rows], self.y[rows])
+            adam.zero_grad()
+            loss.backward()
+            adam.step()
         return self.finish(weights, biases)
 
 
@@ -167,19 +195,16 @@ class TorchCompiled(TorchEager):
             v_p.mul_(BETA_2).addcmul_(g, g, value=1 - BETA_2)
             p.sub_(eta * m_p / (v_p.sqrt() + EPSILON))
 
-    def train(self, epochs):
+    def train(self, epochs, orders=None):
         torch = self.torch
         weights, biases = self.start()
         m = [torch.zeros_like(p) for p in weights + biases]
         v = [torch.zeros_like(p) for p in weights + biases]
-        t = 0
         with torch.no_grad():
-            for _ in range(epochs):
-                for rows in self.batches():
-                    t += 1
-                    eta = RATE * (1 - BETA_2**t) ** 0.5 / (1 - BETA_1**t)
-                    eta = torch.tensor(eta, dtype=self.X.dtype)
-                    self.step(weights, biases, m, v, rows, eta)
+            for t, rows in enumerate(self.batches(epochs, orders), 1):
+                eta = RATE * (1 - BETA_2**t) ** 0.5 / (1 - BETA_1**t)
+                eta = torch.tensor(eta, dtype=self.X.dtype)
+                self.step(weights, biases, m, v, rows, eta)
         return self.finish(weights, biases)
 
 
@@ -234,14 +259,15 @@ class Jax:
             state, _ = self._step(state, order[whole:])
         return state
 
-    def train(self, epochs):
+    def train(self, epochs, orders=None):
         jnp, tree_map = self.jax.numpy, self.jax.tree.map
         rng = np.random.default_rng(SEED)
         parameters = tree_map(jnp.asarray, initial_weights(self.workload, self.X.dtype))
         zeros = [tree_map(jnp.zeros_like, parameters) for _ in "mv"]
         state = (parameters, *zeros, jnp.zeros((), self.X.dtype))
-        for _ in range(epochs):
-            state = self.epoch(state, rng.permutation(self.n_rows).astype("int32"))
+        for i in range(epochs):
+            order = orders[i] if orders else rng.permutation(self.n_rows)
+            state = self.epoch(state, order.astype("int32"))
         coefs, intercepts = self.jax.device_get(state[0])
         return coefs, intercepts
 

@@ -187,8 +187,8 @@ def _kernel_ready(X):
 
 def _inside(p: Floats, dtype) -> Floats:
     """Probabilities computed in `dtype`, put strictly between 0 and 1 in place."""
-    one = np.dtype(dtype).type(1)
-    return np.clip(p, np.finfo(dtype).tiny, np.nextafter(one, one * 0), out=p)
+    limits = np.finfo(dtype)
+    return np.clip(p, limits.tiny, limits.dtype.type(1) - limits.epsneg, out=p)
 
 
 def _probability(logits: Floats) -> Floats:
@@ -661,9 +661,7 @@ class _BaseBP(BaseEstimator):
             )
             sizes = [X.shape[1], *hidden, n_outputs]
             network = self._make_network(sizes, activations, X.dtype, X.shape[0])
-            theta = self._draw_weights(
-                network, check_random_state(self.random_state)
-            )
+            theta = self._draw_weights(network, check_random_state(self.random_state))
             self._adopt(_Run(network, theta, _Records(), None, None), False)
         return self
 

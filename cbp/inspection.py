@@ -97,7 +97,7 @@ class Backpropagation:
 
     def __str__(self) -> str:
         rows = [
-            ["layer", "f", "W", "rms z", "rms a", "rms delta", "of next", "rms dW"]
+            ["layer", "f", "W", "rms z", "rms a", "rms delta", "/ next", "rms dW"]
             + ["rms db"]
         ]
         sizes = [_rms(delta) for delta in self.delta]
@@ -478,7 +478,10 @@ def _problem(est, X, y, sample_weight):
             f"This {type(est).__name__} has no weights yet. Call fit(X, y), or "
             "initialize(X, y), which draws weights but does not train."
         )
-    return est._inspected(X, y, sample_weight)
+    network, theta, X, target, weight = est._inspected(X, y, sample_weight)
+    if weight is not None and not weight.any():
+        raise ValueError("sample_weight is zero in every row: there is no cost.")
+    return network, theta, X, target, weight
 
 
 def _trainer(est, network, theta, X, target, weight, rows=None) -> Trainer:

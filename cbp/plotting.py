@@ -11,7 +11,7 @@ With L-BFGS an epoch is an iteration.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from typing import Self
 
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.colorbar import Colorbar
+    from matplotlib.figure import Figure, SubFigure
 
     Floats = NDArray[np.floating[Any]]
 
@@ -59,7 +60,7 @@ HEALTHY_RATIOS = (MOVED / 1000, STEP_LATER)
 RATIO_RANGE = (1e-7, 1.0)
 
 # f(z), and f'(z) as a function of a = f(z).
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, tuple[Callable, Callable]] = {
     "identity": (lambda z: z, np.ones_like),
     "logistic": (expit, lambda a: a * (1 - a)),
     "tanh": (np.tanh, lambda a: 1 - a * a),
@@ -131,20 +132,21 @@ def _flow_of(fit) -> GradientFlow:
 
 
 def _split(
-    ax: Axes, ratios: Sequence[float], rows: bool = False, gap: float = 0.02
-) -> list[Axes]:
-    """New axes beside ax (or below it), all in the room that ax had for itself."""
-    figure, spec = ax.figure, ax.get_subplotspec()
-    shape = (len(ratios), 1) if rows else (1, len(ratios))
-    options = {"height_ratios" if rows else "width_ratios": ratios, "wspace": gap}
-    if spec is not None:
-        grid = spec.subgridspec(*shape, **options)
-    else:
+    ax: Axes, ratios: Sequence[float], *, below: bool = False, gap: float = 0.02
+) -> Axes:
+    """New axes beside ax (or below it), both in the room that ax had for itself."""
+    spec = ax.get_subplotspec()
+    if spec is None:
         box = ax.get_position()
-        options.update(left=box.x0, right=box.x1, bottom=box.y0, top=box.y1)
-        grid = figure.add_gridspec(*shape, **options)
+        spec = ax.figure.add_gridspec(
+            left=box.x0, right=box.x1, bottom=box.y0, top=box.y1
+        )[0]
+    if below:
+        grid = spec.subgridspec(2, 1, height_ratios=ratios)
+    else:
+        grid = spec.subgridspec(1, 2, width_ratios=ratios, wspace=gap)
     ax.set_subplotspec(grid[0])
-    return [figure.add_subplot(cell) for cell in list(grid)[1:]]
+    return ax.figure.add_subplot(grid[1])
 
 
 def _set_title(ax: Axes, name: str | None, text: str | None, width: float) -> None:
@@ -192,8 +194,8 @@ class GradientFlowDisplay:
     a thousand times as large. Colours stand for the same numbers in every picture.
     Hatched cells held a number that is not finite; blank ones have no gradient at all,
     the output layer's included. Beside the map stands update/weight of every layer: the
-    median over the records (dot), least to greatest (line), the healthy band (grey);
-    an arrow lies beyond the axis.
+    median over the records (dot), least to greatest (line), and the healthy band from
+    1e-4 to 0.1 (grey); an arrow lies beyond the axis.
 
     Parameters
     ----------
@@ -233,7 +235,9 @@ class GradientFlowDisplay:
     """
 
     ax_: Axes
-    figure_: Figure
+    update_ax_: Axes | None
+    colorbar_: Colorbar | None
+    figure_: Figure | SubFigure
 
     def __init__(
         self,
@@ -335,7 +339,8 @@ class GradientFlowDisplay:
         Returns
         -------
         displays : list of GradientFlowDisplay
-            One per fit, all in the same `figure_`.
+            One per fit, all in the same `figure_`. Their titles have the first sentence
+            of the verdict.
 
         Raises
         ------
@@ -401,10 +406,10 @@ class GradientFlowDisplay:
         self.ax_, self.figure_ = ax, ax.figure
         self.update_ax_ = self.colorbar_ = None
         if update_ratio:
-            (self.update_ax_,) = _split(ax, [4, 1.3])
+            self.update_ax_ = _split(ax, [4, 1.3])
         self._draw_map(kwargs)
         _set_layers(ax, self.flow.n_layers, output=True)
-        if update_ratio:
+        if self.update_ax_ is not None:
             self._draw_update_ratio(self.update_ax_)
         if colorbar:
             self._add_colorbar(ax=self.update_ax_ or ax)
@@ -418,7 +423,8 @@ class GradientFlowDisplay:
             decades = np.log10(gradient) - np.log10(output)
         # A gradient of zero is beyond every scale, but it has a colour.
         decades = np.clip(decades, -99, 99)
-        not_finite = ~np.isfinite(gradient + output) | (flow.nonfinite > 0)
+        finite = np.isfinite(gradient) & np.isfinite(output) & (flow.nonfinite == 0)
+        not_finite = ~finite
         borders = _edges(flow.epoch + 1), np.arange(flow.n_layers + 1) + 0.5
         options = {"cmap": _gradient_colors(), **kwargs}
         if "norm" not in kwargs:
@@ -426,26 +432,27 @@ class GradientFlowDisplay:
         cells = np.ma.masked_where(not_finite | np.isnan(decades), decades)
         self.mesh_ = ax.pcolormesh(*borders, cells.T, **options)
         if not_finite.any():
-            self._hatch(borders, not_finite)
+            self._hatch(borders[0], not_finite)
         ax.set_xlabel("epoch")
-        ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+        ax.locator_params(axis="x", integer=True, min_n_ticks=1)
 
     def _hatch(self, borders, not_finite) -> None:
-        hatched = np.ma.masked_where(~not_finite, np.ones(not_finite.shape))
-        self.ax_.pcolor(
-            *borders,
-            hatched.T,
-            cmap="Greys",
-            vmin=1,
-            vmax=2,
-            hatch="////",
-            edgecolor="black",
-            linewidth=0,
-        )
+        # Cells in a row are joined: thousands of hatched ones take half a minute.
+        steps = np.diff(np.pad(not_finite, ((1, 1), (0, 0))).astype(int), axis=0)
+        for layer, step in enumerate(steps.T, 1):
+            left, right = borders[step == 1], borders[step == -1]
+            self.ax_.broken_barh(
+                list(zip(left, right - left, strict=True)),
+                (layer - 0.5, 1),
+                facecolor="white",
+                edgecolor="black",
+                linewidth=0,
+                hatch="////",
+            )
         # A single record may be narrower than a pixel: say it in words, too.
         first = int(not_finite.any(axis=1).argmax())
-        edge = borders[0][first]
-        late = edge > (borders[0][0] + borders[0][-1]) / 2
+        edge = borders[first]
+        late = edge > (borders[0] + borders[-1]) / 2
         self.ax_.annotate(
             f"not finite from epoch {self.flow.epoch[first] + 1}",
             (edge, np.flatnonzero(not_finite[first]).mean() + 1),
@@ -536,7 +543,7 @@ class LossCurveDisplay:
     """
 
     ax_: Axes
-    figure_: Figure
+    figure_: Figure | SubFigure
 
     def __init__(
         self,
@@ -692,19 +699,20 @@ class LossCurveDisplay:
         self.score_ax_ = self.score_line_ = None
         if scores is not None:
             if score_ax is None:
-                (score_ax,) = _split(ax, [1, 1], rows=True)
+                score_ax = _split(ax, [1, 1], below=True)
                 score_ax.sharex(ax)
             self.score_ax_ = score_ax
             (self.score_line_,) = score_ax.plot(
                 np.arange(len(scores)) + 1, scores, **style
             )
-            score_ax.set_ylabel(self.score_name)
+            same = score_ax.get_ylabel() in ("", self.score_name)
+            score_ax.set_ylabel(self.score_name if same else "validation score")
         (self.line_,) = ax.plot(np.arange(len(loss)) + 1, loss, **style)
         ax.set_ylabel("training loss")
         ax.set_xlabel("" if score_ax else "epoch")
         if score_ax:
             score_ax.set_xlabel("epoch")
-        ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+        ax.locator_params(axis="x", integer=True, min_n_ticks=1)
         _set_loss_scale(ax)
         _set_legend(ax)
         self.ax_, self.figure_ = ax, ax.figure
@@ -791,7 +799,8 @@ class ActivationDisplay:
     """
 
     ax_: Axes
-    figure_: Figure
+    colorbar_: Colorbar | None
+    figure_: Figure | SubFigure
 
     def __init__(self, *, activations: list, derivatives: list) -> None:
         self.activations = activations
@@ -877,7 +886,7 @@ class ActivationDisplay:
         plt = _pyplot()
         if ax is None:
             _, ax = plt.subplots(figsize=(8, 3.8), layout="constrained")
-        (right,) = _split(ax, [1, 1], gap=0.08)
+        right = _split(ax, [1, 1], gap=0.08)
         low = min(0.0, *(a.min() for a in self.activations))
         high = max(1.0, *(a.max() for a in self.activations))
         self.mesh_ = _draw_shares(ax, self.activations, low, high, kwargs)

@@ -4,7 +4,8 @@
 
 Searches activations (one for all hidden layers, and one per layer), layer sizes and
 the L2 penalty by cross-validation, shows a table, tests the winner on images that the
-search never saw, and then times the same search with scikit-learn's MLPClassifier.
+search never saw, times the same search with scikit-learn's MLPClassifier, and ends with
+what the winner's gradients say: a sentence, and the picture gradient_flow.png.
 """
 
 import os
@@ -20,6 +21,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from cbp import BPClassifier
+from cbp.plotting import GradientFlowDisplay
 
 ONE_FOR_ALL = ["identity", "logistic", "tanh", "relu"]
 ONE_PER_LAYER = [
@@ -104,6 +106,18 @@ def show_misread(model, X, y, n_shown=3):
         print()
 
 
+def show_gradients(classifier, file="gradient_flow.png"):
+    """Print why the network learned, and draw what its gradients did."""
+    print(f"\n{classifier.diagnose().verdict}")
+    try:
+        display = GradientFlowDisplay.from_estimator(classifier)
+    except ImportError:
+        print("(With matplotlib installed, its gradients are drawn here, too.)")
+        return
+    display.figure_.savefig(file, dpi=120, bbox_inches="tight")
+    print(f"Its gradients, layer by layer: {file}")
+
+
 def main():
     X, y = load_digits(return_X_y=True)
     X_train, X_test, y_train, y_test = train_test_split(
@@ -162,6 +176,9 @@ def main():
         f"{their_seconds / our_seconds:8.1f}x"
     )
     print(f"{'best accuracy':18}{ours.best_score_:14.4f}{theirs.best_score_:16.4f}")
+
+    print("\n4. Why the winner learned")
+    show_gradients(result.best_estimator_[-1])
 
 
 if __name__ == "__main__":

@@ -163,7 +163,7 @@ def planted(sets):
     yield from plant(
         "vanishing-gradient",
         both,
-        [layers(depth, width) for depth, width in [(5, 30), (6, 20), (8, 10), (10, 40)]]
+        [layers(depth, width) for depth, width in [(6, 30), (7, 20), (8, 10), (10, 40)]]
         + [layers(depth, width, **fast) for depth, width in [(4, 25), (5, 12), (7, 50)]]
         + [layers(7, 40, solver="lbfgs"), layers(6, 15, solver="lbfgs")],
         activation="logistic",
@@ -248,7 +248,7 @@ def planted(sets):
         "update-too-large",
         both,
         [
-            layers(1, 40, learning_rate_init=20),
+            layers(3, 40, learning_rate_init=20),
             layers(2, 30, learning_rate_init=5, activation="tanh"),
             layers(3, 20, learning_rate_init=3),
             layers(2, 20, learning_rate_init=10, activation="logistic"),
@@ -293,7 +293,7 @@ def planted(sets):
             layers(1, 40, scale=1000),
             layers(2, 20, shift=1000),
             layers(3, 30, scale=1e-4, activation="tanh"),
-            layers(1, 30, scale=300, activation="logistic"),
+            layers(1, 30, scale=300, activation="logistic", max_iter=300),
             layers(2, 30, shift=-500, activation="tanh", solver="sgd"),
             layers(2, 20, scale=1e-3, solver="lbfgs"),
             layers(1, 20, shift=300, solver="lbfgs", activation="tanh"),

@@ -790,6 +790,37 @@ def test_no_thread_outlives_an_interrupt_while_threads_are_started(
         problem.train(n_threads=4)
 
 
+def test_trainings_may_run_in_several_threads_at_once():
+    problem = wide_problem()
+    expected = outcome(problem.train()[0])
+    with ThreadPoolExecutor(3) as pool:
+        runs = [pool.submit(problem.train, n_threads=2) for _ in range(6)]
+    assert all(outcome(run.result()[0]) == expected for run in runs)
+
+
+def test_trainings_that_share_a_random_state_take_turns():
+    problem, random_state = wide_problem(), np.random.RandomState(0)
+
+    def train(_):
+        trainer = Trainer(
+            problem.network,
+            problem.theta.copy(),
+            problem.X,
+            problem.target,
+            random_state=random_state,
+        )
+        return trainer.run(3)
+
+    with ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(train, range(6))) == ["max_iter"] * 6
+    draws = np.random.RandomState(0)
+    for _ in range(6):
+        order = np.arange(len(problem.X))
+        for _ in range(3):
+            draws.shuffle(order)
+    assert random_state.uniform() == draws.uniform()
+
+
 def test_fewer_threads_are_used_when_no_more_can_be_had(monkeypatch):
     problem = wide_problem()
     alone, _ = problem.train()

@@ -209,7 +209,7 @@ BAD_X = {
     "no rows": (X[:0], "0 sample"),
     "no columns": (X[:, :0], "0 feature"),
     "complex": (X + 1j, "[Cc]omplex"),
-    "strings": (X.astype(str)[:, :1] + "x", "could not convert|[Uu]nable"),
+    "strings": (np.full((150, 1), "x"), "could not convert|[Uu]nable"),
     "sparse NaN": (sp.csr_matrix(with_entry(np.nan)), "NaN"),
     "other length": (X[:-1], "inconsistent"),
     "a scalar": (3.0, "2D array|[Ee]xpected"),

@@ -109,17 +109,20 @@ def test_public_methods_are_annotated(estimator):
 
 
 def test_the_package_exports_the_estimators_and_its_version():
-    functions = {"backpropagate", "check_gradient"}
-    assert set(cbp.__all__) == {"BPClassifier", "BPRegressor", "__version__"} | functions
+    classes, functions = (
+        {"BPClassifier", "BPRegressor"},
+        {"backpropagate", "check_gradient"},
+    )
+    assert set(cbp.__all__) == {"__version__"} | classes | functions
     assert isinstance(cbp.__version__, str)
 
 
 def test_importing_cbp_adds_little_to_importing_sklearn():
     code = """if True:
         import time, sklearn
-        start = time.perf_counter()
+        start = time.process_time()  # of the CPU: other processes do not count
         import cbp
-        print(time.perf_counter() - start)
+        print(time.process_time() - start)
     """
     seconds = [
         float(subprocess.run([sys.executable, "-c", code], capture_output=True).stdout)

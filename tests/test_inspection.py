@@ -450,7 +450,7 @@ def test_other_objects_are_refused(function, other):
         ("binary", X, LABELS, None, "multilabel"),
         ("multilabel", X, BINARY, None, "multilabel"),
         ("multilabel", X, LABELS[:, :2], None, "2 columns of labels"),
-        ("regression", X, REAL_3, None, "y asks for 3 outputs"),
+        ("regression", X, REAL_3, None, "asks? for"),
         ("regression", X, BINARY, None, "could not convert|dtype"),
         ("poisson", X, -COUNTS - 1, None, "y >= 0"),
         ("binary", np.full_like(X, np.nan), BINARY, None, "NaN"),

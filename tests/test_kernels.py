@@ -39,8 +39,10 @@ from scipy.sparse import csr_matrix
 SIZES = (0, 1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 64, 65)
 # Every count of rows that a product tile of any tier can have, and beyond.
 TILE_SIZES = tuple(sorted({*SIZES, *range(26), 47, 48, 49, 50, 73}))
-# Round the blocks and chunks of sums over rows.
-SUM_SIZES = (1, 2, 3, 4, 5, 127, 128, 129, 255, 256, 257, 385, 513, 1025, 1921, 2048)
+# Round the blocks of sums over rows; 891, 1664 and 1920 leave three and four sums to be
+# joined at the end.
+SUM_SIZES = (1, 2, 3, 4, 5, 127, 128, 129, 255, 256, 257, 385, 513, 891)
+SUM_SIZES += (1025, 1664, 1920, 1921, 2048)
 
 # (rows, n_in, n_out) of products; two at the end have several blocks of k.
 PRODUCTS = sorted(
@@ -489,6 +491,17 @@ def test_products_without_bias_begin_from_zero(kernels):
         A, W, _, forward, from_zero = product_case(kernels.dtype, *sizes)
         assert_same(call_forward(kernels, A, W, None, "identity"), from_zero)
         assert_same(call_delta(kernels, A, W, forward, "identity"), from_zero)
+
+
+@every_table
+def test_products_keep_subnormals(kernels):
+    tiny = np.finfo(kernels.dtype).smallest_subnormal
+    A = np.full((7, 3), 5 * tiny, kernels.dtype)
+    W, b = np.ones((3, 17), kernels.dtype), np.full(17, -tiny, kernels.dtype)
+    expected = np.full((7, 17), 14 * tiny, kernels.dtype)
+    assert_same(call_forward(kernels, A, W, b, "relu"), expected)
+    assert_same(call_delta(kernels, A, W, expected, "relu"), expected + tiny)
+    assert_same(call_row(kernels, A[0], W, b, "relu", "rows"), expected[0])
 
 
 @every_table

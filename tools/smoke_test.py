@@ -29,7 +29,7 @@ def main():
     X, y = load_diabetes(return_X_y=True)
     X = StandardScaler().fit_transform(X)
     regressor = BPRegressor(
-        hidden_layer_sizes=(8,), solver="lbfgs", alpha=10.0, max_iter=500
+        hidden_layer_sizes=(8,), solver="lbfgs", alpha=100.0, max_iter=500
     )
     r2 = regressor.fit(X, y).score(X, y)
     assert r2 > 0.5, r2
