@@ -5,7 +5,6 @@
 #   make demo PYTHON=python3.13         another Python (after `make clean`)
 #   make test PYTEST_ARGS="-x -k sgd"   some tests
 #   make test CBP_DEBUG=1               the same tests on a build with bounds checks
-#   make bench BENCH_ARGS=              all peers that are installed, about an hour
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -22,18 +21,20 @@ BUILT := $(VENV)/built$(if $(filter-out 0,$(CBP_DEBUG)),-debug)
 RUN_TOOLS := $(VENV)/run-tools
 TEST_TOOLS := $(VENV)/test-tools
 DEV_TOOLS := $(VENV)/dev-tools
+BENCH_TOOLS := $(VENV)/bench-tools
 
 COMPILED := $(wildcard cbp/*.pyx cbp/*.pxd src_c/*.c src_c/*.h)
 C_FILES := $(filter %.c %.h,$(COMPILED)) $(wildcard tests/*.c benchmarks/*.c)
 CYTHON_FILES := $(filter %.pyx %.pxd,$(COMPILED))
 C_CHECK := -Isrc_c -std=gnu11 -O2 -ffp-contract=off -fno-math-errno -Wall -Wextra -Werror
 
-.PHONY: help demo test bench build lint lint-python lint-cython lint-c format clean
+.PHONY: help demo test bench bench-all bench-peers build lint lint-python lint-cython lint-c format clean
 
 help:
 	@echo "make demo    grid-search activations on the digits set, beside MLPClassifier"
 	@echo "make test    run all tests"
 	@echo "make bench   time training beside MLPClassifier (under three minutes)"
+	@echo "make bench-all  the same beside PyTorch and JAX, too (about half an hour)"
 	@echo "make build   build the extension modules, nothing else"
 	@echo "make lint    check the style of Python, Cython and C"
 	@echo "make format  let ruff and clang-format rewrite Python and C"
@@ -47,6 +48,13 @@ test: $(BUILT) $(TEST_TOOLS)
 
 bench: $(BUILT) $(TEST_TOOLS)
 	$(PY) benchmarks/compare.py $(BENCH_ARGS)
+
+# All peers, in an environment of their own: about half an hour.
+bench-all:
+	$(MAKE) VENV=.venv-bench bench-peers
+
+bench-peers: $(BUILT) $(BENCH_TOOLS)
+	$(PY) benchmarks/compare.py
 
 build: $(BUILT)
 
@@ -73,7 +81,7 @@ format: $(DEV_TOOLS)
 	$(PY) tools/format_c.py $(C_FILES)
 
 clean:
-	rm -rf build dist *.egg-info $(VENV) .pytest_cache .ruff_cache
+	rm -rf build dist *.egg-info $(VENV) .venv-bench .pytest_cache .ruff_cache
 	rm -f cbp/*.so cbp/*.pyd
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -101,6 +109,11 @@ $(TEST_TOOLS): $(MADE) pyproject.toml
 	@echo "== installing what the tests need"
 	@$(REQUIREMENTS) test > $(VENV)/requirements-test.txt
 	@$(PIP) install -r $(VENV)/requirements-test.txt
+	@touch $@
+
+$(BENCH_TOOLS): $(MADE) benchmarks/requirements-bench.txt
+	@echo "== installing the peers (about two gigabytes)"
+	@$(PIP) install -r benchmarks/requirements-bench.txt
 	@touch $@
 
 $(DEV_TOOLS): $(MADE) pyproject.toml

@@ -45,7 +45,8 @@ of the measured FMA peak of the cores in use, counting the matrix products alone
 
 No peer runs another algorithm: all train by Adam with the same rate, L2 penalty, batch
 size and initial weights, and for the loss in the same order of rows too, so that losses
-differ by rounding only. In timed runs PyTorch and JAX shuffle in their own, faster way.
+differ only by rounding and by where PyTorch's eager Adam adds epsilon. In timed runs
+PyTorch and JAX shuffle in their own, faster way.
 Two classes (W1) are one logistic output everywhere. PyTorch and JAX are timed without
 compiling; cbp and scikit-learn with all that `fit` does.
 """

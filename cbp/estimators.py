@@ -601,7 +601,9 @@ class _BaseBP(BaseEstimator):
             self._summarize_end(run, X, rows)
         self._adopt(run, incremental)
 
-    def _check_data(self, X, y, sample_weight, *, fresh: bool, incremental: bool):
+    def _check_data(
+        self, X, y, sample_weight, *, fresh: bool, incremental: bool, dtypes=None
+    ):
         """X, targets, weights as training takes them, and the number of outputs."""
         X, y = validate_data(
             self,
@@ -610,7 +612,7 @@ class _BaseBP(BaseEstimator):
             accept_sparse="csr",
             multi_output=True,
             y_numeric=isinstance(self, RegressorMixin),
-            dtype=self._allowed_dtypes(fresh),
+            dtype=dtypes or self._allowed_dtypes(fresh),
             order="C",
             reset=fresh,
         )
@@ -690,9 +692,18 @@ class _BaseBP(BaseEstimator):
         """Network, theta and data of one batch, as `cbp.backpropagate` needs them."""
         network, theta = self._fitted()
         X, target, weight, n_outputs = self._check_data(
-            X, y, sample_weight, fresh=False, incremental=True
+            X,
+            y,
+            sample_weight,
+            fresh=False,
+            incremental=True,
+            dtypes=[network.dtype],
         )
-        self._check_same_layers([X.shape[1], *network.layer_sizes[1:-1], n_outputs])
+        if n_outputs != network.layer_sizes[-1]:
+            raise ValueError(
+                f"y asks for {n_outputs} outputs, but the network has "
+                f"{network.layer_sizes[-1]}."
+            )
         return network, theta, X, target, weight
 
     def _make_network(self, sizes, activations, dtype, n_samples: int) -> Network:

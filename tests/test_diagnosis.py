@@ -2,13 +2,13 @@
 and the first advice helps.
 
 The thresholds in gradient_flow.py were chosen on the data sets and seeds of TUNING; the
-tests run on those of JUDGING, which played no part in it. `python test_diagnosis.py`
-prints both.
+tests run on those of JUDGING. `python tests/test_diagnosis.py tuning judging` prints
+every case of both.
 """
 
 import sys
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields
 from functools import cache
 
 import numpy as np
@@ -30,25 +30,25 @@ LOADERS = {
     "diabetes": datasets.load_diabetes,
 }
 GENERATORS = {
-    "moons": lambda seed: datasets.make_moons(300, noise=0.2, random_state=seed),
-    "circles": lambda seed: datasets.make_circles(
-        300, noise=0.1, factor=0.5, random_state=seed
+    "moons": (datasets.make_moons, {"n_samples": 300, "noise": 0.2}),
+    "circles": (datasets.make_circles, {"n_samples": 300, "noise": 0.1, "factor": 0.5}),
+    "blobs": (
+        datasets.make_blobs,
+        {"n_samples": 400, "centers": 5, "cluster_std": 4, "n_features": 2},
     ),
-    "blobs": lambda seed: datasets.make_blobs(
-        400, centers=5, cluster_std=4, random_state=seed
+    "classes": (
+        datasets.make_classification,
+        {"n_samples": 600, "n_informative": 8, "n_classes": 3},
     ),
-    "classes": lambda seed: datasets.make_classification(
-        600, n_informative=8, n_classes=3, random_state=seed
+    "quantiles": (
+        datasets.make_gaussian_quantiles,
+        {"n_samples": 500, "n_features": 4},
     ),
-    "quantiles": lambda seed: datasets.make_gaussian_quantiles(
-        n_samples=500, n_features=4, random_state=seed
-    ),
-    "friedman1": lambda seed: datasets.make_friedman1(
-        400, noise=0.5, random_state=seed
-    ),
-    "friedman2": lambda seed: datasets.make_friedman2(400, noise=9, random_state=seed),
-    "linear": lambda seed: datasets.make_regression(
-        400, 15, noise=9, random_state=seed
+    "friedman1": (datasets.make_friedman1, {"n_samples": 400, "noise": 0.5}),
+    "friedman2": (datasets.make_friedman2, {"n_samples": 400, "noise": 9}),
+    "linear": (
+        datasets.make_regression,
+        {"n_samples": 400, "n_features": 15, "noise": 9},
     ),
 }
 REGRESSION = ("diabetes", "friedman1", "friedman2", "linear")
@@ -56,7 +56,7 @@ REGRESSION = ("diabetes", "friedman1", "friedman2", "linear")
 
 @dataclass(frozen=True)
 class Sets:
-    """Data sets and seeds: classification, regression, both healthy and ill."""
+    """Data sets with class labels and with numbers, and the first seed."""
 
     classes: tuple
     numbers: tuple
@@ -69,11 +69,13 @@ JUDGING = Sets(
     ("diabetes", "friedman2", "linear"),
     100,
 )
+# Healthy fits only; the real sets of TUNING once more, with other seeds.
+ALSO_HEALTHY = Sets(("iris", "breast_cancer"), (), 200)
 
 
 @dataclass
 class Case:
-    """A fit on a data set whose X, y or starting weights may be spoiled first."""
+    """A fit on a data set whose X, y or first weights may be spoiled before."""
 
     code: str
     data: str
@@ -83,95 +85,57 @@ class Case:
     shift: float = 0.0
     target_scale: float = 1.0
     target_shift: float = 0.0
-    weights: float = 1.0  # the starting weights are multiplied by this
-    biases: float = 0.0  # and this is added to the starting biases
+    weights: float = 1.0  # the first weights are multiplied by this
+    biases: float = 0.0  # and this is added to the first biases
     raw: bool = False  # X as it was loaded
 
     def __str__(self):
-        size = self.parameters.get("hidden_layer_sizes")
-        return f"{self.code} {self.data} {size} {self.seed}"
-
-
-@cache
-def load(name, seed, raw):
-    X, y = LOADERS[name](return_X_y=True) if name in LOADERS else GENERATORS[name](seed)
-    if not raw:
-        X = StandardScaler().fit_transform(X)
-    if name in REGRESSION:
-        y = (y - y.mean()) / y.std()
-    return X, y
-
-
-def fit_case(case):
-    """The data, and the model: fitted, or diverged."""
-    X, y = load(case.data, case.seed, case.raw)
-    X = X * case.scale + case.shift
-    if case.data in REGRESSION:
-        y = y * case.target_scale + case.target_shift
-    kind = BPRegressor if case.data in REGRESSION else BPClassifier
-    model = kind(random_state=case.seed, **case.parameters)
-    if case.weights != 1 or case.biases:
-        start(model, case, X, y)
-    return X, y, fit_quietly(model, X, y)
-
-
-def start(model, case, X, y):
-    """Gives the model weights of the wrong size, to go on from."""
-    given = model.get_params()
-    model.set_params(solver="sgd", learning_rate_init=1e-12, max_iter=1)
-    fit_quietly(model, X, y)
-    model.set_params(**{**given, "warm_start": True})
-    for W, b in zip(model.coefs_, model.intercepts_, strict=True):
-        W *= case.weights
-        b += case.biases
-
-
-def fit_quietly(model, X, y):
-    with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore")
-        try:
-            return model.fit(X, y)
-        except ValueError as error:
-            assert "non-finite" in str(error)
-            return model
-
-
-# ---- the planted illnesses
+        spoiled = {
+            field.name: getattr(self, field.name)
+            for field in fields(self)[4:]
+            if getattr(self, field.name) != field.default
+        }
+        return f"{self.code} {self.data} {self.seed} {self.parameters | spoiled}"
 
 
 def planted(sets):
-    """At least three cases of every illness, over depths, widths, data and seeds."""
+    """Eleven illnesses and divergence, over depths, widths, data sets and seeds."""
     seeds = iter(range(sets.seed, sets.seed + 1000))
     classes, numbers = sets.classes, sets.numbers
+    n_turns = len(classes) * len(numbers)
+    both = [
+        name
+        for i in range(n_turns)
+        for name in (classes[i % len(classes)], numbers[i % len(numbers)])
+    ]
 
-    def plant(code, names, variants, **more):
+    def plant(code, names, variants, **common):
         """The variants, dealt out over the data sets."""
         for i, variant in enumerate(variants):
-            settings = {"max_iter": 100, **more, **variant}
+            settings = {"max_iter": 100, **common, **variant}
             spoiled = {
-                name: settings.pop(name)
-                for name in list(settings)
-                if name in Case.__dataclass_fields__
+                field.name: settings.pop(field.name)
+                for field in fields(Case)
+                if field.name in settings
             }
             yield Case(code, names[i % len(names)], next(seeds), settings, **spoiled)
 
-    def layers(depth, width, **more):
+    def net(depth, width, **more):
         return {"hidden_layer_sizes": (width,) * depth, **more}
 
-    both = [name for pair in zip(classes, numbers * 9, strict=False) for name in pair]
-    fast = {"solver": "sgd", "learning_rate_init": 0.1}
+    sgd = {"solver": "sgd", "learning_rate_init": 0.1}
     yield from plant(
         "vanishing-gradient",
         both,
-        [layers(depth, width) for depth, width in [(6, 30), (7, 20), (8, 10), (10, 40)]]
-        + [layers(depth, width, **fast) for depth, width in [(4, 25), (5, 12), (7, 50)]]
-        + [layers(7, 40, solver="lbfgs"), layers(6, 15, solver="lbfgs")],
+        [net(6, 30), net(7, 20), net(8, 10), net(10, 40)]
+        + [net(4, 25, **sgd), net(5, 12, **sgd), net(7, 50, **sgd)]
+        + [net(7, 40, solver="lbfgs"), net(6, 15, solver="lbfgs")],
         activation="logistic",
     )
     yield from plant(
         "vanishing-gradient",
         both,
-        [layers(24, 20), layers(30, 30), layers(28, 12)],
+        [net(24, 20), net(30, 30), net(28, 12)],
         activation="relu",
         solver="sgd",
         learning_rate_init=0.01,
@@ -180,24 +144,23 @@ def planted(sets):
         "exploding-gradient",
         both,
         [
-            layers(6, 20, weights=4, activation="relu"),
-            layers(8, 30, weights=3, activation="identity"),
-            layers(10, 15, weights=3, activation="relu"),
-            layers(12, 20, weights=3, activation="relu"),
-            layers(5, 40, weights=5, activation="identity"),
+            net(6, 20, weights=4, activation="relu"),
+            net(8, 30, weights=3, activation="identity"),
+            net(10, 15, weights=3, activation="relu"),
+            net(12, 20, weights=3, activation="relu"),
+            net(5, 40, weights=5, activation="identity"),
         ],
-        solver="adam",
         max_iter=30,
     )
     yield from plant(
         "saturated-units",
         both,
         [
-            layers(2, 20, weights=40, activation="tanh"),
-            layers(1, 50, weights=100, activation="logistic"),
-            layers(3, 30, weights=40, activation="tanh"),
-            layers(4, 15, weights=60, activation="logistic"),
-            layers(2, 30, activation="tanh", learning_rate_init=5),
+            net(2, 20, weights=40, activation="tanh"),
+            net(1, 50, weights=100, activation="logistic"),
+            net(3, 30, weights=40, activation="tanh"),
+            net(4, 15, weights=60, activation="logistic"),
+            net(2, 30, learning_rate_init=5, activation="tanh"),
         ],
         max_iter=50,
     )
@@ -205,11 +168,11 @@ def planted(sets):
         "dead-units",
         both,
         [
-            layers(1, 40, biases=-20),
-            layers(2, 20, biases=-10),
-            layers(4, 30, biases=-5),
-            layers(3, 20, learning_rate_init=5),
-            layers(4, 40, learning_rate_init=3),
+            net(1, 40, biases=-20),
+            net(2, 20, biases=-10),
+            net(4, 30, biases=-5),
+            net(3, 20, learning_rate_init=5),
+            net(4, 40, learning_rate_init=3),
         ],
         activation="relu",
     )
@@ -217,72 +180,74 @@ def planted(sets):
         "epsilon-floor",
         both,
         [
-            layers(1, 30, epsilon=10.0),
-            layers(2, 20, epsilon=1.0, activation="tanh"),
-            layers(3, 30, epsilon=3.0),
-            layers(1, 60, epsilon=1.0, activation="logistic"),
-            layers(4, 15, epsilon=0.3),
+            net(1, 30, epsilon=10.0),
+            net(2, 20, epsilon=1.0, activation="tanh"),
+            net(3, 30, epsilon=3.0),
+            net(1, 60, epsilon=1.0, activation="logistic"),
+            net(4, 15, epsilon=0.3),
         ],
     )
     yield from plant(
         "update-too-small",
         both,
         [
-            layers(1, 40, learning_rate_init=1e-6),
-            layers(2, 30, learning_rate_init=3e-6, activation="tanh"),
-            layers(3, 20, learning_rate_init=1e-7),
-            layers(1, 60, solver="sgd", learning_rate_init=1e-6),
-            layers(2, 20, solver="sgd", learning_rate_init=3e-6, activation="tanh"),
+            net(1, 40, learning_rate_init=1e-6),
+            net(2, 30, learning_rate_init=3e-6, activation="tanh"),
+            net(3, 20, learning_rate_init=1e-7),
+            net(1, 60, learning_rate_init=1e-6, solver="sgd"),
+            net(2, 20, learning_rate_init=3e-6, solver="sgd", activation="tanh"),
         ],
     )
     yield from plant(
         "update-too-small",
         numbers,
         [
-            layers(1, 40, target_scale=77, target_shift=152),
-            layers(2, 20, target_shift=2000, activation="tanh"),
-            layers(3, 30, target_scale=1e4),
+            net(1, 40, target_scale=77, target_shift=152),
+            net(2, 20, target_shift=2000, activation="tanh"),
+            net(3, 30, target_scale=1e4),
         ],
     )
     yield from plant(
         "update-too-large",
         both,
         [
-            layers(3, 40, learning_rate_init=20),
-            layers(2, 30, learning_rate_init=5, activation="tanh"),
-            layers(3, 20, learning_rate_init=3),
-            layers(2, 20, learning_rate_init=10, activation="logistic"),
-            layers(1, 60, solver="sgd", learning_rate_init=30, activation="tanh"),
+            net(3, 40, learning_rate_init=20),
+            net(2, 30, learning_rate_init=5, activation="tanh"),
+            net(3, 20, learning_rate_init=3),
+            net(2, 20, learning_rate_init=10, activation="logistic"),
+            net(1, 60, learning_rate_init=30, activation="tanh", solver="sgd"),
         ],
     )
     yield from plant(
         "learning-rate-too-high",
         both,
         [
-            layers(1, 40, learning_rate_init=20),
-            layers(2, 30, learning_rate_init=3, solver="sgd", activation="tanh"),
-            layers(3, 20, learning_rate_init=5, solver="sgd", activation="tanh"),
-            layers(1, 30, learning_rate_init=20, solver="sgd", activation="tanh"),
-            layers(4, 20, learning_rate_init=10, solver="sgd", activation="tanh"),
+            net(1, 40, learning_rate_init=20, solver="adam", activation="relu"),
+            net(2, 30, learning_rate_init=3),
+            net(3, 20, learning_rate_init=5),
+            net(1, 30, learning_rate_init=20),
+            net(4, 20, learning_rate_init=10),
         ],
+        solver="sgd",
+        activation="tanh",
     )
     yield from plant(
         "stopped-by-tol",
         classes,
         [
-            layers(1, 30, tol=0.1),
-            layers(2, 20, tol=0.05, activation="tanh"),
-            layers(3, 15, tol=0.2, solver="sgd", learning_rate_init=0.01),
+            net(1, 30, tol=0.1),
+            net(2, 20, tol=0.05, activation="tanh"),
+            net(3, 15, tol=0.2, solver="sgd", learning_rate_init=0.01),
         ],
     )
     yield from plant(
         "stopped-by-tol",
         numbers,
         [
-            layers(1, 40, target_scale=1e-3),
-            layers(2, 20, target_scale=1e-5, activation="tanh"),
-            layers(3, 30, target_scale=3e-3, activation="logistic"),
-            layers(1, 20, target_scale=1e-4, solver="sgd", activation="tanh"),
+            net(1, 40, target_scale=1e-3),
+            net(2, 20, target_scale=1e-5, activation="tanh"),
+            net(3, 30, target_scale=3e-3, activation="logistic"),
+            net(1, 20, target_scale=1e-4, solver="sgd", activation="tanh"),
         ],
         max_iter=500,
     )
@@ -290,163 +255,238 @@ def planted(sets):
         "unscaled-input",
         both,
         [
-            layers(1, 40, scale=1000),
-            layers(2, 20, shift=1000),
-            layers(3, 30, scale=1e-4, activation="tanh"),
-            layers(1, 30, scale=300, activation="logistic", max_iter=300),
-            layers(2, 30, shift=-500, activation="tanh", solver="sgd"),
-            layers(2, 20, scale=1e-3, solver="lbfgs"),
-            layers(1, 20, shift=300, solver="lbfgs", activation="tanh"),
+            net(1, 40, scale=1000),
+            net(2, 20, shift=1000),
+            net(3, 30, scale=1e-4, activation="tanh"),
+            net(1, 30, scale=300, activation="logistic", max_iter=300),
+            net(2, 30, shift=-500, activation="tanh", solver="sgd"),
+            net(2, 20, scale=1e-3, solver="lbfgs"),
+            net(1, 20, shift=300, solver="lbfgs", activation="tanh"),
         ],
     )
-    loaded = [name for name in classes if name in ("wine", "breast_cancer")]
     yield from plant(
         "unscaled-input",
-        loaded,
-        [layers(1, 30), layers(2, 20, activation="tanh")],
+        [name for name in classes if name in ("wine", "breast_cancer")],
+        [net(1, 30), net(2, 20, activation="tanh")],
         raw=True,
     )
     yield from plant(
         "constant-prediction",
         both,
         [
-            layers(1, 30, alpha=300),
-            layers(2, 20, alpha=1000, activation="tanh"),
-            layers(5, 20, activation="logistic", solver="sgd"),
-            layers(6, 40, activation="logistic"),
-            layers(2, 30, biases=-50, activation="relu"),
+            net(1, 30, alpha=300),
+            net(2, 20, alpha=1000, activation="tanh"),
+            net(5, 20, activation="logistic", solver="sgd"),
+            net(6, 40, activation="logistic"),
+            net(2, 30, biases=-50, activation="relu"),
         ],
     )
     yield from plant(
         "divergence",
         numbers,
         [
-            layers(1, 40, learning_rate_init=10),
-            layers(2, 20, learning_rate_init=3),
-            layers(3, 30, learning_rate_init=1),
-            layers(1, 20, learning_rate_init=0.1, target_scale=1e4, activation="relu"),
-            layers(2, 30, learning_rate_init=0.01, scale=1000),
+            net(1, 40, learning_rate_init=10),
+            net(2, 20, learning_rate_init=3),
+            net(3, 30, learning_rate_init=1),
+            net(1, 20, learning_rate_init=0.1, target_scale=1e4),
+            net(2, 30, learning_rate_init=0.01, scale=1000),
         ],
         solver="sgd",
+        activation="relu",
     )
 
 
-# ---- the healthy fits
-
-
 def healthy(sets):
-    """Fits that go well: scaled data, three solvers, three activations."""
-    solvers = [
-        {"solver": "adam", "learning_rate_init": 0.005, "max_iter": 300},
-        {"solver": "sgd", "learning_rate_init": 0.05, "max_iter": 300},
-        {"solver": "lbfgs", "max_iter": 300, "alpha": 0.01},
+    """Scaled data, all solvers and activations, and some ways to train."""
+    adam = {"solver": "adam", "learning_rate_init": 0.005, "max_iter": 300}
+    sgd = {"solver": "sgd", "learning_rate_init": 0.05, "max_iter": 300}
+    lbfgs = {"solver": "lbfgs", "alpha": 0.01, "max_iter": 300}
+    settings = [
+        {"activation": "relu", "hidden_layer_sizes": (50,), **adam},
+        {"activation": "relu", "hidden_layer_sizes": (50,), **lbfgs},
+        {"activation": "relu", "hidden_layer_sizes": (20, 20, 20), **sgd},
+        {"activation": "tanh", "hidden_layer_sizes": (30, 20), **sgd},
+        {"activation": "tanh", "hidden_layer_sizes": (20,) * 4, **adam},
+        {"activation": "logistic", "hidden_layer_sizes": (40,), **adam},
+        {"activation": "logistic", "hidden_layer_sizes": (40,), **lbfgs},
+        {"hidden_layer_sizes": (20,), "early_stopping": True, **adam},
+        {"hidden_layer_sizes": (20,), "batch_size": 8, **adam, "max_iter": 40},
+        {"activation": "tanh", **adam, "alpha": 1.0, "precision": "float32"},
     ]
-    shapes = [("relu", (50,)), ("tanh", (30, 20)), ("logistic", (40,))]
-    shapes += [("relu", (20, 20, 20))]
-    seed = sets.seed
     for name in sets.classes + sets.numbers:
-        for i, (activation, sizes) in enumerate(shapes):
-            for solver in solvers[i % 2 :: 2] if i < 2 else solvers[i % 3 :][:1]:
-                seed += 1
-                settings = {"activation": activation, "hidden_layer_sizes": sizes}
-                yield Case("healthy", name, seed, {**settings, **solver})
+        for seed, parameters in enumerate(settings, sets.seed):
+            yield Case("healthy", name, seed, parameters)
 
 
-def codes_of(diagnosis):
-    return [finding.code for finding in diagnosis.findings]
+# ---- fitting a case
 
 
-# ---- the two benches
+@cache
+def load(name, seed, raw):
+    if name in LOADERS:
+        X, y = LOADERS[name](return_X_y=True)
+    else:
+        make, settings = GENERATORS[name]
+        X, y = make(**settings, random_state=seed)
+    if not raw:
+        X = StandardScaler().fit_transform(X)
+    if name in REGRESSION:
+        y = (y - y.mean()) / y.std()
+    return X, y
 
 
-def apply(advice, model):
+def data_of(case):
+    X, y = load(case.data, case.seed, case.raw)
+    if case.data in REGRESSION:
+        y = y * case.target_scale + case.target_shift
+    return X * case.scale + case.shift, y
+
+
+def model_of(case):
+    kind = BPRegressor if case.data in REGRESSION else BPClassifier
+    return kind(random_state=case.seed, **case.parameters)
+
+
+def spoil(model, case, X, y):
+    """Gives the model first weights of the wrong size, to go on from."""
+    given = model.get_params()
+    model.set_params(solver="sgd", learning_rate_init=1e-12, max_iter=1)
+    fit(model, X, y)
+    model.set_params(**{**given, "warm_start": True})
+    for W, b in zip(model.coefs_, model.intercepts_, strict=True):
+        W *= case.weights
+        b += case.biases
+
+
+def fit(model, X, y):
+    """Fits, perhaps to infinity."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            model.fit(X, y)
+        except ValueError as error:
+            assert "non-finite" in str(error)
+    return model
+
+
+def fit_case(case):
+    X, y = data_of(case)
+    model = model_of(case)
+    if case.weights != 1 or case.biases:
+        spoil(model, case, X, y)
+    return fit(model, X, y)
+
+
+# ---- following the advice
+
+
+def follow(advice, model):
     """A new model, made as a reader of the advice would make it."""
-    names = (make_pipeline, StandardScaler, MaxAbsScaler, TransformedTargetRegressor)
     model = clone(model)
-    if advice.startswith(("make_pipeline", "TransformedTargetRegressor")):
-        known = {thing.__name__: thing for thing in names}
-        return eval(advice, {**known, "model": model})
-    return model.set_params(**eval(f"dict({advice})"))
-
-
-def inner(model):
-    """The network in a pipeline or round which targets are transformed."""
-    if isinstance(model, TransformedTargetRegressor):
-        return model.regressor_
-    return model[-1] if hasattr(model, "steps") else model
+    if "=" in advice and "(model" not in advice and "model)" not in advice:
+        return model.set_params(**eval(f"dict({advice})"))
+    tools = (make_pipeline, StandardScaler, MaxAbsScaler, TransformedTargetRegressor)
+    return eval(advice, {tool.__name__: tool for tool in tools} | {"model": model})
 
 
 def quality(model, X, y):
-    """Score on the training data, and cost relative to that of a constant answer."""
-    cost = _Fit(inner(model)).reached
-    if not np.isfinite(cost):
-        return -np.inf, np.inf
-    with np.errstate(all="ignore"):
-        try:
-            return model.score(X, y), cost
-        except ValueError:  # predictions that overflow
-            return -np.inf, cost
+    """Score on the training data, and cost, 1 being that of a constant answer."""
+    network = model[-1] if hasattr(model, "steps") else model
+    network = getattr(network, "regressor_", network)
+    cost = _Fit(network).reached
+    try:
+        return model.score(X, y), cost
+    except Exception:  # not fitted, for it diverged; or predictions that overflow
+        return -np.inf, cost
 
 
-def advice_helps(case):
-    """Whether the first advice raises the score by 0.01 or lowers the cost by a tenth."""
-    X, y, model = fit_case(case)
+def first_advice_helps(case):
+    """Whether it raises the score by 0.01 or lowers the cost by a tenth."""
+    X, y = data_of(case)
+    model = fit_case(case)
     findings = diagnose(model).findings
     if not findings:
         return False
-    better = apply(findings[0].advice, model)
-    if case.weights != 1 or case.biases:
-        if better.get_params().get("warm_start"):  # the wrong weights stay
-            better.set_params(**{k: v for k, v in better.get_params().items()})
-            start(better, case, X, y)
-    try:
-        fit_quietly(better, X, y)
-    except (ValueError, AttributeError):
-        return False
-    score, cost = quality(model, X, y)
-    new_score, new_cost = quality(better, X, y)
+    better = follow(findings[0].advice, model)
+    if better.get_params().get("warm_start"):
+        spoil(better, case, X, y)  # the wrong weights are still there
+    with np.errstate(all="ignore"):
+        score, cost = quality(model, X, y)
+        new_score, new_cost = quality(fit(better, X, y), X, y)
     return bool(new_score > score + 0.01 or new_cost < 0.9 * cost)
+
+
+def codes_of(model):
+    return [finding.code for finding in diagnose(model).findings]
+
+
+# ---- the benches
 
 
 @pytest.mark.parametrize("case", planted(JUDGING), ids=str)
 def test_every_planted_illness_is_named(case):
-    model = fit_case(case)[2]
-    assert case.code in codes_of(diagnose(model))
+    model = fit_case(case)
+    assert case.code in codes_of(model)
     assert not diagnose(model).healthy
 
 
-@pytest.mark.parametrize("case", healthy(JUDGING), ids=str)
+@pytest.mark.parametrize("case", [*healthy(JUDGING), *healthy(ALSO_HEALTHY)], ids=str)
 def test_no_healthy_fit_is_called_ill(case):
-    X, y, model = fit_case(case)
-    assert model.score(X, y) > 0.4
+    model = fit_case(case)
+    # Half of what diabetes shows of itself is noise.
+    assert model.score(*data_of(case)) > (0.4 if case.data == "diabetes" else 0.7)
     assert diagnose(model).healthy, str(diagnose(model))
 
 
 def test_the_first_advice_helps_in_four_of_five_cases():
-    helped = [advice_helps(case) for case in planted(JUDGING)]
+    helped = [first_advice_helps(case) for case in planted(JUDGING)]
     assert len(helped) >= 40
     assert np.mean(helped) >= 0.8
 
 
-def report(sets):
+def test_the_showcase_is_explained_and_cured():
+    # scikit-learn's issue 31235: training stops at epoch 15, all probabilities 0.57.
+    rng = np.random.RandomState(1)
+    X = rng.random_sample((500, 2))
+    y = (X[:, 0] + (2 * (X[:, 1] - 0.5)) ** 2 - 0.75 >= 0).astype(int)
+    model = fit(BPClassifier((20, 20), "logistic", random_state=42), X, y)
+    assert model.n_iter_ < 20
+    assert np.ptp(model.predict_proba(X)) < 0.2
+    finding = diagnose(model).findings[0]
+    assert finding.code == "vanishing-gradient"
+    assert finding.advice == "activation='relu'"
+    assert finding.evidence["activation_share"] > 0.5
+    assert codes_of(model)[1:] == ["stopped-by-tol", "constant-prediction"]
+    assert fit(follow(finding.advice, model), X, y).score(X, y) > 0.95
+
+
+# ---- the same as a table
+
+
+def report(sets, also_healthy):
+    cases = list(planted(sets))
     named = helped = clean = 0
-    cases, sound = list(planted(sets)), list(healthy(sets))
     for case in cases:
-        X, y, model = fit_case(case)
-        found = codes_of(diagnose(model))
-        ok, helps = case.code in found, advice_helps(case)
-        named, helped = named + ok, helped + helps
-        first = diagnose(model).findings[0].advice if found else ""
-        print(f"{'' if ok else 'MISSED':7}{'' if helps else 'USELESS':8}{case}"[:74].ljust(75), f"{_Fit(model).reached:.2g}", first, found)
+        model = fit_case(case)
+        found, helps = codes_of(model), first_advice_helps(case)
+        named, helped = named + (case.code in found), helped + helps
+        marks = ["MISSED"] * (case.code not in found) + ["USELESS"] * (not helps)
+        print(*marks, case, f"cost {_Fit(model).reached:.2g}", *found)
+        print("    ", [finding.advice for finding in diagnose(model).findings][:1])
+    sound = [*healthy(sets), *also_healthy]
     for case in sound:
-        X, y, model = fit_case(case)
-        diagnosis = diagnose(model)
+        diagnosis = diagnose(fit_case(case))
         clean += diagnosis.healthy
-        if not diagnosis.healthy or model.score(X, y) < 0.6:
-            print(f"{'ILL' if not diagnosis.healthy else 'weak':7} {case} {case.parameters} {model.score(X, y):.3f} {_Fit(model).reached:.2g}\n{diagnosis if not diagnosis.healthy else ''}")
-    print(f"named {named}/{len(cases)}, advice helps {helped}/{len(cases)}, healthy fits clean {clean}/{len(sound)}")
+        if not diagnosis.healthy:
+            print("ILL", case, diagnosis, sep="\n")
+    print(f"planted illnesses named: {named} of {len(cases)}")
+    print(f"first advice helps: {helped} of {len(cases)}")
+    print(f"healthy fits called healthy: {clean} of {len(sound)}")
 
 
 if __name__ == "__main__":
-    for name in sys.argv[1:] or ["tuning"]:
-        report({"tuning": TUNING, "judging": JUDGING}[name])
+    for name in sys.argv[1:] or ["judging"]:
+        if name == "tuning":
+            report(TUNING, [])
+        else:
+            report(JUDGING, healthy(ALSO_HEALTHY))

@@ -10,7 +10,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PAGES = ["README.md", "docs/backpropagation.md", "docs/differences.md"]
+PAGES = [
+    "README.md",
+    "docs/backpropagation.md",
+    "docs/differences.md",
+    "docs/worked_example.md",
+]
 
 
 @pytest.mark.parametrize("page", PAGES)

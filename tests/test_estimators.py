@@ -109,11 +109,8 @@ def test_public_methods_are_annotated(estimator):
 
 
 def test_the_package_exports_the_estimators_and_its_version():
-    classes, functions = (
-        {"BPClassifier", "BPRegressor"},
-        {"backpropagate", "check_gradient"},
-    )
-    assert set(cbp.__all__) == {"__version__"} | classes | functions
+    names = {"BPClassifier", "BPRegressor", "backpropagate", "check_gradient"}
+    assert set(cbp.__all__) == names | {"__version__"}
     assert isinstance(cbp.__version__, str)
 
 
