@@ -90,7 +90,8 @@ cdef extern from "cbp.h" nogil:
         double (*step[2])(void *, const void *, void **, ptrdiff_t,
                           const cbp_step *) noexcept nogil
         void (*forward_row)(const void *, ptrdiff_t, const void *, ptrdiff_t,
-                            ptrdiff_t, const void *, ptrdiff_t, void *, int) noexcept nogil
+                            ptrdiff_t, const void *, ptrdiff_t, void *,
+                            int) noexcept nogil
         double (*step_row[2])(void *, void **, const void *, ptrdiff_t, const void *,
                               const cbp_step *) noexcept nogil
         int (*all_finite)(const void *, ptrdiff_t) noexcept nogil
@@ -107,6 +108,7 @@ cdef extern from "cbp.h" nogil:
 # The table of the tier in use for items of 4 or 8 bytes.
 cdef const cbp_kernels *kernels(int itemsize) noexcept nogil
 
-# The first byte of a C-contiguous array; NULL if it has none. The caller keeps it alive.
+# The first byte of a C-contiguous array; NULL if it has none. The caller keeps the
+# array alive.
 cdef const void *address(object array) except? NULL
 cdef void *writable_address(object array) except? NULL

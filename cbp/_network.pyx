@@ -254,7 +254,7 @@ cdef class Network:
         cdef char *y = <char *>writable_address(out)
         cdef const char *x = NULL
         cdef cbp_csr csr
-        cdef cbp_panels A, Z, from_X
+        cdef cbp_panels A, Z
         cdef int l
         layers = np.array(self._layers)
         cdef Layer *layer = <Layer *>writable_address(layers)

@@ -1,22 +1,22 @@
 """What a fit measures of its own gradients, inside the compiled loop.
 
-Watched batches (a few per epoch, fewer when epochs are short, so that measuring costs at
-most one or two percent) fill slots; an epoch with watched batches makes one record. When
-the records outgrow their room every second one is dropped and the stride doubles. What
-the numbers mean is said in gradient_flow.py. Nothing here changes a bit of the training.
+Watched batches (a few per epoch, fewer when epochs are short, so that measuring costs
+at most one or two percent) fill slots; an epoch with watched batches makes one record.
+When the records outgrow their room every second one is dropped and the stride doubles.
+What the numbers mean is said in gradient_flow.py. Nothing here changes the training.
 """
 
 import numpy as np
 
-from libc.math cimport isfinite, sqrt
+from libc.math cimport isfinite
 from libc.stdint cimport int64_t
 
-from cbp._kernels cimport CBP_RELU, cbp_kernels, cbp_panels, kernels
+from cbp._kernels cimport cbp_panels
 from cbp._network cimport Layer, Network, round_up
 
 cdef enum:
-    # A watched batch costs up to a third more: one in 32 is about one percent. A batch of
-    # one row costs several times more.
+    # A watched batch costs up to a third more: one in 32 is about one percent. A batch
+    # of one row costs several times more.
     STEPS_APART = 32
     STEPS_APART_ONE_ROW = 128
     BATCHES_PER_EPOCH = 4
@@ -179,8 +179,9 @@ cdef class Recorder:
         -------
         dict of str to ndarray
             "epoch" (n_records,) counted from 0, and float32 arrays (n_records,
-            n_layers): root mean squares "gradient", "delta", "back" (delta^{l+1} W^{l+1}T
-            before f'; 0 in the output layer), "weight", "update"; shares "saturated",
+            n_layers): root mean squares "gradient", "delta", "back" (delta^{l+1}
+            W^{l+1}T before f'; 0 in the output layer), "weight", "update"; shares
+            "saturated",
             "stuck", "floored"; and "nonfinite", the batches with a non-finite number.
         """
         records = np.asarray(self.records)[: self.n_records]

@@ -1,10 +1,10 @@
 """Training by backpropagation: batches, epochs, schedules, threads, without the GIL.
 
-`Trainer` owns one fit and its buffers. A batch is two phases: every thread takes its rows
-forward and backward through all layers; then, all deltas known, every thread sums the
-gradients of its blocks of weights and steps them. Nothing here validates what users pass
-(estimators.py) or knows a dtype (src_c/kernels.h); the equations in comments are those of
-docs/backpropagation.md.
+`Trainer` owns one fit and its buffers. A batch is two phases: every thread takes its
+rows forward and backward through all layers; then, all deltas known, every thread sums
+the gradients of its blocks of weights and steps them. Nothing here validates what users
+pass (estimators.py) or knows a dtype (src_c/kernels.h); the equations in comments are
+those of docs/backpropagation.md.
 """
 
 import queue
@@ -12,7 +12,7 @@ import threading
 
 import numpy as np
 
-from libc.math cimport INFINITY, isfinite, pow, sqrt
+from libc.math cimport isfinite, pow, sqrt
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
@@ -117,7 +117,7 @@ cdef double now() noexcept nogil:
 
 
 cdef double sum_in_order(const double *x, ptrdiff_t n) noexcept nogil:
-    """Sum of one chunk in the order of cbp.h: chains of 128, joined by a binary tree."""
+    """Sum of one chunk as cbp.h orders it: chains of 128 rows in a binary tree."""
     cdef double parts[8]
     cdef double chain
     cdef ptrdiff_t start = 0, i, done = 0, carry
@@ -144,7 +144,7 @@ cdef double sum_in_order(const double *x, ptrdiff_t n) noexcept nogil:
 
 
 cdef void shuffle(int64_t *x, ptrdiff_t n, bitgen_t *bits) noexcept nogil:
-    """Fisher and Yates as numpy's RandomState.shuffle draws it: the same permutation."""
+    """Fisher and Yates as numpy's RandomState.shuffle draws: the same permutation."""
     cdef ptrdiff_t i
     cdef uint64_t mask, j
     cdef int64_t kept
@@ -190,7 +190,7 @@ class Optimizer:
         self.state = state
 
 
-# ---- training -------------------------------------------------------------------------
+# ---- training -----------------------------------------------------------------------
 
 cdef class Trainer:
     """One fit: buffers, batches, schedule and threads; theta is trained in place.
@@ -513,7 +513,8 @@ cdef class Trainer:
         """The columns of a sparse batch, as large as the fullest rows could make it."""
         counts = np.diff(self.sparse.indptr)[self._order]
         cdef ptrdiff_t most = min(self.chunk_rows, counts.size)
-        entries = int(np.partition(counts, counts.size - most)[counts.size - most :].sum())
+        counts = np.partition(counts, counts.size - most)
+        entries = int(counts[counts.size - most :].sum())
         at = round_up(at, 64)
         self.columns.start = <int64_t *>at
         at += (self.n_features + 1) * sizeof(int64_t)
@@ -571,8 +572,9 @@ cdef class Trainer:
 
     # ---- one batch: forward and backward on rows, then sums and steps on weights
 
-    cdef void _share_rows(self, int thread, ptrdiff_t *r0, ptrdiff_t *r1) noexcept nogil:
-        """A thread's rows of the chunk: whole groups of P, so that no line is shared."""
+    cdef void _share_rows(self, int thread, ptrdiff_t *r0,
+                          ptrdiff_t *r1) noexcept nogil:
+        """A thread's rows of the chunk: whole groups of P, no line is shared."""
         cdef ptrdiff_t groups = round_up(self.batch_rows, self.P) // self.P
         r0[0] = min(groups * thread // self.n_threads * self.P, self.batch_rows)
         r1[0] = min(groups * (thread + 1) // self.n_threads * self.P, self.batch_rows)
@@ -654,7 +656,7 @@ cdef class Trainer:
             )
 
     cdef void _backward(self, ptrdiff_t r0, ptrdiff_t r1) noexcept nogil:
-        """(3.7): delta^l = (delta^{l+1} W^{l+1}T) * f'(z^l), from the last layer down."""
+        """(3.7): delta^l = (delta^{l+1} W^{l+1}T) * f'(z^l), last layer first."""
         cdef int l
         cdef Layer *y
         cdef Layer *below
@@ -687,7 +689,7 @@ cdef class Trainer:
                                        (r1 - r0) * self.P, below.activation)
 
     cdef void _watch_backward(self, int l, ptrdiff_t r0, ptrdiff_t r1) noexcept nogil:
-        """(3.7) with both factors apart, so that each can be measured. The same bits."""
+        """(3.7), both factors apart so that each can be measured. The same bits."""
         cdef Layer *y = &self.layers[l]
         cdef Layer *below = &self.layers[l - 1]
         self.recorder.measure_rows(l, False, y.D, r0, r1)
@@ -1081,7 +1083,6 @@ cdef class Trainer:
     # ---- the epochs, run by every thread in step
 
     cdef void _work(self, int thread) noexcept nogil:
-        cdef const int64_t *order
         cdef ptrdiff_t start, rows = 0
         while True:
             if thread == 0:

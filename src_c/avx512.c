@@ -1,4 +1,5 @@
-/* avx512.c - stamps the kernels for AVX-512 F, DQ, BW, VL: 16 floats or 8 doubles, a whole line.
+/* avx512.c - stamps the kernels for AVX-512 (F, DQ, BW, VL):
+ * 16 floats or 8 doubles, a whole line.
  * Nothing of its own: see kernels.h (the kernels) and vec.h (the vocabulary). */
 #if defined __x86_64__ || defined _M_X64
 /* The standard headers come first: nothing of them may be compiled for this target. */
@@ -8,7 +9,9 @@
 #include "cbp.h"
 
 #if defined __clang__
-#pragma clang attribute push(__attribute__((target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma"))), apply_to = function)
+#pragma clang attribute push(                                                          \
+    __attribute__((target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma"))),            \
+    apply_to = function)
 #else
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")

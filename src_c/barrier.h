@@ -43,8 +43,8 @@ static inline void cbp_barrier_wait(cbp_barrier *barrier, int n_threads) {
                               memory_order_release);
         return;
     }
-    for (int spins = 0; atomic_load_explicit(&barrier->generation,
-                                             memory_order_acquire) == generation;
+    for (int spins = 0;
+         atomic_load_explicit(&barrier->generation, memory_order_acquire) == generation;
          spins++) {
         if (spins < CBP_SPINS)
             cbp_pause();

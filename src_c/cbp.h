@@ -7,9 +7,9 @@
  * one dtype; `real` below is float or double.
  *
  * Panels. A matrix (rows x cols) in flight lives as [panel of P columns][row][P], with
- * P = 64 / sizeof(real), so that a row of a panel is one 64-byte line, the same on every
- * tier. Element (r, c) is data[(c / P) * stride + r * P + c % P]. Columns that pad the
- * last panel hold zeros. The mathematics stands in docs/backpropagation.md. */
+ * P = 64 / sizeof(real), so that a row of a panel is one 64-byte line, the same on
+ * every tier. Element (r, c) is data[(c / P) * stride + r * P + c % P]. Columns that
+ * pad the last panel hold zeros. The mathematics stands in docs/backpropagation.md. */
 #ifndef CBP_H
 #define CBP_H
 
@@ -25,7 +25,13 @@ enum { CBP_BLOCK_ROWS = 128, CBP_CHUNK_ROWS = 2048 };
 enum { CBP_IDENTITY, CBP_LOGISTIC, CBP_TANH, CBP_RELU, CBP_N_ACTIVATIONS };
 
 /* What an output layer does to z. */
-enum { CBP_OUT_IDENTITY, CBP_OUT_LOGISTIC, CBP_OUT_SOFTMAX, CBP_OUT_EXP, CBP_N_OUTPUTS };
+enum {
+    CBP_OUT_IDENTITY,
+    CBP_OUT_LOGISTIC,
+    CBP_OUT_SOFTMAX,
+    CBP_OUT_EXP,
+    CBP_N_OUTPUTS
+};
 
 /* Costs, each with the output it belongs to. Adding one: here, kernels.h (loss table),
  * the names in _network.pyx. */
@@ -66,9 +72,9 @@ typedef struct {
 /* One optimizer step. The gradient is (G + alpha W) * scale, with G the sum over rows
  * and scale = 1 / sum of sample weights. */
 typedef struct {
-    double eta;   /* learning rate of this step */
-    double scale; /* 1 / sum of sample weights */
-    double alpha; /* L2 penalty; 0 for biases */
+    double eta;    /* learning rate of this step */
+    double scale;  /* 1 / sum of sample weights */
+    double alpha;  /* L2 penalty; 0 for biases */
     double beta_1; /* adam: decay of m; sgd: momentum */
     double beta_2; /* adam: decay of v */
     double epsilon;

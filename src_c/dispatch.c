@@ -3,8 +3,8 @@
  * clangs and says nothing of the registers that the operating system saves. */
 #include "cbp.h"
 
-extern const cbp_kernels *const cbp_scalar[2], *const cbp_avx2[2], *const cbp_avx512[2],
-    *const cbp_neon[2];
+extern const cbp_kernels *const cbp_scalar[2],
+    *const cbp_avx2[2], *const cbp_avx512[2], *const cbp_neon[2];
 
 static const cbp_kernels *const *const tables[CBP_N_TIERS] = {cbp_scalar, cbp_neon,
                                                               cbp_avx2, cbp_avx512};
@@ -21,10 +21,10 @@ static unsigned saved_state(void) {
 }
 
 static int cpu_runs(const char *tier) {
-    enum { FMA = 1u << 12, OSXSAVE = 1u << 27 };              /* leaf 1, ecx */
-    enum { AVX2 = 1u << 5, F = 1u << 16, DQ = 1u << 17 };     /* leaf 7, ebx */
-    const unsigned bw_vl = 1u << 30 | 1u << 31;               /* leaf 7, ebx */
-    enum { YMM = 0x6, ZMM = 0xe6 };                           /* XCR0 */
+    enum { FMA = 1u << 12, OSXSAVE = 1u << 27 };          /* leaf 1, ecx */
+    enum { AVX2 = 1u << 5, F = 1u << 16, DQ = 1u << 17 }; /* leaf 7, ebx */
+    const unsigned bw_vl = 1u << 30 | 1u << 31;           /* leaf 7, ebx */
+    enum { YMM = 0x6, ZMM = 0xe6 };                       /* XCR0 */
     unsigned a, b, c, d, features;
     if (tier[0] == 's') return 1;
     if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & FMA) || !(c & OSXSAVE)) return 0;

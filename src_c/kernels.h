@@ -27,16 +27,18 @@
 
 /* Rows of a product tile: as many accumulators as the registers hold beside a line of W
  * (6 x 2 of 16 ymm, 24 x 1 of 32 zmm, 6 x 4 of 32 NEON). 12 x 8 and 8 x 8 tiles, bound
- * by loads, reached 84 % of the FMA peak where 6 x 16 reached 95 (docs/performance.md). */
+ * by loads, reached 84 % of the FMA peak where 6 x 16 reached 95. */
 #undef TILE_ROWS
 #undef FOR_EACH_TILE
 #define TILES_1_TO_6(X) X(1) X(2) X(3) X(4) X(5) X(6)
 #if defined CBP_TIER_AVX512
 #define TILE_ROWS 24
-#define FOR_EACH_TILE(X)                                                               \
-    TILES_1_TO_6(X)                                                                    \
-    X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14) X(15) X(16) X(17) X(18) X(19) X(20)   \
-    X(21) X(22) X(23) X(24)
+#define TILES_7_TO_12(X) X(7) X(8) X(9) X(10) X(11) X(12)
+#define TILES_13_TO_18(X) X(13) X(14) X(15) X(16) X(17) X(18)
+#define TILES_19_TO_24(X) X(19) X(20) X(21) X(22) X(23) X(24)
+#define TILES_1_TO_12(X) TILES_1_TO_6(X) TILES_7_TO_12(X)
+#define TILES_13_TO_24(X) TILES_13_TO_18(X) TILES_19_TO_24(X)
+#define FOR_EACH_TILE(X) TILES_1_TO_12(X) TILES_13_TO_24(X)
 #elif defined CBP_TIER_SCALAR
 #define TILE_ROWS 1
 #define FOR_EACH_TILE(X) X(1)
@@ -105,8 +107,8 @@ static void FN(multiply_derivative)(void *delta_, const void *a_, ptrdiff_t n,
 #define CASE(kind)                                                                     \
     case kind:                                                                         \
         for (ptrdiff_t i = 0; i < n; i += VL)                                          \
-            vec_store(delta + i, FN(derivative_vec)(vec_load(delta + i),               \
-                                                    vec_load(a + i), kind));           \
+            vec_store(delta + i,                                                       \
+                      FN(derivative_vec)(vec_load(delta + i), vec_load(a + i), kind)); \
         break;
     switch (activation) {
         CASE(CBP_LOGISTIC)
@@ -134,8 +136,7 @@ static void FN(gather_rows)(const void *X, ptrdiff_t row_stride, const int64_t *
     for (ptrdiff_t r = 0; r < n_rows; r++) {
         const real *x = (const real *)X + (order ? order[r] : r) * row_stride;
         real *a = (real *)A.data + r * P;
-        for (ptrdiff_t p = 0; p < full; p++)
-            UNROLL for (int v = 0; v < VPP; v++)
+        for (ptrdiff_t p = 0; p < full; p++) UNROLL for (int v = 0; v < VPP; v++)
                 vec_store(a + p * A.stride + v * VL, vec_load(x + p * P + v * VL));
         if (rest) {
             real *line = a + full * A.stride;
@@ -317,7 +318,8 @@ static void FN(activate_rows)(cbp_panels Z, ptrdiff_t n_out, ptrdiff_t r0, ptrdi
     }
 }
 
-/* a = f(A W + b). A (rows, n_in), W (n_in, n_out), b padded to lines, Z (rows, n_out). */
+/* a = f(A W + b). A (rows, n_in), W (n_in, n_out), b padded to lines, Z (rows,
+ * n_out). */
 static void FN(multiply_forward)(cbp_panels A, ptrdiff_t n_in, cbp_panels W,
                                  const void *b, cbp_panels Z, ptrdiff_t n_out,
                                  ptrdiff_t r0, ptrdiff_t r1, int activation) {
@@ -342,7 +344,7 @@ static void FN(multiply_delta)(cbp_panels delta, ptrdiff_t n_out, cbp_panels WT,
                                     (r1 - r0) * P, activation);
 }
 
-/* The same product for CSR rows: the zeros that are skipped would have changed no bit. */
+/* The same product for CSR rows: the zeros that are skipped would change no bit. */
 static void FN(multiply_forward_csr)(const cbp_csr *X, const int64_t *order,
                                      cbp_panels W, const void *b, cbp_panels Z,
                                      ptrdiff_t n_out, ptrdiff_t r0, ptrdiff_t r1,
@@ -437,7 +439,7 @@ static const FN(gradient_fn) FN(gradients)[TILE_ROWS + 1] = {
 #undef DEFINE_GRADIENT
 #undef LIST_GRADIENT
 
-/* G (n_lines <= P lines) = sum over the rows (<= CBP_CHUNK_ROWS) of A_panel^T D_panel. */
+/* G (n_lines <= P lines) = A_panel^T D_panel, summed over <= CBP_CHUNK_ROWS rows. */
 static void FN(sum_gradient)(const void *A_panel, const void *D_panel, ptrdiff_t n_rows,
                              ptrdiff_t n_lines, void *G) {
     const real *a = A_panel, *d = D_panel;
@@ -445,7 +447,8 @@ static void FN(sum_gradient)(const void *A_panel, const void *D_panel, ptrdiff_t
     real parts[FN(MAX_PARTS) * P * P];
     int height = 0;
     for (ptrdiff_t r = 0, done = 0; r < n_rows; r += CBP_BLOCK_ROWS, done++) {
-        const ptrdiff_t rows = n_rows - r < CBP_BLOCK_ROWS ? n_rows - r : CBP_BLOCK_ROWS;
+        const ptrdiff_t left = n_rows - r;
+        const ptrdiff_t rows = left < CBP_BLOCK_ROWS ? left : CBP_BLOCK_ROWS;
         real *g = n_rows <= CBP_BLOCK_ROWS ? (real *)G : parts + height * n;
         for (ptrdiff_t t = 0, i = 0; t < tiles; t++) {
             const ptrdiff_t lines = n_lines / tiles + (t < n_lines % tiles);
@@ -554,8 +557,8 @@ INLINE void FN(load_transposed)(cbp_panels Z, ptrdiff_t n_out, ptrdiff_t r, real
 }
 
 /* The way back, for rows r .. r + n_rows - 1 only; padding columns zeroed. */
-INLINE void FN(store_transposed)(real *t, ptrdiff_t n_out, ptrdiff_t r, ptrdiff_t n_rows,
-                                 cbp_panels Z) {
+INLINE void FN(store_transposed)(real *t, ptrdiff_t n_out, ptrdiff_t r,
+                                 ptrdiff_t n_rows, cbp_panels Z) {
     for (ptrdiff_t q = 0; q * P < n_out; q++) {
         real block[P * P];
         const ptrdiff_t used = n_out - q * P < P ? n_out - q * P : P;
@@ -667,8 +670,8 @@ INLINE void FN(softmax_loss_lines)(real *t, const int32_t *labels, ptrdiff_t n_r
 }
 
 /* Rows r0 .. r1 - 1: Z becomes delta^L, times the row's weight if there are weights;
- * row_loss[r] the unweighted cost of the row. T: targets, used by all but softmax, which
- * takes labels. */
+ * row_loss[r] the unweighted cost of the row. T: targets, used by all but softmax,
+ * which takes labels. */
 static void FN(compute_loss)(cbp_panels Z, cbp_panels T, const int32_t *labels,
                              const void *weight, ptrdiff_t n_out, ptrdiff_t r0,
                              ptrdiff_t r1, int loss, double *row_loss, void *scratch) {
@@ -745,9 +748,11 @@ static void FN(compute_loss_row)(void *z_, const void *targets_, int32_t label,
 #undef CASE
         for (ptrdiff_t j = 0; j < n_out; j++) sum += terms[j];
     }
-    if (weight)
+    if (weight) {
+        const vec w = vec_broadcast((const real *)weight);
         for (ptrdiff_t i = 0; i < n; i += VL)
-            vec_store(z + i, FN(weigh_vec)(vec_load(z + i), vec_broadcast((const real *)weight)));
+            vec_store(z + i, FN(weigh_vec)(vec_load(z + i), w));
+    }
     FN(clear_padding)(z + n - P, 1, n_out);
     *row_loss = (double)sum;
 }
@@ -778,8 +783,9 @@ INLINE vec FN(flush_dust)(vec x) {
     return vec_select(vec_ge(vec_set1(STATE_DUST), vec_abs(x)), vec_zero(), x);
 }
 
-/* Kingma and Ba, Adam, algorithm 1, in scikit-learn's form: w -= eta m / (sqrt v + eps),
- * the bias corrections folded into eta. g: gradient sum of VL weights, before scale. */
+/* Kingma and Ba, Adam, algorithm 1, in scikit-learn's form:
+ * w -= eta m / (sqrt v + eps), the bias corrections folded into eta. g: gradient sum of
+ * VL weights, before scale. */
 INLINE vec FN(adam_vec)(vec w, vec g, real *m_, real *v_, const FN(step_vecs) * k) {
     g = vec_fma(k->alpha, w, g);
     const vec m = FN(flush_dust)(
@@ -844,7 +850,8 @@ static double FN(step_row_adam)(void *W, void *const *state, const void *a,
     real *w = W, *m = state[0], *m2 = state[1];
     const real *x_row = a;
     vec d[VPP];
-    UNROLL for (int v = 0; v < VPP; v++) d[v] = vec_load((const real *)delta_line + v * VL);
+    UNROLL for (int v = 0; v < VPP; v++)
+        d[v] = vec_load((const real *)delta_line + v * VL);
     STEP_LINES(CBP_ADAM, ADAM, FROM_OUTER)
 }
 
@@ -854,7 +861,8 @@ static double FN(step_row_sgd)(void *W, void *const *state, const void *a,
     real *w = W, *m = state[0];
     const real *x_row = a;
     vec d[VPP];
-    UNROLL for (int v = 0; v < VPP; v++) d[v] = vec_load((const real *)delta_line + v * VL);
+    UNROLL for (int v = 0; v < VPP; v++)
+        d[v] = vec_load((const real *)delta_line + v * VL);
     STEP_LINES(CBP_SGD, SGD, FROM_OUTER)
 }
 #undef STEP_LINES
@@ -865,7 +873,7 @@ static double FN(step_row_sgd)(void *W, void *const *state, const void *a,
 
 /* ---- one row --------------------------------------------------------------------- */
 
-/* Panels that forward_row computes side by side, to hide the latency of the fma chain. */
+/* Panels that forward_row computes side by side, to hide the latency of fma chains. */
 enum { FN(ROW_PANELS) = 4 };
 
 /* A line of which only the first `used` items exist. */
@@ -884,7 +892,8 @@ INLINE void FN(forward_row_panels)(const int panels, const real *x, ptrdiff_t n_
     vec acc[FN(ROW_PANELS)][VPP];
     real line[P];
     UNROLL for (int q = 0; q < panels; q++) {
-        FN(copy_line)(b ? b + j0 + q * P : line, !b ? 0 : q < panels - 1 ? P : used, line);
+        const ptrdiff_t exist = !b ? 0 : q < panels - 1 ? P : used;
+        FN(copy_line)(b ? b + j0 + q * P : line, exist, line);
         UNROLL for (int v = 0; v < VPP; v++) acc[q][v] = vec_load(line + v * VL);
     }
     for (ptrdiff_t k = 0; k < n_in; k++) {
@@ -944,8 +953,8 @@ static int FN(all_finite)(const void *x, ptrdiff_t n) {
     return sum == 0;
 }
 
-/* What gradient flow is measured with. Plain C in double, lane by lane: the gradients of
- * a deep sigmoid network have squares far below the smallest float. */
+/* What gradient flow is measured with. Plain C in double, lane by lane: the gradients
+ * of a deep sigmoid network have squares far below the smallest float. */
 
 static double FN(sum_lanes)(const double *lanes) {
     double sum = 0;

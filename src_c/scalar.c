@@ -1,4 +1,5 @@
-/* scalar.c - stamps the kernels for portable C, one lane, fma() from libm: the oracle of the others.
+/* scalar.c - stamps the kernels for portable C: one lane, fma() from
+ * libm. The oracle of the others.
  * Nothing of its own: see kernels.h (the kernels) and vec.h (the vocabulary). */
 
 #define CBP_TIER_SCALAR

@@ -37,7 +37,7 @@
 #else
 #define TYPED(name) name##_f32
 #define CBP_S(f32, f64) f32 /* the constant or name that belongs to this dtype */
-#define P 16 /* columns of a panel: one 64-byte line, on every tier */
+#define P 16                /* columns of a panel: one 64-byte line, on every tier */
 #define REAL_MIN_NORMAL 0x1p-126f
 #define REAL_EPS 0x1p-23f
 #define REAL_MAX 0x1.fffffep127f
@@ -62,15 +62,13 @@
 typedef CBP_S(float, double) real;
 typedef CBP_S(int32_t, int64_t) integer; /* as wide as real */
 
-CBP_INLINE integer real_bits(real x)
-{
+CBP_INLINE integer real_bits(real x) {
     integer i;
     memcpy(&i, &x, sizeof i);
     return i;
 }
 
-CBP_INLINE real bits_real(integer i)
-{
+CBP_INLINE real bits_real(integer i) {
     real x;
     memcpy(&x, &i, sizeof x);
     return x;
@@ -232,9 +230,9 @@ typedef CBP_S(__mmask16, __mmask8) mask; /* one bit for each lane */
 #define vec_min(a, b) MM(min)(a, b)
 
 /* Assembly, because gcc 12 spills the accumulators of a tile made of intrinsics. */
-#define vec_fma_acc(c, a, b)                                                       \
-    __asm__("vfmadd231" CBP_SUFFIX " %2, %1, %0"                                   \
-            : "+" CBP_ASM_REG(c)                                                   \
+#define vec_fma_acc(c, a, b)                                                           \
+    __asm__("vfmadd231" CBP_SUFFIX " %2, %1, %0"                                       \
+            : "+" CBP_ASM_REG(c)                                                       \
             : CBP_ASM_REG(a), CBP_ASM_REG(b))
 
 #define vec_as_int(v) CBP_CAST_INT(v)
@@ -248,10 +246,10 @@ typedef CBP_S(__mmask16, __mmask8) mask; /* one bit for each lane */
 
 #define CBP_CAST_INT(v) CBP_S(_mm256_castps_si256, _mm256_castpd_si256)(v)
 #define CBP_CAST_VEC(i) CBP_S(_mm256_castsi256_ps, _mm256_castsi256_pd)(i)
-#define vec_fma_bcast(c, p, b)                                                     \
-    do {                                                                           \
-        vec bcast_ = vec_broadcast(p);                                             \
-        vec_fma_acc(c, bcast_, b);                                                 \
+#define vec_fma_bcast(c, p, b)                                                         \
+    do {                                                                               \
+        vec bcast_ = vec_broadcast(p);                                                 \
+        vec_fma_acc(c, bcast_, b);                                                     \
     } while (0)
 #define vec_gt(a, b) MM(cmp)(a, b, _CMP_GT_OQ)
 #define vec_ge(a, b) MM(cmp)(a, b, _CMP_GE_OQ)
@@ -262,17 +260,15 @@ typedef CBP_S(__mmask16, __mmask8) mask; /* one bit for each lane */
 #define mask_and(m, n) MM(and)(m, n)
 #define mask_or(m, n) MM(or)(m, n)
 #define vec_and_bits(v, bits) MM(and)(v, bits)
-#define vec_abs(v) MM(andnot)(vec_set1((real)-0.0), v)
-#define vec_neg(v) MM(xor)(vec_set1((real)-0.0), v)
+#define vec_abs(v) MM(andnot)(vec_set1((real) - 0.0), v)
+#define vec_neg(v) MM(xor)(vec_set1((real) - 0.0), v)
 #define ivec_set1(i) CBP_S(_mm256_set1_epi32, _mm256_set1_epi64x)(i)
 
-CBP_INLINE vec vec_with_sign(vec a, vec s)
-{
+CBP_INLINE vec vec_with_sign(vec a, vec s) {
     return MM(or)(a, MM(and)(vec_set1((real)-0.0), s));
 }
 
-CBP_INLINE ivec ivec_shr_arith(ivec v, int n)
-{
+CBP_INLINE ivec ivec_shr_arith(ivec v, int n) {
 #if CBP_DOUBLE /* no such instruction: shift in zeros, then extend the sign */
     ivec sign = _mm256_set1_epi64x((int64_t)1 << (63 - n));
     return _mm256_sub_epi64(_mm256_xor_si256(_mm256_srli_epi64(v, n), sign), sign);
@@ -281,8 +277,7 @@ CBP_INLINE ivec ivec_shr_arith(ivec v, int n)
 #endif
 }
 
-CBP_INLINE vec ivec_to_vec(ivec v)
-{
+CBP_INLINE vec ivec_to_vec(ivec v) {
 #if CBP_DOUBLE /* v in the low mantissa bits of 1.5 * 2^52 */
     ivec sum = _mm256_add_epi64(v, _mm256_set1_epi64x(0x4338000000000000));
     return _mm256_sub_pd(_mm256_castsi256_pd(sum), _mm256_set1_pd(0x1.8p52));
@@ -291,8 +286,7 @@ CBP_INLINE vec ivec_to_vec(ivec v)
 #endif
 }
 
-CBP_INLINE void vec_transpose(vec r[VL])
-{
+CBP_INLINE void vec_transpose(vec r[VL]) {
 #if CBP_DOUBLE /* pairs inside 128-bit lanes, then the lanes */
     __m256d a0 = _mm256_unpacklo_pd(r[0], r[1]), a1 = _mm256_unpackhi_pd(r[0], r[1]);
     __m256d a2 = _mm256_unpacklo_pd(r[2], r[3]), a3 = _mm256_unpackhi_pd(r[2], r[3]);
@@ -300,7 +294,7 @@ CBP_INLINE void vec_transpose(vec r[VL])
     r[1] = _mm256_permute2f128_pd(a1, a3, 0x20);
     r[2] = _mm256_permute2f128_pd(a0, a2, 0x31);
     r[3] = _mm256_permute2f128_pd(a1, a3, 0x31);
-#else /* 2 x 2 and 4 x 4 blocks inside 128-bit lanes, then the lanes */
+#else          /* 2 x 2 and 4 x 4 blocks inside 128-bit lanes, then the lanes */
     __m256 a0 = _mm256_unpacklo_ps(r[0], r[1]), a1 = _mm256_unpackhi_ps(r[0], r[1]);
     __m256 a2 = _mm256_unpacklo_ps(r[2], r[3]), a3 = _mm256_unpackhi_ps(r[2], r[3]);
     __m256 a4 = _mm256_unpacklo_ps(r[4], r[5]), a5 = _mm256_unpackhi_ps(r[4], r[5]);
@@ -325,9 +319,9 @@ CBP_INLINE void vec_transpose(vec r[VL])
 #define CBP_CAST_INT(v) CBP_S(_mm512_castps_si512, _mm512_castpd_si512)(v)
 #define CBP_CAST_VEC(i) CBP_S(_mm512_castsi512_ps, _mm512_castsi512_pd)(i)
 #define CBP_EMBEDDED CBP_S("%{1to16%}", "%{1to8%}")
-#define vec_fma_bcast(c, p, b)                                                     \
-    __asm__("vfmadd231" CBP_SUFFIX " %2" CBP_EMBEDDED ", %1, %0"                   \
-            : "+v"(c)                                                              \
+#define vec_fma_bcast(c, p, b)                                                         \
+    __asm__("vfmadd231" CBP_SUFFIX " %2" CBP_EMBEDDED ", %1, %0"                       \
+            : "+v"(c)                                                                  \
             : "v"(b), "m"(*(const real *)(p)))
 #define vec_gt(a, b) MM_CMP(a, b, _CMP_GT_OQ)
 #define vec_ge(a, b) MM_CMP(a, b, _CMP_GE_OQ)
@@ -340,20 +334,18 @@ CBP_INLINE void vec_transpose(vec r[VL])
 #define mask_or(m, n) ((mask)((m) | (n)))
 /* Bitwise operations on floating vectors need avx512dq; those on integers do not. */
 #define vec_and_bits(v, bits) int_as_vec(MMS(and)(vec_as_int(v), vec_as_int(bits)))
-#define CBP_SIGN_BITS vec_as_int(vec_set1((real)-0.0))
+#define CBP_SIGN_BITS vec_as_int(vec_set1((real) - 0.0))
 #define vec_abs(v) int_as_vec(MMS(andnot)(CBP_SIGN_BITS, vec_as_int(v)))
 #define vec_neg(v) int_as_vec(MMS(xor)(CBP_SIGN_BITS, vec_as_int(v)))
 #define ivec_set1(i) MMI(set1)(i)
 
-CBP_INLINE vec vec_with_sign(vec a, vec s)
-{
+CBP_INLINE vec vec_with_sign(vec a, vec s) {
     return int_as_vec(MMS(or)(vec_as_int(a), MMS(and)(CBP_SIGN_BITS, vec_as_int(s))));
 }
 
 CBP_INLINE ivec ivec_shr_arith(ivec v, int n) { return MMI(srai)(v, (unsigned)n); }
 
-CBP_INLINE vec ivec_to_vec(ivec v)
-{
+CBP_INLINE vec ivec_to_vec(ivec v) {
 #if CBP_DOUBLE /* as above: the conversion needs avx512dq */
     ivec sum = _mm512_add_epi64(v, _mm512_set1_epi64(0x4338000000000000));
     return _mm512_sub_pd(_mm512_castsi512_pd(sum), _mm512_set1_pd(0x1.8p52));
@@ -363,8 +355,7 @@ CBP_INLINE vec ivec_to_vec(ivec v)
 }
 
 /* 2 x 2 or 4 x 4 blocks inside 128-bit lanes, then the 4 x 4 matrix of lanes. */
-CBP_INLINE void vec_transpose(vec r[VL])
-{
+CBP_INLINE void vec_transpose(vec r[VL]) {
     vec a[VL];
 #if CBP_DOUBLE
     for (int i = 0; i < 8; i += 2) {
@@ -458,19 +449,16 @@ CBP_INLINE vec vec_min(vec a, vec b) { return NE(vbsl)(NE(vclt)(a, b), a, b); }
 #define ivec_sub(a, b) NS(vsub)(a, b)
 #define ivec_set1(i) CBP_S(vdupq_n_s32, vdupq_n_s64)(i)
 #define ivec_shl(v, n) CBP_S(vshlq_n_s32, vshlq_n_s64)(v, n)
-#define ivec_shr(v, n)                                                             \
-    CBP_S_FROM_U(CBP_S(vshrq_n_u32, vshrq_n_u64)(CBP_U_FROM_S(v), n))
+#define ivec_shr(v, n) CBP_S_FROM_U(CBP_S(vshrq_n_u32, vshrq_n_u64)(CBP_U_FROM_S(v), n))
 CBP_INLINE vec ivec_to_vec(ivec v) { return CBP_S(vcvtq_f32_s32, vcvtq_f64_s64)(v); }
 
 CBP_INLINE ivec ivec_shr_arith(ivec v, int n) { return NS(vshl)(v, ivec_set1(-n)); }
 
-CBP_INLINE vec vec_with_sign(vec a, vec s)
-{
+CBP_INLINE vec vec_with_sign(vec a, vec s) {
     return NE(vbsl)(CBP_U_FROM_F(vec_set1((real)-0.0)), s, a);
 }
 
-CBP_INLINE void vec_transpose(vec r[VL])
-{
+CBP_INLINE void vec_transpose(vec r[VL]) {
 #if CBP_DOUBLE
     float64x2_t a = vzip1q_f64(r[0], r[1]);
     r[1] = vzip2q_f64(r[0], r[1]);
@@ -490,13 +478,10 @@ CBP_INLINE void vec_transpose(vec r[VL])
 
 /* Sum of the P reals of a line: halves are added, lane i to lane i + P/2, until one is
  * left; the same bits on every tier. */
-CBP_INLINE real line_sum(const real line[P])
-{
+CBP_INLINE real line_sum(const real line[P]) {
     real s[P / 2];
-    for (int i = 0; i < P / 2; i++)
-        s[i] = line[i] + line[i + P / 2];
+    for (int i = 0; i < P / 2; i++) s[i] = line[i] + line[i + P / 2];
     for (int half = P / 4; half > 0; half /= 2)
-        for (int i = 0; i < half; i++)
-            s[i] += s[i + half];
+        for (int i = 0; i < half; i++) s[i] += s[i + half];
     return s[0];
 }

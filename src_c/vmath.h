@@ -58,13 +58,20 @@
  * degree less exp would pass 1 unit and tanh come near 2. */
 static const real EXP_Q[] = {
 #if CBP_DOUBLE
-    0x1p-1, 0x1.5555555555559p-3, 0x1.555555555553ep-5, 0x1.111111110f6c5p-7,
-    0x1.6c16c16c1f0e5p-10, 0x1.a01a01afdd8cdp-13, 0x1.a01a017bb0462p-16,
-    0x1.71ddf863bc6e1p-19, 0x1.27e53643b6d75p-22, 0x1.af5ea84c51e61p-26,
+    0x1p-1,
+    0x1.5555555555559p-3,
+    0x1.555555555553ep-5,
+    0x1.111111110f6c5p-7,
+    0x1.6c16c16c1f0e5p-10,
+    0x1.a01a01afdd8cdp-13,
+    0x1.a01a017bb0462p-16,
+    0x1.71ddf863bc6e1p-19,
+    0x1.27e53643b6d75p-22,
+    0x1.af5ea84c51e61p-26,
     0x1.1ee887d98ea2ep-29
 #else
-    0x1p-1f, 0x1.555554p-3f, 0x1.5554bp-5f, 0x1.11118ap-7f, 0x1.6d723ep-10f,
-    0x1.a032c6p-13f
+    0x1p-1f,         0x1.555554p-3f, 0x1.5554bp-5f, 0x1.11118ap-7f,
+    0x1.6d723ep-10f, 0x1.a032c6p-13f
 #endif
 };
 
@@ -83,8 +90,7 @@ static const real LOG_Q[] = {
 
 /* sum_i c[i] x^i, i < n, given z = x^2: even and odd powers are two chains, which
  * halves the latency at no cost. */
-CBP_INLINE vec polynomial(vec x, vec z, const real *c, int n)
-{
+CBP_INLINE vec polynomial(vec x, vec z, const real *c, int n) {
     vec a = vec_set1(c[n - 1]), b = vec_set1(c[n - 2]);
     for (int i = n - 3; i >= 0; i--) {
         vec next = vec_fma(a, z, vec_set1(c[i]));
@@ -100,8 +106,7 @@ CBP_INLINE vec polynomial(vec x, vec z, const real *c, int n)
  * both are multiples of one power of two and the difference is small; r is n LN2_LO
  * less. The low bits of *k hold the integer n; the bits above them leave in any shift
  * left by MANTISSA_BITS. */
-CBP_INLINE vec exp_reduce(vec x, vec *n, ivec *k)
-{
+CBP_INLINE vec exp_reduce(vec x, vec *n, ivec *k) {
     vec shifted = vec_fma(x, vec_set1(LOG2_E), vec_set1(ROUND_TO_INT));
     *k = vec_as_int(shifted);
     *n = vec_sub(shifted, vec_set1(ROUND_TO_INT));
@@ -109,8 +114,7 @@ CBP_INLINE vec exp_reduce(vec x, vec *n, ivec *k)
 }
 
 /* e^r, which is e^x 2^-n. */
-CBP_INLINE vec exp_mantissa(vec x, ivec *k)
-{
+CBP_INLINE vec exp_mantissa(vec x, ivec *k) {
     vec n, r = exp_reduce(x, &n, k);
     r = vec_fnma(n, vec_set1(LN2_LO), r);
     vec z = vec_mul(r, r);
@@ -123,8 +127,7 @@ CBP_INLINE vec exp_mantissa(vec x, ivec *k)
 
 /* e^x for every x: 2^k as a product of two powers, so that neither leaves the range and
  * a subnormal result is rounded once. */
-CBP_INLINE vec vec_exp(vec x)
-{
+CBP_INLINE vec vec_exp(vec x) {
     ivec k;
     x = vec_min(vec_set1(EXP_OVERFLOWS), x); /* this order of operands keeps a NaN */
     x = vec_max(vec_set1(EXP_UNDERFLOWS), x);
@@ -136,8 +139,7 @@ CBP_INLINE vec vec_exp(vec x)
 }
 
 /* e^x for x <= 0, the bits of vec_exp: 2^(k + 64) 2^-64 needs fewer operations. */
-CBP_INLINE vec vec_exp_nonpos(vec x)
-{
+CBP_INLINE vec vec_exp_nonpos(vec x) {
     ivec k;
     x = vec_max(vec_set1(EXP_UNDERFLOWS), x);
     vec p = exp_mantissa(x, &k);
@@ -148,8 +150,7 @@ CBP_INLINE vec vec_exp_nonpos(vec x)
 /* a / (b + c), b >= |c|, rounded once: the rounding error of b + c is carried along. A
  * plain division would make logistic and tanh a third faster, but 2.5 units wrong, and
  * logistic not monotone. */
-CBP_INLINE vec divide_by_sum(vec a, vec b, vec c)
-{
+CBP_INLINE vec divide_by_sum(vec a, vec b, vec c) {
     vec sum = vec_add(b, c);
     vec lost = vec_sub(c, vec_sub(sum, b)); /* b + c = sum + lost exactly */
     vec y = vec_div(vec_set1(1), sum);
@@ -159,8 +160,7 @@ CBP_INLINE vec divide_by_sum(vec a, vec b, vec c)
 }
 
 /* 1 / (1 + e^-x), from e = e^-|x|, which cannot overflow: 1 or e, over 1 + e. */
-CBP_INLINE vec vec_logistic(vec x)
-{
+CBP_INLINE vec vec_logistic(vec x) {
     vec one = vec_set1(1);
     vec e = vec_exp_nonpos(vec_neg(vec_abs(x)));
     return divide_by_sum(vec_select(vec_ge(x, vec_zero()), one, e), one, e);
@@ -168,8 +168,7 @@ CBP_INLINE vec vec_logistic(vec x)
 
 /* tanh(x) = sign(x) (1 - e) / (1 + e), e = e^(-2|x|) = 2^n (1 + u), u = e^r - 1: with
  * 1 - e as (1 - 2^n) - 2^n u it is accurate relative to a small x, too, where n = 0. */
-CBP_INLINE vec vec_tanh(vec x)
-{
+CBP_INLINE vec vec_tanh(vec x) {
     ivec k;
     vec y = vec_mul(vec_abs(x), vec_set1(-2));
     vec n, r = exp_reduce(vec_max(vec_set1(-2 * TANH_IS_ONE), y), &n, &k);
@@ -183,8 +182,7 @@ CBP_INLINE vec vec_tanh(vec x)
 
 /* log(1 + f) for -0.3 <= f <= 1: with s = f / (2 + f) it is 2 atanh(s)
  * = 2 s + s R(s^2) = f - s (f - R), whose first term is exact. */
-CBP_INLINE vec log1p_reduced(vec f)
-{
+CBP_INLINE vec log1p_reduced(vec f) {
     vec s = vec_div(f, vec_add(vec_set1(2), f));
     vec z = vec_mul(s, s);
     vec R = vec_mul(z, POLYNOMIAL(z, vec_mul(z, z), LOG_Q));
@@ -195,8 +193,7 @@ CBP_INLINE vec log1p_reduced(vec f)
 CBP_INLINE vec vec_log1p_unit(vec e) { return log1p_reduced(e); }
 
 /* log(x): x = 2^k m with sqrt(1/2) <= m < sqrt(2), log(x) = k log 2 + log(m). */
-CBP_INLINE vec vec_log(vec x)
-{
+CBP_INLINE vec vec_log(vec x) {
     vec inf = vec_set1((real)INFINITY), bias = vec_set1(EXPONENT_BIAS);
     mask tiny = vec_lt(x, vec_set1(REAL_MIN_NORMAL)); /* take 2^64 x in its place */
     vec scaled = vec_select(tiny, vec_mul(x, vec_set1((real)0x1p64)), x);

@@ -1,7 +1,8 @@
 /* check_tiers.c - every kernel of every usable tier against the scalar tier, byte for
- * byte, on random panels of awkward sizes. A program of its own so that a tier of another
- * architecture can be cross-compiled and run under an emulator; tests/test_tiers.py does
- * both. Prints one line per tier and dtype; exits 1 at the first difference. */
+ * byte, on random panels of awkward sizes. A program of its own so that a tier of
+ * another architecture can be cross-compiled and run under an emulator;
+ * tests/test_tiers.py does both. Prints one line per tier and dtype; exits 1 if any
+ * kernel differs. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -47,7 +48,8 @@ static int failures;
 static void compare(const char *tier, int size, const char *kernel) {
     for (int i = 0; i < 4; i++)
         if (memcmp(&out[0][i], &out[1][i], sizeof(buffer))) {
-            printf("%s, %d bytes: %s differs from the scalar tier\n", tier, size, kernel);
+            printf("%s, %d bytes: %s differs from the scalar tier\n", tier, size,
+                   kernel);
             failures++;
             return;
         }
@@ -107,20 +109,21 @@ static void check(const cbp_kernels *tested, const cbp_kernels *oracle) {
         const int n_out = sizes[j];
         for (int r = 0; r < ROWS; r++) labels[r] = r % (n_out > 1 ? n_out : 2);
         BOTH("fill_targets", k->fill_targets(labels, 33, n_out, panels(&out[t][0], k)))
-        BOTH("gather_rows", k->gather_rows(in[0].data, n_out, NULL, 33, n_out,
-                                           panels(&out[t][0], k)))
-        BOTH("scatter_rows", k->scatter_rows(panels(&in[0], k), 33, n_out,
-                                             out[t][0].data, n_out))
+        BOTH("gather_rows",
+             k->gather_rows(in[0].data, n_out, NULL, 33, n_out, panels(&out[t][0], k)))
+        BOTH("scatter_rows",
+             k->scatter_rows(panels(&in[0], k), 33, n_out, out[t][0].data, n_out))
         for (int o = 0; o < CBP_N_OUTPUTS; o++) {
-            BOTH("apply_output", k->apply_output(panels(&out[t][0], k), n_out, P, P + 21,
-                                                 o, out[0][3].data);
+            BOTH("apply_output", k->apply_output(panels(&out[t][0], k), n_out, P,
+                                                 P + 21, o, out[0][3].data);
                  memset(out[t][3].data, 0, sizeof(buffer));
                  memset(out[0][3].data, 0, sizeof(buffer)))
         }
         for (int l = 0; l < CBP_N_LOSSES; l++) {
-            BOTH("compute_loss", k->compute_loss(panels(&out[t][0], k), panels(&in[4], k),
-                                                 labels, in[5].data, n_out, P, P + 21, l,
-                                                 loss[t], out[0][3].data);
+            BOTH("compute_loss",
+                 k->compute_loss(panels(&out[t][0], k), panels(&in[4], k), labels,
+                                 in[5].data, n_out, P, P + 21, l, loss[t],
+                                 out[0][3].data);
                  memset(out[t][3].data, 0, sizeof(buffer));
                  memset(out[0][3].data, 0, sizeof(buffer));
                  memcpy(out[t][2].data, loss[t], sizeof loss[t]))

@@ -8,9 +8,10 @@ a relu bends, so no unit may come that close to zero.
 import numpy as np
 import pytest
 import reference
+from problem import Problem
 from scipy.sparse import csr_matrix
 
-from cbp import _network, _training
+from cbp import _network
 
 LOSSES = sorted(_network.LOSSES)
 STEP = 1e-5
@@ -23,8 +24,8 @@ every_weight = pytest.mark.parametrize("weighted", [False, True], ids=["", "weig
 every_format = pytest.mark.parametrize("sparse", [False, True], ids=["dense", "sparse"])
 
 
-class Problem:
-    """A network on random data, for the engine and for the reference."""
+class GradientProblem(Problem):
+    """A problem with a Trainer that only computes gradients."""
 
     def __init__(
         self,
@@ -33,63 +34,37 @@ class Problem:
         activations,
         sizes=SIZES,
         n_rows=23,
+        *,
         weighted=False,
         sparse=False,
         alpha=0.0,
         dtype=np.float64,
-        seed=0,
     ):
-        rng = np.random.RandomState(seed)
-        self.engine = _network.Network(sizes, activations, output, loss, dtype)
-        self.reference = reference.Network(sizes, activations, output, loss)
-        self.theta = rng.uniform(-0.7, 0.7, self.engine.n_params).astype(dtype)
-        self.X = rng.standard_normal((n_rows, sizes[0])).astype(dtype)
-        if sparse:
-            self.X[rng.uniform(size=self.X.shape) < 0.5] = 0
-        if output in ("softmax", "logistic"):
-            self.labels = rng.randint(max(sizes[-1], 2), size=n_rows).astype(np.int32)
-            self.T = reference.fill_targets(self.labels, sizes[-1], np.float64)
-        elif loss == "poisson":
-            self.T = rng.poisson(1.0, (n_rows, sizes[-1])).astype(np.float64)
-        else:
-            self.T = rng.standard_normal((n_rows, sizes[-1])).astype(dtype)
-        self.target = self.labels if output == "softmax" else self.T.astype(dtype)
-        self.weight = rng.uniform(0.1, 3, n_rows).astype(dtype) if weighted else None
-        self.alpha = alpha
-        self.trainer = self.make_trainer(csr_matrix(self.X) if sparse else self.X)
-
-    def make_trainer(self, X, target=None, n_threads=1):
-        return _training.Trainer(
-            self.engine,
-            self.theta.copy(),
-            X,
-            self.target if target is None else target,
-            sample_weight=self.weight,
-            n_threads=n_threads,
-            solver="lbfgs",
-            alpha=self.alpha,
-        )
+        zeros = 0.5 if sparse else 0.0
+        super().__init__(output, loss, activations, sizes, n_rows, dtype, zeros)
+        self.weighted, self.alpha = weighted, alpha
+        X = csr_matrix(self.X) if sparse else self.X
+        self.gradients = self.trainer(X, solver="lbfgs", weighted=weighted, alpha=alpha)
 
     def loss_gradient(self, theta=None):
-        return self.trainer.loss_gradient(self.theta if theta is None else theta)
+        return self.gradients.loss_gradient(self.theta if theta is None else theta)
 
     def expected(self):
         """Loss and gradient of the reference."""
-        weight = None if self.weight is None else self.weight.astype(np.float64)
-        return self.reference.loss_gradient(
+        return self.twin.loss_gradient(
             self.theta.astype(np.float64),
             self.X.astype(np.float64),
-            self.T.astype(np.float64),
-            weight,
+            self.T,
+            self.weight.astype(np.float64) if self.weighted else None,
             self.alpha,
         )
 
     def layers(self):
         """The places of each layer's W and b in theta."""
-        half = len(self.engine.segments) // 2
+        half = len(self.network.segments) // 2
         spans = [
             np.arange(offset, offset + np.prod(shape))
-            for _, offset, shape, _ in self.engine.segments
+            for _, offset, shape, _ in self.network.segments
         ]
         return [np.r_[spans[layer], spans[half + layer]] for layer in range(half)]
 
@@ -109,7 +84,7 @@ class Problem:
 def test_gradient_matches_central_differences(
     output, loss, activation, alpha, weighted, sparse
 ):
-    problem = Problem(
+    problem = GradientProblem(
         output,
         loss,
         (activation,) * (len(SIZES) - 2),
@@ -118,7 +93,7 @@ def test_gradient_matches_central_differences(
         sparse=sparse,
     )
     if activation == "relu":
-        z, _ = problem.reference.forward(problem.theta, problem.X)
+        z, _ = problem.twin.forward(problem.theta, problem.X)
         assert min(abs(hidden).min() for hidden in z[:-1]) > 10 * STEP
     value, gradient = problem.loss_gradient()
     differences = np.empty_like(gradient)
@@ -141,7 +116,7 @@ def test_gradient_matches_central_differences(
 def test_loss_and_gradient_match_the_reference(
     output, loss, activation, alpha, weighted, sparse
 ):
-    problem = Problem(
+    problem = GradientProblem(
         output,
         loss,
         (activation,) * (len(SIZES) - 2),
@@ -177,7 +152,7 @@ def test_gradient_matches_the_reference_for_every_shape(
     for output, loss in LOSSES:
         if output == "softmax" and sizes[-1] == 1:
             continue
-        problem = Problem(
+        problem = GradientProblem(
             output, loss, activations, sizes, n_rows, weighted=True, sparse=sparse
         )
         value, gradient = problem.loss_gradient()
@@ -188,8 +163,14 @@ def test_gradient_matches_the_reference_for_every_shape(
 
 @every_format
 def test_gradient_over_several_chunks_matches_the_reference(sparse):
-    problem = Problem(
-        "softmax", "log_loss", ("tanh", "relu"), (9, 17, 8, 3), 5001, True, sparse
+    problem = GradientProblem(
+        "softmax",
+        "log_loss",
+        ("tanh", "relu"),
+        (9, 17, 8, 3),
+        5001,
+        weighted=True,
+        sparse=sparse,
     )
     value, gradient = problem.loss_gradient()
     expected_value, expected = problem.expected()
@@ -199,7 +180,7 @@ def test_gradient_over_several_chunks_matches_the_reference(sparse):
 
 @every_loss
 def test_float32_gradient_matches_the_reference(output, loss):
-    problem = Problem(
+    problem = GradientProblem(
         output, loss, ("tanh", "relu"), alpha=0.1, weighted=True, dtype=np.float32
     )
     value, gradient = problem.loss_gradient()
@@ -212,44 +193,40 @@ def test_float32_gradient_matches_the_reference(output, loss):
 @pytest.mark.parametrize("loss", ["log_loss", "squared_error"])
 @pytest.mark.parametrize("n_outputs", [1, 2, 4])
 def test_labels_and_their_indicator_matrix_give_the_same_gradient(loss, n_outputs):
-    problem = Problem("logistic", loss, ("tanh",), (6, 5, n_outputs))
+    problem = GradientProblem("logistic", loss, ("tanh",), (6, 5, n_outputs))
     value, gradient = problem.loss_gradient()
-    from_labels = problem.make_trainer(problem.X, problem.labels)
-    other_value, other = from_labels.loss_gradient(problem.theta)
+    problem.target = problem.T
+    from_matrix = problem.trainer(solver="lbfgs")
+    other_value, other = from_matrix.loss_gradient(problem.theta)
     assert value == other_value
     assert np.array_equal(gradient, other)
 
 
 def test_gradient_of_chosen_rows_is_that_of_these_rows_alone():
-    problem = Problem("softmax", "log_loss", ("relu", "tanh"))
+    problem = GradientProblem("softmax", "log_loss", ("relu", "tanh"))
     rows = np.array([3, 17, 4, 4, 0])
-    chosen = _training.Trainer(
-        problem.engine,
-        problem.theta.copy(),
-        problem.X,
-        problem.target,
-        rows=rows,
-        solver="lbfgs",
+    value, gradient = problem.trainer(rows=rows, solver="lbfgs").loss_gradient(
+        problem.theta
     )
-    alone = problem.make_trainer(problem.X[rows], problem.target[rows])
-    value, gradient = chosen.loss_gradient(problem.theta)
+    problem.target = problem.target[rows]
+    alone = problem.trainer(problem.X[rows], solver="lbfgs")
     other_value, other = alone.loss_gradient(problem.theta)
     assert value == other_value
     assert np.array_equal(gradient, other)
 
 
 def test_penalty_spares_the_biases():
-    plain = Problem("softmax", "log_loss", ("tanh", "tanh"))
-    penalised = Problem("softmax", "log_loss", ("tanh", "tanh"), alpha=2.0)
+    plain = GradientProblem("softmax", "log_loss", ("tanh", "tanh"))
+    penalised = GradientProblem("softmax", "log_loss", ("tanh", "tanh"), alpha=2.0)
     _, gradient = plain.loss_gradient()
     _, with_penalty = penalised.loss_gradient()
     moved = abs(gradient - with_penalty) > 1e-12
-    for _, offset, shape, decays in plain.engine.segments:
+    for _, offset, shape, decays in plain.network.segments:
         assert (moved[offset : offset + np.prod(shape)] == decays).all()
 
 
 def test_loss_gradient_leaves_its_argument_alone():
-    problem = Problem("identity", "squared_error", ("relu", "relu"))
+    problem = GradientProblem("identity", "squared_error", ("relu", "relu"))
     theta = problem.theta.copy()
     theta.flags.writeable = False
     first = problem.loss_gradient(theta)
@@ -265,11 +242,11 @@ def test_batch_gradient_is_the_mean_of_products_not_the_product_of_means(output,
 
     The article's companion program multiplies the means and asks whether that is right.
     """
-    problem = Problem(output, loss, ("tanh", "logistic"))
+    problem = GradientProblem(output, loss, ("tanh", "logistic"))
     _, gradient = problem.loss_gradient()
-    delta, a = problem.reference.deltas(problem.theta, problem.X, problem.T)
+    delta, a = problem.twin.deltas(problem.theta, problem.X, problem.T)
     n_rows = len(problem.X)
-    W, _ = problem.reference.unpack(gradient)
+    W, _ = problem.twin.unpack(gradient)
     for layer in range(len(W)):
         products = [np.outer(a[layer][r], delta[layer][r]) for r in range(n_rows)]
         mean_of_products = sum(products) / n_rows
@@ -287,7 +264,7 @@ def test_backpropagate_shows_what_the_fused_kernels_compute(
 ):
     """z, a and delta from unfused kernels, summed, are the fused gradient's bits."""
     for dtype in (np.float32, np.float64):
-        problem = Problem(
+        problem = GradientProblem(
             output,
             loss,
             (activation, activation),
@@ -297,11 +274,11 @@ def test_backpropagate_shows_what_the_fused_kernels_compute(
             sparse=sparse,
             dtype=dtype,
         )
-        shown = problem.trainer.backpropagate(problem.theta)
+        shown = problem.gradients.backpropagate(problem.theta)
         value, gradient = problem.loss_gradient()
         assert shown["loss"] == value
         assert np.array_equal(shown["gradient"], gradient)
-        W, b = problem.reference.unpack(gradient)
+        W, b = problem.twin.unpack(gradient)
         scale = 1 / reference.join(
             [sum(w.tolist()) for w in np.split(problem.weight, [128, 256])]
         )
@@ -316,12 +293,12 @@ def test_backpropagate_shows_what_the_fused_kernels_compute(
 @every_loss
 @pytest.mark.parametrize("n_rows", [5, 2100])
 def test_backpropagate_matches_the_reference(output, loss, n_rows):
-    problem = Problem(
+    problem = GradientProblem(
         output, loss, ("tanh", "relu"), (9, 17, 8, 3), n_rows, weighted=True
     )
-    shown = problem.trainer.backpropagate(problem.theta)
-    z, a = problem.reference.forward(problem.theta, problem.X)
-    delta, _ = problem.reference.deltas(problem.theta, problem.X, problem.T)
+    shown = problem.gradients.backpropagate(problem.theta)
+    z, a = problem.twin.forward(problem.theta, problem.X)
+    delta, _ = problem.twin.deltas(problem.theta, problem.X, problem.T)
     expected = {
         "z": z,
         "a": [*a[1:], reference.apply_output(z[-1], output)],

@@ -1,7 +1,7 @@
 """Every tier against the scalar one, as a C program of its own (check_tiers.c).
 
-The program is compiled for this CPU and, where Debian's cross compiler and qemu-user are
-installed, for aarch64: the NEON tier runs under the emulator.
+The program is compiled for this CPU and, where Debian's cross compiler and qemu-user
+are installed, for aarch64: the NEON tier runs under the emulator.
 """
 
 import shutil
