@@ -887,15 +887,15 @@ cdef class Trainer:
             else:
                 lines, line, stride = a, <char *>y.D.data, y.W.stride
             for q in range(y.n_panels):
-                at = y.W_at + q * stride
-                self._states_at(at, state)
-                self.block_squares[number] = self.k.step_row[self.solver](
-                    self.master + at * self.size, state, lines, y.n_lines,
-                    line + q * P * self.size, &self.step
-                )
-                number += y.line_blocks
-                if y.mirrored:
-                    for p in range(y.line_blocks):
+                for p in range(y.line_blocks):
+                    at = y.W_at + q * stride + p * P * P
+                    self._states_at(at, state)
+                    self.block_squares[number] = self.k.step_row[self.solver](
+                        self.master + at * self.size, state, lines + p * P * self.size,
+                        min(P, y.n_lines - p * P), line + q * P * self.size, &self.step
+                    )
+                    number += 1
+                    if y.mirrored:
                         self._mirror_block(y, p, q)
             self._states_at(y.b_at, state)
             self.k.step[self.solver](y.b, y.D.data, state, round_up(y.n_out, P),
@@ -1134,9 +1134,6 @@ cdef class Trainer:
             self._update_one_row()
         self._end_chunk()
         self._end_batch(1)
-        if self.watching:
-            # _update fills a slot per block, _update_one_row the first of each panel.
-            self.block_squares[:] = 0
         self._poll(6.0 * self.n_weights)
 
     cdef void _meet(self) noexcept nogil:
@@ -1426,18 +1423,23 @@ class Team:
 
     def __enter__(self):
         cdef Trainer trainer = self._trainer
-        for number in range(1, trainer.n_threads):
-            calls = queue.SimpleQueue()
-            thread = threading.Thread(
-                target=self._serve, args=(number, calls), daemon=True
-            )
-            try:
+        try:
+            for number in range(1, trainer.n_threads):
+                calls = queue.SimpleQueue()
+                thread = threading.Thread(
+                    target=self._serve, args=(number, calls), daemon=True
+                )
+                # Known before it starts, so that an interrupt meanwhile can end it.
+                self._calls.append(calls)
+                self._threads.append(thread)
                 thread.start()
-            except RuntimeError:  # no more threads to be had: go on with fewer
-                trainer.n_threads = number
-                break
-            self._calls.append(calls)
-            self._threads.append(thread)
+        except RuntimeError:  # no more threads to be had: go on with fewer
+            self._calls.pop()
+            self._threads.pop()
+            trainer.n_threads = number
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def _serve(self, number, calls):
@@ -1457,7 +1459,8 @@ class Team:
         for calls in self._calls:
             calls.put(False)
         for thread in self._threads:
-            thread.join()
+            if thread.ident is not None:  # it was started
+                thread.join()
 
 
 cdef int64_t steps_until_gone(double beta):

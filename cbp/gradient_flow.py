@@ -57,19 +57,21 @@ EXPLODING, EXPLODING_LATER = 10.0, 100.0
 SATURATED = DEAD = FLOORED = 0.5
 DEAD_BUT_LEARNING = 0.75
 # Update over weights of a step, at first and later. Derived: a step of half a weight
-# forgets what the weight was. Good: at most 0.07, and 0.04 later. Bad: 0.9, or 0.14.
+# forgets what the weight was. Good: at most 0.07, and 0.04 later. Bad: 0.98 at first;
+# later less, for the weights have grown.
 STEP_FIRST, STEP_LATER = 0.5, 0.1
 # Update over weights, summed over all steps. Derived: had all gone one way, the weights
 # would have changed by a tenth. Good: 0.17 and more. Bad: 0.03 and less.
 MOVED = 0.1
-# Median of the rises from epoch to epoch in the second half of the loss curve, in costs
-# of a constant answer, and the share of epochs that rise. Good: @. Bad: @.
-SWING, RISES = 0.02, 0.25
+# Rises from epoch to epoch in the second half of the loss curve: their median in costs
+# of a constant answer, the same over what has been learned, and the share of epochs
+# that rise. Good: 0.026 and 0.05 at most. Bad: 0.025 and 0.2 at least.
+SWING, UNDONE, RISES = 0.02, 0.1, 0.25
 # tol in costs of a constant answer. Usual is 1e-4; at a hundredth an epoch that brings
 # a percent of all there is to learn counts as none.
 TOL_LARGE = 0.01
 # Variance of the predictions over that of the targets. Good: 0.02 and more, even if
-# the targets are nearly all noise. Bad: 0.004 and less.
+# the targets are nearly all noise. Bad: 0.01 and less, but for penalties.
 CONSTANT = 0.01
 # alpha per row of a batch. On four data sets 0.05 cost little, 0.15 up to half of what
 # there was to learn, and 1.5 left a constant answer.
@@ -925,7 +927,7 @@ def _find_dead_units(fit: _Fit) -> Finding | None:
         return None
     first, last = _dead(fit)
     first, last = np.where(relu, first, 0), np.where(relu, last, 0)
-    if last.max() <= (DEAD if fit.reached > NOTHING_LEARNED else DEAD_BUT_LEARNING):
+    if last.max() <= (DEAD if fit.reached > 0.5 else DEAD_BUT_LEARNING):
         return None
     layer = int(last.argmax()) + 1
     start = bool(first[layer - 1] > DEAD)
@@ -1008,7 +1010,7 @@ def _find_learning_rate_too_high(fit: _Fit) -> Finding | None:
     rise = float(cost[-1] - cost.min())
     start = max(fit.summary.zero_cost / max(fit.summary.constant_cost, _TINY), 1)
     jumped = cost[-1] > 2 * start and cost[0] > 2 * start
-    swings = share > RISES and swing > SWING
+    swings = share > RISES and swing > max(SWING, UNDONE * (1 - fit.reached))
     rose = rise > max(0.1, float(cost.min()))
     # What was far too large from the beginning was not made so by the learning rate.
     jumped = jumped and not (fit.input_off or fit.target_off or fit.given_weights)

@@ -315,6 +315,8 @@ def healthy(sets):
     ]
     for name in sets.classes + sets.numbers:
         for seed, parameters in enumerate(settings, sets.seed):
+            if name == "circles" and "logistic" in parameters.values():
+                continue  # Adam stops at a constant answer
             yield Case("healthy", name, seed, parameters)
 
 
@@ -423,7 +425,7 @@ def codes_of(model):
 # ---- the benches
 
 
-@pytest.mark.parametrize("case", planted(JUDGING), ids=str)
+@pytest.mark.parametrize("case", list(planted(JUDGING)), ids=str)
 def test_every_planted_illness_is_named(case):
     model = fit_case(case)
     assert case.code in codes_of(model)
@@ -457,7 +459,14 @@ def test_the_showcase_is_explained_and_cured():
     assert finding.advice == "activation='relu'"
     assert finding.evidence["activation_share"] > 0.5
     assert codes_of(model)[1:] == ["stopped-by-tol", "constant-prediction"]
-    assert fit(follow(finding.advice, model), X, y).score(X, y) > 0.95
+    better = fit(follow(finding.advice, model), X, y)
+    assert better.score(X, y) > model.score(X, y) + 0.2
+    # Now it learns, and what is left to say is that it needs longer.
+    assert diagnose(better).healthy
+    assert codes_of(better) == ["not-converged"]
+    best = fit(follow(diagnose(better).findings[0].advice, better), X, y)
+    assert best.score(X, y) > 0.98
+    assert diagnose(best).findings == ()
 
 
 # ---- the same as a table
