@@ -108,8 +108,9 @@ def test_any_number_of_threads_gives_the_same_gradient(n_threads):
 
 @every_batch
 @every_solver
-def test_recording_gradient_flow_changes_no_bit(batch, solver):
-    problem = Problem(n_rows=batch["n_rows"], zeros=0.5)
+@every_dtype
+def test_recording_gradient_flow_changes_no_bit(batch, solver, dtype):
+    problem = Problem(n_rows=batch["n_rows"], dtype=dtype, zeros=0.5)
     settings = dict(
         solver=solver, batch_size=batch["batch_size"], alpha=1e-3, weighted=True
     )
