@@ -22,7 +22,6 @@ cdef extern from "cbp.h" nogil:
         CBP_SGD
         CBP_ADAM
         CBP_MAX_STATES
-        CBP_N_SOLVERS
 
     ctypedef struct cbp_panels:
         void *data

@@ -21,7 +21,6 @@ cdef enum:
 
 cdef class Recorder:
     cdef readonly int n_layers
-    cdef bint watching            # is the present batch measured?
     cdef const cbp_kernels *k
     cdef Layer *layers
     cdef object _layers
@@ -52,3 +51,4 @@ cdef class Recorder:
     cdef void end_batch(self, ptrdiff_t n_rows, double scale,
                         const double *weight_squares) noexcept nogil
     cdef void end_epoch(self, int64_t epoch) noexcept nogil
+    cdef void _thin(self) noexcept nogil

@@ -151,26 +151,33 @@ cdef class Recorder:
 
     cdef void end_epoch(self, int64_t epoch) noexcept nogil:
         """Makes the record of an epoch that had watched batches."""
-        cdef int l, s, i
+        cdef int l, s
         if self.watched == 0:
             return
-        if self.n_records == self.room:
-            self.stride *= 2
-            self.n_records = 0
-            for i in range(self.room):
-                if self.epochs[i] % self.stride == 0:
-                    self.records[self.n_records] = self.records[i]
-                    self.epochs[self.n_records] = self.epochs[i]
-                    self.n_records += 1
-        self.epochs[self.n_records] = epoch
-        for l in range(self.n_layers):
-            for s in range(N_SUMS):
-                self.records[self.n_records, l, s] = self.sums[l, s]
-                if s != NONFINITE:
-                    self.records[self.n_records, l, s] /= self.watched
-                self.sums[l, s] = 0
-        self.n_records += 1
+        # Often no record is dropped by one doubling: epochs are recorded at intervals.
+        while self.n_records == self.room:
+            self._thin()
+        if epoch % self.stride == 0:
+            self.epochs[self.n_records] = epoch
+            for l in range(self.n_layers):
+                for s in range(N_SUMS):
+                    self.records[self.n_records, l, s] = self.sums[l, s]
+                    if s != NONFINITE:
+                        self.records[self.n_records, l, s] /= self.watched
+            self.n_records += 1
+        self.sums[:, :] = 0
         self.watched = 0
+
+    cdef void _thin(self) noexcept nogil:
+        """Doubles the stride and drops the records that no longer lie on it."""
+        cdef int i, kept = 0
+        self.stride *= 2
+        for i in range(self.n_records):
+            if self.epochs[i] % self.stride == 0:
+                self.records[kept] = self.records[i]
+                self.epochs[kept] = self.epochs[i]
+                kept += 1
+        self.n_records = kept
 
     def flow(self):
         """The records so far.

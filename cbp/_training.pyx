@@ -1009,6 +1009,8 @@ cdef class Trainer:
         if self.epoch_weights > 0:
             loss = self.epoch_loss / self.epoch_weights
         if not self.k.all_finite(self.master, self.network.master_items):
+            if self.recorder is not None:
+                self.recorder.end_epoch(self.n_iter)
             self._stop(DIVERGED)
             return
         if self.recorder is not None:
@@ -1191,7 +1193,7 @@ cdef class Trainer:
                         break
                     self._flush_curve()
                     self._write_back()
-                    loss = self.loss_curve[self.n_iter - 1]
+                    loss = self.loss_curve[len(self.loss_curve) - 1]
                     answer = on_epoch(self.n_iter, loss)
                     if answer is False:
                         self.status = STOPPED
@@ -1250,7 +1252,7 @@ cdef class Trainer:
             The parameters after the iteration and before it.
         """
         cdef int l
-        if self.recorder is None:
+        if self.recorder is None or iteration % self.recorder.stride:
             return
         for l in range(self.n_layers):
             _, offset, shape, _ = self.network.segments[l]

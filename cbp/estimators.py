@@ -82,10 +82,10 @@ class _HeldOut:
     `score` maps theta to a validation score, or to NaN if a prediction is not finite.
     """
 
-    def __init__(self, score: Callable[[Floats], float], theta: Floats, best: float):
+    def __init__(self, score: Callable[[Floats], float], theta: Floats):
         self.score = score
         self.scores: list[float] = []
-        self.best_score = best
+        self.best_score = -math.inf
         self.best_theta = theta.copy()
 
     def judge(self, theta: Floats) -> float:
@@ -179,10 +179,28 @@ def _kernel_ready(X):
     """
     if not sparse.issparse(X):
         return np.require(X, requirements="CA")
+    _check_csr(X)
     if not X.has_canonical_format:
         X = X.copy()
         X.sum_duplicates()
     return X
+
+
+def _check_csr(X) -> None:
+    """Refuse indices that lead out of X; SciPy's constructors let them pass."""
+    starts, indices = X.indptr, X.indices
+    if (
+        len(starts) != X.shape[0] + 1
+        or starts[0] != 0
+        or starts[-1] > min(len(indices), len(X.data))
+        or (np.diff(starts) < 0).any()
+    ):
+        raise ValueError("X is a malformed sparse matrix: its indptr is not in order.")
+    if len(indices) and not 0 <= indices.min() <= indices.max() < X.shape[1]:
+        raise ValueError(
+            f"X is a malformed sparse matrix: it has column indices from "
+            f"{indices.min()} to {indices.max()}, but {X.shape[1]} columns."
+        )
 
 
 def _inside(p: Floats, dtype) -> Floats:
@@ -286,6 +304,11 @@ class _BaseBP(BaseEstimator):
     def _hidden_activations(self, n_hidden: int) -> list[str]:
         """One activation per hidden layer, under the names the network knows."""
         given = self.activation
+        if isinstance(given, set | frozenset | dict):
+            raise ValueError(
+                "activation must be a name, or a sequence of names, one per hidden "
+                f"layer; {given!r} has no order."
+            )
         names = [given] * n_hidden if isinstance(given, str) else list(given)
         for i, name in enumerate(names):
             if not isinstance(name, str) or name not in _ACTIVATIONS:
@@ -571,9 +594,12 @@ class _BaseBP(BaseEstimator):
         if early_stopping:
             labels = target if target.ndim == 1 else None
             rows, held_out_rows = self._split(X.shape[0], labels, rng)
-            held_out = self._hold_out(
-                network, theta, X, target, weight, held_out_rows, records.best_score
-            )
+            held_out = self._hold_out(network, theta, X, target, weight, held_out_rows)
+            if not fresh:
+                # Weights to go on from are the best so far, whatever others scored.
+                start = held_out.score(theta)
+                held_out.best_score = start if math.isfinite(start) else -math.inf
+            records.best_score = held_out.best_score
         shuffler = rng
         if self.random_state is None:
             # Training locks its generator. A copy of NumPy's global one, put back at
@@ -591,14 +617,14 @@ class _BaseBP(BaseEstimator):
                 self._run_lbfgs(run)
             elif not idle:
                 self._run_stochastic(run, incremental)
+            if self.monitor:
+                self._summarize_end(run, X, rows)
         except KeyboardInterrupt:
             self._adopt(run, incremental)
             raise
         finally:
             if shuffler is not rng:
                 rng.set_state(shuffler.get_state())
-        if self.monitor:
-            self._summarize_end(run, X, rows)
         self._adopt(run, incremental)
 
     def _check_data(
@@ -810,7 +836,7 @@ class _BaseBP(BaseEstimator):
         comes_back = self.verbose or held_out is not None
         try:
             status = trainer.run(
-                1 if incremental else int(self.max_iter),
+                1 if incremental else min(int(self.max_iter), 2**31 - 1),
                 on_epoch if comes_back else None,
             )
         finally:
@@ -1042,7 +1068,7 @@ class _BaseBP(BaseEstimator):
         )
         return train, np.delete(held_out, moved)
 
-    def _hold_out(self, network, theta, X, target, weight, rows, best) -> _HeldOut:
+    def _hold_out(self, network, theta, X, target, weight, rows) -> _HeldOut:
         """The judge of weights on `rows` of X, beginning with theta as the best."""
         truth = target[rows]
         if weight is not None:
@@ -1066,7 +1092,7 @@ class _BaseBP(BaseEstimator):
                 return math.nan
             return float(self._score_outputs(truth, outputs, weight))
 
-        return _HeldOut(score, theta, best)
+        return _HeldOut(score, theta)
 
     # ------------------------------------------------------------------- predict
 
@@ -1128,6 +1154,10 @@ class _BaseBP(BaseEstimator):
             # Saved on a machine of the other byte order, it comes in that order.
             theta = theta.astype(theta.dtype.newbyteorder("="), copy=False)
             network = Network(**arguments, dtype=theta.dtype)
+            if self._optimizer is not None:
+                moved = self._optimizer.state
+                moved = moved.astype(moved.dtype.newbyteorder("="), copy=False)
+                self._optimizer.state = moved
             self.__dict__.update(self._weight_attributes(network, theta))
 
     def __sklearn_tags__(self):

@@ -46,7 +46,7 @@ LEARNED = 0.1
 NOTHING_LEARNED = 0.9
 # Length of delta^l over that of delta^L. Derived: with the first weights a sigmoid
 # layer passes on sqrt(1/3) / 4 = 0.14 of it, two of them 0.02; this is their geometric
-# mean. Good: 0.19 and more. Bad: 0.03 and less.
+# mean. Good: 0.19 and more. Bad: 0.035 and less.
 VANISHING = 0.05
 # The same upwards. Derived: with the first weights a layer passes on sqrt(2) times the
 # length at most; good fits begin below 1.5. Later weights have grown; good: up to 21.
@@ -56,10 +56,10 @@ EXPLODING, EXPLODING_LATER = 10.0, 100.0
 # learn all the same up to 65 % have been seen dead, so there three quarters are asked.
 SATURATED = DEAD = FLOORED = 0.5
 DEAD_BUT_LEARNING = 0.75
-# Update over weights of a step, in the first record and later. Good: at most 0.07, and
-# 0.04 later. Bad: 0.4 to 1 and more at first (it is a mean over steps, and the weights
-# grow with them), later less. In between lie learning rates that go well or do not.
-STEP_FIRST, STEP_LATER = 0.3, 0.1
+# Update over weights of a step, the first ones and later. Derived: a step of half a
+# weight forgets what the weight was. Good: 0.35 at most, mostly below 0.07, and 0.04
+# later. Bad: 0.98 and more at first; later less, for the weights have grown.
+STEP_FIRST, STEP_LATER = 0.5, 0.1
 # Update over weights, summed over all steps. Derived: had all gone one way, the weights
 # would have changed by a tenth. Good: 0.17 and more. Bad: 0.03 and less.
 MOVED = 0.1
@@ -70,8 +70,8 @@ SWING, UNDONE, RISES = 0.02, 0.1, 0.25
 # tol in costs of a constant answer. Usual is 1e-4; at a hundredth an epoch that brings
 # a percent of all there is to learn counts as none.
 TOL_LARGE = 0.01
-# Variance of the predictions over that of the targets. Good: 0.02 and more, even if
-# the targets are nearly all noise. Bad: 0.01 and less, but for penalties.
+# Variance of the predictions over that of the targets. Good: 0.03 and more, 0.014 where
+# the targets are noise alone. Bad: 0.01 and less, but for penalties.
 CONSTANT = 0.01
 # alpha per row of a batch. On four data sets 0.05 cost little, 0.15 up to half of what
 # there was to learn, and 1.5 left a constant answer.
@@ -88,10 +88,8 @@ SCALE_TARGET = "TransformedTargetRegressor(model, transformer=StandardScaler())"
 _SAMPLE_ROWS = 64
 _SAMPLE_TARGETS = 4096
 
-_RECORDS = (
-    ("gradient", "delta", "back", "weight", "update")
-    + ("saturated", "stuck", "floored", "nonfinite")
-)  # fmt: skip
+_RECORDS = ("gradient", "delta", "back", "weight", "update")
+_RECORDS += ("saturated", "stuck", "floored", "nonfinite")
 
 
 @dataclass(frozen=True, eq=False)
@@ -410,6 +408,7 @@ def _summarize_targets(
     mean = (w * y).sum(0)
     variance = (w * (y - mean) ** 2).sum(0)
     size = (w * y * y).sum(0)
+    variance[variance < 1e-24 * size] = 0  # constant but for rounding
     if network.loss == "log_loss":
         p = np.clip(mean, 1e-15, 1 - 1e-15)
         constant = -np.sum(p * np.log(p) + (1 - p) * np.log(1 - p))
@@ -618,8 +617,16 @@ class _Fit:
 
     @property
     def first_step(self) -> NDArray:
-        """Update over weights in the first record, per layer."""
-        ratio = self.flow.update_ratio[0].astype(np.float64)
+        """Update over weights in the first record, per layer.
+
+        Large steps make weights grow within the record; so they are not taken for
+        larger than Glorot and Bengio's initial weights, unless others were given.
+        """
+        weight = self.flow.weight[0].astype(np.float64)
+        if not self.given_weights:
+            sizes = np.array(self.flow.layer_sizes)
+            weight = np.minimum(weight, np.sqrt(2 / (sizes[:-1] + sizes[1:])))
+        ratio = self.flow.update[0] / weight
         return np.nan_to_num(ratio, nan=math.inf, posinf=math.inf)
 
     @property
@@ -1068,10 +1075,10 @@ def _find_update_too_small(fit: _Fit) -> Finding | None:
         return None
     cost, moved = fit.cost, fit.moved
     ratios = fit.typical(fit.flow.update_ratio)
-    # Weights may move much, and yet be far from outputs of a hundred.
-    far = fit.target_off and fit.summary.target_size > 10 and fit.reached > 0.5
-    far = far and _late_fall(cost) > 0.01
-    if not far and not (moved < MOVED and cost[-1] <= cost[0]):
+    # Weights may move much, and outputs yet be far from targets of a hundred.
+    least = 0.5 if _late_fall(cost) > 0.01 else NOTHING_LEARNED
+    far = fit.target_off and fit.summary.target_size > 10 and fit.reached > least
+    if not (far or moved < MOVED) or cost[-1] > cost[0]:
         return None
     layer = int(_finite(ratios).argmax()) + 1
     message = (
@@ -1290,12 +1297,12 @@ def _verdict(fit: _Fit, findings: list[Finding]) -> str:
         others = "" if len(ill) == 1 else f" (and {len(ill) - 1} more)"
         return f"{state}: {ill[0].code}{others}. {ill[0].message} Try {ill[0].advice}."
     if fit.reached > NOTHING_LEARNED:
-        return (
-            f"The gradients are in order, but it reaches only {reached}: X may tell "
-            "nothing about y."
-        )
+        text = f"The gradients are in order, but it reaches only {reached}: "
+        if fit.outcome == "max_iter" and _late_fall(fit.cost) > 0.01:
+            return f"{text}it had too few epochs."
+        return f"{text}X may tell nothing about y."
     text = f"Healthy: it reaches {reached}"
     if fit.flow.n_layers > 1:
         error = fit.typical(fit.flow.relative_error)[0]
-        text += f", and {_plain(error)} of the output layer's error reaches layer 1"
+        text += f", and {_plain(error)} times the output layer's error reaches layer 1"
     return text + "."

@@ -10,6 +10,7 @@ The mathematics stands in docs/backpropagation.md.
 """
 
 from dataclasses import dataclass, field
+from functools import reduce
 
 import numpy as np
 from sklearn.utils import shuffle as sklearn_shuffle
@@ -241,6 +242,19 @@ def sum_columns(D):
             g = g + D[r]
         blocks.append(g)
     return join(blocks)
+
+
+def sum_in_order(x):
+    """Sum of costs or weights in float64, however many there are"""
+    total = 0.0
+    for chunk in range(0, len(x), CHUNK_ROWS):
+        rows = x[chunk : chunk + CHUNK_ROWS].astype(np.float64).tolist()
+        starts = range(0, len(rows), BLOCK_ROWS)
+        # Not sum(): from Python 3.12 on it compensates rounding errors.
+        total += join(
+            [reduce(add, rows[start : start + BLOCK_ROWS], 0.0) for start in starts]
+        )
+    return total
 
 
 def transpose_csr(X):

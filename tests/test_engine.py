@@ -548,6 +548,23 @@ def test_row_without_weight_does_not_exist(output, loss, batch_size):
 
 
 @every_dtype
+@pytest.mark.parametrize("n_rows", [1, 128, 129, 385, 900, 2048, 5003])
+def test_losses_and_weights_are_summed_in_one_order(n_rows, dtype):
+    problem = Problem("identity", "squared_error", (), (3, 1), n_rows, dtype)
+    problem.theta[:] = 0  # so that the costs are t^2 / 2
+    problem.target[:, 0] = 5 * problem.X[:, 0]
+    costs = (dtype(0.5) * (problem.target * problem.target)[:, 0]).astype(np.float64)
+    plain, _ = problem.train(batch_size=n_rows, shuffle=False, max_iter=1)
+    assert plain.loss_curve == [reference.sum_in_order(costs) / n_rows]
+    weighted, _ = problem.train(
+        batch_size=n_rows, shuffle=False, max_iter=1, weighted=True
+    )
+    total = reference.sum_in_order(problem.weight)
+    products = costs * problem.weight
+    assert weighted.loss_curve == [reference.sum_in_order(products) / total]
+
+
+@every_dtype
 @pytest.mark.parametrize("batch_size", [1, 32, 150])
 @every_solver
 def test_divergence_ends_the_run_in_its_epoch(dtype, batch_size, solver):
@@ -818,18 +835,18 @@ class Alarm(Exception):
 
 
 def call_with_alarm(call, handler=signal.default_int_handler, seconds=0.2):
-    """Calls `call`, a signal coming meanwhile; seconds from the signal to the end."""
-    before = signal.signal(signal.SIGALRM, handler)
+    """Calls `call`, a signal coming meanwhile; prints how soon it was felt."""
+    handler_before = signal.signal(signal.SIGALRM, handler)
     start = time.perf_counter()
     try:
-        signal.setitimer(signal.ITIMER_REAL, seconds)
+        # pytest-timeout uses the same timer.
+        timer_before = signal.setitimer(signal.ITIMER_REAL, seconds)
         call()
     finally:
         latency = time.perf_counter() - start - seconds
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        signal.signal(signal.SIGALRM, handler_before)
+        signal.setitimer(signal.ITIMER_REAL, *timer_before)
         print(f"latency {1000 * latency:.0f} ms (100 ms are promised)")
-    return latency
 
 
 needs_alarm = pytest.mark.skipif(
