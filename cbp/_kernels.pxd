@@ -46,6 +46,48 @@ cdef extern from "cbp.h" nogil:
         double epsilon
         int nesterov
 
+    ctypedef struct cbp_layer:
+        ptrdiff_t n_in
+        ptrdiff_t n_out
+        int activation
+        bint transposed
+        bint mirrored
+        ptrdiff_t n_lines
+        ptrdiff_t line_blocks
+        ptrdiff_t n_panels
+        ptrdiff_t n_blocks
+        ptrdiff_t W_at
+        ptrdiff_t b_at
+        cbp_panels W
+        cbp_panels WT
+        void *b
+        cbp_panels A
+        cbp_panels D
+
+    ctypedef struct cbp_rows:
+        const cbp_layer *layers
+        int n_layers
+        int solver
+        int loss_kind
+        cbp_step step
+        const double *eta
+        void *master
+        void *state[2]
+        const void *X
+        const void *Y
+        const int32_t *labels
+        const void *weight
+        const int64_t *order
+        ptrdiff_t n_rows
+        cbp_panels T
+        void *inputs
+        void *scratch
+        double *block_squares
+        double loss
+        double weights
+        double last_loss
+        ptrdiff_t steps
+
     ctypedef struct cbp_kernels:
         const char *tier
         int itemsize
@@ -88,11 +130,10 @@ cdef extern from "cbp.h" nogil:
                                  ptrdiff_t, int, double *, void *) noexcept nogil
         double (*step[2])(void *, const void *, void **, ptrdiff_t,
                           const cbp_step *) noexcept nogil
+        void (*train_rows)(cbp_rows *) noexcept nogil
         void (*forward_row)(const void *, ptrdiff_t, const void *, ptrdiff_t,
                             ptrdiff_t, const void *, ptrdiff_t, void *,
                             int) noexcept nogil
-        double (*step_row[2])(void *, void **, const void *, ptrdiff_t, const void *,
-                              const cbp_step *) noexcept nogil
         int (*all_finite)(const void *, ptrdiff_t) noexcept nogil
         double (*sum_squares)(const void *, ptrdiff_t) noexcept nogil
         double (*sum_squared_change)(const void *, const void *,

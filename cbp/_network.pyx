@@ -29,6 +29,7 @@ from cbp._kernels cimport (
     address,
     cbp_csr,
     cbp_kernels,
+    cbp_layer,
     cbp_n_states,
     cbp_panels,
     kernels,
@@ -124,10 +125,10 @@ cdef class Network:
     def _describe_layers(self):
         cdef int l
         cdef ptrdiff_t P = self.k.panel, w, wt, at = 0, mirror = 0
-        cdef Layer *y
+        cdef cbp_layer *y
         self.n_layers = len(self.layer_sizes) - 1
-        self._layers = np.zeros(self.n_layers * sizeof(Layer), "u1")
-        self.layers = <Layer *>writable_address(self._layers)
+        self._layers = np.zeros(self.n_layers * sizeof(cbp_layer), "u1")
+        self.layers = <cbp_layer *>writable_address(self._layers)
         for l in range(self.n_layers):
             y = &self.layers[l]
             y.n_in, y.n_out = self.layer_sizes[l], self.layer_sizes[l + 1]
@@ -217,7 +218,7 @@ cdef class Network:
         cdef char *y = <char *>writable_address(out)
         cdef char *a
         cdef char *z
-        cdef Layer *layer
+        cdef cbp_layer *layer
         cdef cbp_panels Z
         cdef int l
         cdef ptrdiff_t biases = self.segments[self.n_layers][1]
@@ -257,7 +258,7 @@ cdef class Network:
         cdef cbp_panels A, Z
         cdef int l
         layers = np.array(self._layers)
-        cdef Layer *layer = <Layer *>writable_address(layers)
+        cdef cbp_layer *layer = <cbp_layer *>writable_address(layers)
         weights = aligned_zeros(self._packed_items(), self.dtype)
         pack(self, layer, address(theta), <char *>writable_address(weights))
         buffer = aligned_zeros(2 * widest // P * stride + scratch_items, self.dtype)
@@ -313,7 +314,7 @@ cdef aligned_zeros(n_items, dtype):
     return buffer[start : start + n_items * dtype.itemsize].view(dtype)
 
 
-cdef void pack(Network net, Layer *layers, const void *theta, char *base):
+cdef void pack(Network net, cbp_layer *layers, const void *theta, char *base):
     """W and b of theta as panels from base on (forward only: no transpose)."""
     cdef const cbp_kernels *k = net.k
     cdef ptrdiff_t P = k.panel, size = k.itemsize, w_at = 0
@@ -321,7 +322,7 @@ cdef void pack(Network net, Layer *layers, const void *theta, char *base):
     cdef const char *parameters = <const char *>theta
     cdef cbp_panels b
     cdef int l
-    cdef Layer *y
+    cdef cbp_layer *y
     for l in range(net.n_layers):
         y = &layers[l]
         y.W.data = base

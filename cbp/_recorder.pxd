@@ -1,8 +1,7 @@
 # The recorder of gradient flow, declared for _training.pyx.
 from libc.stdint cimport int64_t
 
-from cbp._kernels cimport cbp_kernels, cbp_panels
-from cbp._network cimport Layer
+from cbp._kernels cimport cbp_kernels, cbp_layer, cbp_panels
 
 
 cdef enum:
@@ -22,7 +21,7 @@ cdef enum:
 cdef class Recorder:
     cdef readonly int n_layers
     cdef const cbp_kernels *k
-    cdef Layer *layers
+    cdef cbp_layer *layers
     cdef object _layers
 
     # One slot per piece of work, so that threads never share one and every sum is made

@@ -11,8 +11,8 @@ import numpy as np
 from libc.math cimport isfinite
 from libc.stdint cimport int64_t
 
-from cbp._kernels cimport cbp_panels
-from cbp._network cimport Layer, Network, round_up
+from cbp._kernels cimport cbp_layer, cbp_panels
+from cbp._network cimport Network, round_up
 
 cdef enum:
     # A watched batch costs up to a third more: one in 32 is about one percent. A batch
@@ -96,7 +96,7 @@ cdef class Recorder:
     cdef void measure_units(self, int l, ptrdiff_t q, ptrdiff_t panel,
                             ptrdiff_t n_rows) noexcept nogil:
         """Saturated and stuck units of panel q of layer l, number `panel` of all."""
-        cdef Layer *y = &self.layers[l]
+        cdef cbp_layer *y = &self.layers[l]
         cdef ptrdiff_t P = self.k.panel, stuck = 0
         self.panel_saturated[panel] = self.k.count_saturated(
             <char *>y.A.data + q * y.A.stride * self.k.itemsize, n_rows,
@@ -120,7 +120,7 @@ cdef class Recorder:
         cdef ptrdiff_t P = self.k.panel, i, block = 0, panel = 0, groups
         cdef double n_weights, lanes, total
         cdef int l
-        cdef Layer *y
+        cdef cbp_layer *y
         cdef double *s
         groups = round_up(n_rows, P) // P
         for l in range(self.n_layers):

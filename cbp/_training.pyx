@@ -29,13 +29,15 @@ from cbp._kernels cimport (
     address,
     cbp_columns,
     cbp_kernels,
+    cbp_layer,
     cbp_n_states,
     cbp_panels,
+    cbp_rows,
     cbp_step,
     writable_address,
 )
 
-from cbp._network cimport CsrData, Layer, Network, aligned_zeros, round_up
+from cbp._network cimport CsrData, Network, aligned_zeros, round_up
 from cbp._recorder cimport UPDATE_SQUARES, Recorder
 
 from cbp._kernels import isa
@@ -96,6 +98,10 @@ cdef enum:
     # Rows that one thread takes through all layers before the next ones: their
     # activations stay in the L2 cache.
     MAX_ITEM_ROWS = 256
+    # Powers of the betas that are kept.
+    POWERS = 64
+    # Batches of one row that are handed to C at a time, at most.
+    MAX_ROWS = 256
     # Epoch losses kept before they are moved to the Python list.
     CURVE_ROOM = 256
 
@@ -235,7 +241,7 @@ cdef class Trainer:
     # The network, with this fit's buffers.
     cdef const cbp_kernels *k
     cdef object _layers
-    cdef Layer *layers
+    cdef cbp_layer *layers
     cdef int n_layers
     cdef ptrdiff_t P, size
     cdef object _master, _mirror, _gradient, _workspace
@@ -261,7 +267,8 @@ cdef class Trainer:
     # One batch (at most CBP_CHUNK_ROWS rows of it at a time).
     cdef ptrdiff_t chunk_rows, item_rows
     cdef bint one_row
-    cdef cbp_panels A0             # (batch, n_features) the inputs
+    cdef double rates[MAX_ROWS]
+    cdef cbp_panels A0             # (batch, n_features) the inputs; one_row: room for two
     cdef cbp_panels T              # (batch, n_out) the targets
     cdef int32_t *batch_labels
     cdef char *batch_weight
@@ -281,6 +288,9 @@ cdef class Trainer:
     cdef bint shuffle_rows, callback
     cdef double alpha, eta_init, power_t, beta_1, beta_2, tol, n_iter_no_change
     cdef int64_t steps, first_step, beta_1_gone, beta_2_gone
+    cdef double powers_1[POWERS]   # beta_1^i and beta_2^i
+    cdef double powers_2[POWERS]
+    cdef double power_1, power_2   # beta^t for the last t that POWERS divides
     cdef object random_state
     cdef bitgen_t *bits
     cdef double curve[CURVE_ROOM]
@@ -399,19 +409,27 @@ cdef class Trainer:
         self.step.epsilon, self.step.nesterov = epsilon, nesterovs_momentum
         self.step.beta_1, self.step.beta_2 = self.beta_1, self.beta_2
         # From these steps on beta^t is below half an ulp of 1: 1 - beta^t is 1 exactly.
+        for i in range(POWERS):
+            self.powers_1[i], self.powers_2[i] = pow(beta_1, i), pow(beta_2, i)
         self.beta_1_gone = steps_until_gone(self.beta_1)
         self.beta_2_gone = steps_until_gone(self.beta_2)
         self.n_states = cbp_n_states[self.solver]
         shape = (self.n_states, self.network.master_items)
         if optimizer is None:
-            state = np.zeros(shape, self.network.dtype)
-            optimizer = Optimizer(solver, float(learning_rate_init), 0, state)
+            state = aligned_zeros(shape[0] * shape[1], self.network.dtype)
+            optimizer = Optimizer(
+                solver, float(learning_rate_init), 0, state.reshape(shape)
+            )
         elif optimizer.state.shape != shape or (
             optimizer.state.dtype != self.network.dtype or optimizer.solver != solver
         ):
             raise ValueError("the optimizer's state is of another network or solver")
         else:
             self.learning_rate = optimizer.learning_rate
+        if <size_t>address(optimizer.state) % 64:  # unpickled: lines would straddle two
+            state = aligned_zeros(shape[0] * shape[1], self.network.dtype)
+            state[:] = optimizer.state.ravel()
+            optimizer.state = state.reshape(shape)
         self.optimizer, self.steps = optimizer, optimizer.steps
         for i in range(self.n_states):
             self.states[i] = writable_address(optimizer.state[i])
@@ -436,12 +454,12 @@ cdef class Trainer:
 
     def _allocate(self):
         cdef Network net = self.network
-        cdef Layer *y
+        cdef cbp_layer *y
         cdef int l
         cdef ptrdiff_t mirror = 0
         dtype = net.dtype
         self._layers = np.array(net._layers)
-        self.layers = <Layer *>writable_address(self._layers)
+        self.layers = <cbp_layer *>writable_address(self._layers)
         self._master = aligned_zeros(net.master_items, dtype)
         self._mirror = aligned_zeros(net.mirror_items, dtype)
         self.master = <char *>writable_address(self._master)
@@ -475,14 +493,14 @@ cdef class Trainer:
         cdef size_t at = round_up(base, 64), start = base
         cdef ptrdiff_t P = self.P, lines, n_out = self.network.n_outputs
         cdef int l
-        cdef Layer *y
+        cdef cbp_layer *y
         # An odd number of lines per panel, see Network; a single row lies contiguous.
         lines = 1 if self.one_row else round_up(self.chunk_rows, 16) + 1
 
         self.A0.stride = lines * P
         self.A0.data = <void *>at
         if self.sparse is None:
-            at += round_up(self.n_features, P) * lines * self.size
+            at += (1 + self.one_row) * round_up(self.n_features, P) * lines * self.size
         for l in range(self.n_layers):
             y = &self.layers[l]
             y.A.stride = y.D.stride = lines * P
@@ -532,7 +550,7 @@ cdef class Trainer:
         cdef const char *theta = <const char *>address(self.theta)
         cdef ptrdiff_t w_at = 0, b_at = self.network.segments[self.n_layers][1]
         cdef int l
-        cdef Layer *y
+        cdef cbp_layer *y
         cdef cbp_panels b
         for l in range(self.n_layers):
             y = &self.layers[l]
@@ -545,7 +563,7 @@ cdef class Trainer:
             if y.mirrored:
                 self._transpose(y)
 
-    cdef void _transpose(self, Layer *y) noexcept nogil:
+    cdef void _transpose(self, cbp_layer *y) noexcept nogil:
         """WT from W, all blocks."""
         cdef ptrdiff_t p, q, P = self.P
         for q in range(round_up(y.n_out, P) // P):
@@ -560,7 +578,7 @@ cdef class Trainer:
         cdef char *theta = <char *>writable_address(self.theta)
         cdef ptrdiff_t w_at = 0, b_at = self.network.segments[self.n_layers][1]
         cdef int l
-        cdef Layer *y
+        cdef cbp_layer *y
         cdef cbp_panels b
         for l in range(self.n_layers):
             y = &self.layers[l]
@@ -623,7 +641,7 @@ cdef class Trainer:
                        ptrdiff_t r1) noexcept nogil:
         """(1.1), (1.2): a^l = f(a^{l-1} W^l + b^l); the output layer keeps z."""
         cdef int l
-        cdef Layer *y
+        cdef cbp_layer *y
         cdef cbp_panels A = self.A0
         for l in range(self.n_layers):
             y = &self.layers[l]
@@ -641,7 +659,7 @@ cdef class Trainer:
     cdef void _compute_loss(self, int thread, ptrdiff_t r0,
                             ptrdiff_t r1) noexcept nogil:
         """(2.5): the cost of each row, and delta^L in the place of z^L."""
-        cdef Layer *y = &self.layers[self.n_layers - 1]
+        cdef cbp_layer *y = &self.layers[self.n_layers - 1]
         cdef char *scratch = self.scratch + thread * self.scratch_items * self.size
         cdef void *weight = self.batch_weight if self.weight != NULL else NULL
         if self.one_row:
@@ -658,27 +676,24 @@ cdef class Trainer:
     cdef void _backward(self, ptrdiff_t r0, ptrdiff_t r1) noexcept nogil:
         """(3.7): delta^l = (delta^{l+1} W^{l+1}T) * f'(z^l), last layer first."""
         cdef int l
-        cdef Layer *y
-        cdef Layer *below
+        cdef cbp_layer *y
+        cdef cbp_layer *below
         for l in range(self.n_layers - 1, 0, -1):
             y, below = &self.layers[l], &self.layers[l - 1]
             if self.watching_rows:
                 self._watch_backward(l, r0, r1)
-            elif self.one_row:
-                self._backward_one_row(y, below)
-                self._derive(y, below, r0, r1)
             else:
                 self.k.multiply_delta(y.D, y.n_out, y.WT, below.A, below.D, y.n_in,
                                       r0, r1, below.activation)
         if self.watching_rows:
             self.recorder.measure_rows(0, False, self.layers[0].D, r0, r1)
 
-    cdef void _backward_one_row(self, Layer *y, Layer *below) noexcept nogil:
+    cdef void _backward_one_row(self, cbp_layer *y, cbp_layer *below) noexcept nogil:
         """delta^{l+1} W^{l+1}T of a batch of one row."""
         self.k.forward_row(y.D.data, y.n_out, y.WT.data, y.WT.stride, self.P, NULL,
                            y.n_in, below.D.data, CBP_IDENTITY)
 
-    cdef void _derive(self, Layer *y, Layer *below, ptrdiff_t r0,
+    cdef void _derive(self, cbp_layer *y, cbp_layer *below, ptrdiff_t r0,
                       ptrdiff_t r1) noexcept nogil:
         """The other factor of (3.7), apart: delta^l *= f'(z^l)."""
         cdef ptrdiff_t p, at
@@ -690,8 +705,8 @@ cdef class Trainer:
 
     cdef void _watch_backward(self, int l, ptrdiff_t r0, ptrdiff_t r1) noexcept nogil:
         """(3.7), both factors apart so that each can be measured. The same bits."""
-        cdef Layer *y = &self.layers[l]
-        cdef Layer *below = &self.layers[l - 1]
+        cdef cbp_layer *y = &self.layers[l]
+        cdef cbp_layer *below = &self.layers[l - 1]
         self.recorder.measure_rows(l, False, y.D, r0, r1)
         if self.one_row:
             self._backward_one_row(y, below)
@@ -733,7 +748,7 @@ cdef class Trainer:
     cdef void _update_block(self, int thread, int l, ptrdiff_t i, ptrdiff_t number,
                             bint first_chunk) noexcept nogil:
         """Block i of layer l, the block `number` of the network."""
-        cdef Layer *y = &self.layers[l]
+        cdef cbp_layer *y = &self.layers[l]
         cdef ptrdiff_t P = self.P, q = i // y.line_blocks, p = i % y.line_blocks
         cdef ptrdiff_t lines = min(P, y.n_lines - p * P)
         cdef ptrdiff_t stride = y.WT.stride if y.transposed else y.W.stride
@@ -752,7 +767,7 @@ cdef class Trainer:
     cdef void _sum_block(self, int l, ptrdiff_t p, ptrdiff_t q, ptrdiff_t lines,
                          void *G, void *room) noexcept nogil:
         """(4.1): dW = a_prev^T delta (its transpose where that is the master copy)."""
-        cdef Layer *y = &self.layers[l]
+        cdef cbp_layer *y = &self.layers[l]
         cdef ptrdiff_t P = self.P
         cdef cbp_panels A = self.A0 if l == 0 else self.layers[l - 1].A
         if l == 0 and self.sparse is not None:
@@ -777,7 +792,7 @@ cdef class Trainer:
                                 <char *>y.D.data + q * y.D.stride * self.size,
                                 self.batch_rows, lines, G)
 
-    cdef void _step_block(self, Layer *y, ptrdiff_t p, ptrdiff_t q, ptrdiff_t lines,
+    cdef void _step_block(self, cbp_layer *y, ptrdiff_t p, ptrdiff_t q, ptrdiff_t lines,
                           ptrdiff_t number, const void *G,
                           void *room) noexcept nogil:
         """(6.1) for one block of weights, and its mirror made true again."""
@@ -800,7 +815,7 @@ cdef class Trainer:
         if y.mirrored:
             self._mirror_block(y, p, q)
 
-    cdef void _mirror_block(self, Layer *y, ptrdiff_t p, ptrdiff_t q) noexcept nogil:
+    cdef void _mirror_block(self, cbp_layer *y, ptrdiff_t p, ptrdiff_t q) noexcept nogil:
         """Master block (p, q) transposed into block (q, p) of the mirror."""
         cdef ptrdiff_t P = self.P
         cdef cbp_panels master = y.WT if y.transposed else y.W
@@ -820,7 +835,7 @@ cdef class Trainer:
         """(5.1), (6.2): panels of all layers are dealt to the threads in turn."""
         cdef ptrdiff_t q, at, turn = 0
         cdef int l
-        cdef Layer *y
+        cdef cbp_layer *y
         cdef void *state[CBP_MAX_STATES]
         cdef char *g = self.scratch + thread * self.scratch_items * self.size
         cdef char *sum_here
@@ -849,7 +864,7 @@ cdef class Trainer:
         cdef ptrdiff_t end = self.total_blocks * (thread + 1) // self.n_threads
         cdef ptrdiff_t first = 0, i, p, q, lines, stride, P = self.P
         cdef int l
-        cdef Layer *y
+        cdef cbp_layer *y
         cdef void *state[CBP_MAX_STATES]
         cdef char *room = self.scratch + thread * self.scratch_items * self.size
         for l in range(self.n_layers):
@@ -870,37 +885,6 @@ cdef class Trainer:
                     y.b, self.gradient + y.b_at * self.size, state,
                     round_up(y.n_out, P), &self.step_b
                 )
-
-    cdef void _update_one_row(self) noexcept nogil:
-        """The step of a batch of one row: dW is a_prev times delta, never stored."""
-        cdef ptrdiff_t P = self.P, q, p, stride, number = 0, at
-        cdef int l
-        cdef Layer *y
-        cdef const char *lines
-        cdef const char *line
-        cdef const char *a = <const char *>self.A0.data
-        cdef void *state[CBP_MAX_STATES]
-        for l in range(self.n_layers):
-            y = &self.layers[l]
-            if y.transposed:
-                lines, line, stride = <char *>y.D.data, a, y.WT.stride
-            else:
-                lines, line, stride = a, <char *>y.D.data, y.W.stride
-            for q in range(y.n_panels):
-                for p in range(y.line_blocks):
-                    at = y.W_at + q * stride + p * P * P
-                    self._states_at(at, state)
-                    self.block_squares[number] = self.k.step_row[self.solver](
-                        self.master + at * self.size, state, lines + p * P * self.size,
-                        min(P, y.n_lines - p * P), line + q * P * self.size, &self.step
-                    )
-                    number += 1
-                    if y.mirrored:
-                        self._mirror_block(y, p, q)
-            self._states_at(y.b_at, state)
-            self.k.step[self.solver](y.b, y.D.data, state, round_up(y.n_out, P),
-                                     &self.step_b)
-            a = <const char *>y.A.data
 
     # ---- batches, epochs, schedule: thread 0 alone, the others wait at the barrier
 
@@ -927,15 +911,19 @@ cdef class Trainer:
         if self.solver < 0:
             self.watching = self.recorder is not None
             return
-        self.watching = self.recorder is not None and self.recorder.due(
-            self.steps - self.first_step, self.n_iter
-        )
+        self.watching = self._due()
         self.steps += 1
         self.step.eta = self._rate()
         self.step.scale = 1 / self.batch_weights
         self.step.alpha = self.alpha
         self.step_b = self.step
         self.step_b.alpha = 0
+
+    cdef bint _due(self) noexcept nogil:
+        """Whether the next step is to be watched."""
+        return self.recorder is not None and self.recorder.due(
+            self.steps - self.first_step, self.n_iter
+        )
 
     cdef double _sum_weights(self, const int64_t *rows, ptrdiff_t n) noexcept nogil:
         """Sum of the sample weights of these rows, chunk by chunk."""
@@ -955,12 +943,17 @@ cdef class Trainer:
     cdef double _rate(self) noexcept nogil:
         """eta of this step; Adam's bias corrections folded in."""
         cdef double correct_1 = 1, correct_2 = 1
+        cdef int64_t whole
         if self.solver != CBP_ADAM:
             return self.learning_rate
+        # beta^t in two factors, of which one is new only every POWERS steps.
+        if self.steps % POWERS == 0 or self.steps == self.first_step + 1:
+            whole = self.steps - self.steps % POWERS
+            self.power_1, self.power_2 = pow(self.beta_1, whole), pow(self.beta_2, whole)
         if self.steps < self.beta_1_gone:
-            correct_1 = 1 - pow(self.beta_1, self.steps)
+            correct_1 = 1 - self.power_1 * self.powers_1[self.steps % POWERS]
         if self.steps < self.beta_2_gone:
-            correct_2 = 1 - pow(self.beta_2, self.steps)
+            correct_2 = 1 - self.power_2 * self.powers_2[self.steps % POWERS]
         self.learning_rate = self.eta_init * sqrt(correct_2) / correct_1
         return self.learning_rate
 
@@ -994,9 +987,12 @@ cdef class Trainer:
             self.recorder.end_batch(min(rows, CHUNK), self.step.scale,
                                     &self.block_squares[0])
         if not isfinite(self.batch_loss):
-            if self.recorder is not None:
-                self.recorder.end_epoch(self.n_iter)
-            self._stop(DIVERGED)
+            self._diverge()
+
+    cdef void _diverge(self) noexcept nogil:
+        if self.recorder is not None:
+            self.recorder.end_epoch(self.n_iter)
+        self._stop(DIVERGED)
 
     cdef void _stop(self, int status) noexcept nogil:
         self.status, self.halt = status, True
@@ -1009,9 +1005,7 @@ cdef class Trainer:
         if self.epoch_weights > 0:
             loss = self.epoch_loss / self.epoch_weights
         if not self.k.all_finite(self.master, self.network.master_items):
-            if self.recorder is not None:
-                self.recorder.end_epoch(self.n_iter)
-            self._stop(DIVERGED)
+            self._diverge()
             return
         if self.recorder is not None:
             self.recorder.end_epoch(self.n_iter)
@@ -1092,8 +1086,11 @@ cdef class Trainer:
             self._meet()
             if self.halt:
                 return
-            if self.one_row:
+            if self.one_row and self.watching:
                 self._train_one_row()
+                continue
+            if self.one_row:
+                self._train_rows()
                 continue
             rows = min(self.batch_size, self.n_rows - self.batch_start)
             start = 0
@@ -1124,19 +1121,56 @@ cdef class Trainer:
         self._meet()
 
     cdef void _train_one_row(self) noexcept nogil:
+        """A watched batch of one row, like any other batch."""
         cdef const int64_t *order = self.order + self.batch_start
-        self.watching_rows = self.watching
+        self.watching_rows = True
         self._gather(order, 0, 1)
         self._forward(order, 0, 1)
         self._compute_loss(0, 0, 1)
         self._backward(0, 1)
-        if self.watching:
-            self._update(0, True)
-        else:
-            self._update_one_row()
+        self._update(0, True)
         self._end_chunk()
         self._end_batch(1)
         self._poll(6.0 * self.n_weights)
+
+    cdef void _train_rows(self) noexcept nogil:
+        """Batches of one row, from the one just begun to the next one that is watched,
+        at most as many as a look for signals can wait for."""
+        cdef cbp_rows rows
+        cdef int64_t first = self.steps - 1
+        cdef ptrdiff_t n = 1, most
+        cdef int i
+        most = max(1, min(MAX_ROWS, <ptrdiff_t>(FLOPS_PER_LOOK / (6.0 * self.n_weights))))
+        self.rates[0] = self.step.eta
+        while n < most and self.position < self.n_rows:
+            if self.weight == NULL or self.k.item(
+                self.weight, self.order[self.position]
+            ) > 0:
+                if self._due():
+                    break
+                self.steps += 1
+                self.rates[n] = self._rate()
+                n += 1
+            self.position += 1
+        rows.layers, rows.n_layers = self.layers, self.n_layers
+        rows.solver, rows.loss_kind = self.solver, self.network.loss_code
+        rows.step, rows.eta = self.step, self.rates
+        rows.master = self.master
+        for i in range(self.n_states):
+            rows.state[i] = self.states[i]
+        rows.X, rows.Y, rows.labels = self.X, self.Y, self.labels
+        rows.weight, rows.order = self.weight, self.order + self.batch_start
+        rows.n_rows = self.position - self.batch_start
+        rows.T, rows.inputs, rows.scratch = self.T, self.A0.data, self.scratch
+        rows.block_squares = &self.block_squares[0]
+        rows.loss, rows.weights, rows.steps = self.epoch_loss, self.epoch_weights, 0
+        self.k.train_rows(&rows)
+        self.epoch_loss, self.epoch_weights = rows.loss, rows.weights
+        self.epoch_rows += rows.steps
+        self.steps = first + rows.steps
+        if not isfinite(rows.last_loss):
+            self._diverge()
+        self._poll(6.0 * self.n_weights * rows.steps)
 
     cdef void _meet(self) noexcept nogil:
         cbp_barrier_wait(&self.barrier, self.n_threads)
@@ -1265,7 +1299,7 @@ cdef class Trainer:
         """Fills the recorder from a gradient of all rows; only the last one is kept."""
         cdef ptrdiff_t P = self.P, number = 0, i, at, n, stride
         cdef int l
-        cdef Layer *y
+        cdef cbp_layer *y
         for l in range(self.n_layers):
             y = &self.layers[l]
             stride = y.WT.stride if y.transposed else y.W.stride
@@ -1326,7 +1360,7 @@ cdef class Trainer:
         """(1.1) and (1.2) apart, each copied out; the output layer is left with z."""
         cdef int l
         cdef ptrdiff_t q
-        cdef Layer *y
+        cdef cbp_layer *y
         cdef cbp_panels A = self.A0
         for l in range(self.n_layers):
             y = &self.layers[l]
@@ -1373,7 +1407,7 @@ cdef class Trainer:
         cdef ptrdiff_t P = self.P, w_at = 0, i, p, q, stride
         cdef ptrdiff_t b_at = self.network.segments[self.n_layers][1]
         cdef int l
-        cdef Layer *y
+        cdef cbp_layer *y
         cdef cbp_panels block
         out = np.empty(self.network.n_params, self.network.dtype)
         cdef char *flat = <char *>writable_address(out)

@@ -81,6 +81,49 @@ typedef struct {
     int nesterov;
 } cbp_step;
 
+/* One layer: how its weights lie, and the buffers of one batch. The master copy of the
+ * weights, which the step changes, is W or its transpose, whichever wastes fewer columns
+ * on padding; the mirror is the other one. */
+typedef struct {
+    ptrdiff_t n_in, n_out;
+    int activation; /* the output layer keeps z: identity */
+    int transposed; /* the master copy is WT */
+    int mirrored;   /* the mirror exists */
+    ptrdiff_t n_lines;     /* lines of a master panel: n_in, transposed: n_out */
+    ptrdiff_t line_blocks; /* blocks of P lines in them */
+    ptrdiff_t n_panels;    /* master panels */
+    ptrdiff_t n_blocks;    /* blocks of P x P weights: line_blocks * n_panels */
+    ptrdiff_t W_at, b_at;  /* place in the master layout, in items */
+    cbp_panels W;          /* (n_in, n_out) */
+    cbp_panels WT;         /* (n_out, n_in) */
+    void *b;               /* n_out, padded */
+    cbp_panels A;          /* (batch, n_out) z, then a; output layer: z, then delta */
+    cbp_panels D;          /* (batch, n_out) delta */
+} cbp_layer;
+
+/* Rows to be trained on one after the other, each a batch of its own. */
+typedef struct {
+    const cbp_layer *layers; /* A and D: contiguous rows; mirrors true */
+    int n_layers, solver, loss_kind;
+    cbp_step step;     /* eta apart */
+    const double *eta; /* of each step made */
+    void *master;      /* W and b of all layers */
+    void *state[CBP_MAX_STATES];
+    const void *X, *Y; /* (samples, n_in), (samples, n_out) or NULL */
+    const int32_t *labels;
+    const void *weight;   /* per sample, or NULL; a row of weight 0 makes no step */
+    const int64_t *order; /* n_rows samples */
+    ptrdiff_t n_rows;
+    cbp_panels T;          /* room for one row of targets */
+    void *inputs;          /* room for two padded rows of X, zeros behind n_in */
+    void *scratch;         /* as for compute_loss */
+    double *block_squares; /* room for the sum of W^2 of every block */
+    /* What was made: sums over rows (loss with penalty, before each step), the cost of
+     * the last row, steps. */
+    double loss, weights, last_loss;
+    ptrdiff_t steps;
+} cbp_rows;
+
 typedef struct {
     const char *tier;
     int itemsize;
@@ -136,13 +179,11 @@ typedef struct {
     double (*step[CBP_N_SOLVERS])(void *W, const void *G, void *const *state,
                                   ptrdiff_t n, const cbp_step *s);
 
-    /* A batch of one row. */
+    /* Batches of one row. train_rows ends early behind a row whose cost is not finite. */
+    void (*train_rows)(cbp_rows *rows);
     void (*forward_row)(const void *x, ptrdiff_t n_in, const void *W,
                         ptrdiff_t panel_stride, ptrdiff_t row_stride, const void *b,
                         ptrdiff_t n_out, void *z, int activation);
-    double (*step_row[CBP_N_SOLVERS])(void *W, void *const *state, const void *a,
-                                      ptrdiff_t n_lines, const void *delta_line,
-                                      const cbp_step *s);
 
     /* 1 if all n reals are finite. */
     int (*all_finite)(const void *x, ptrdiff_t n);

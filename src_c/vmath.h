@@ -31,6 +31,7 @@
 #undef EXP_UNDERFLOWS
 #undef EXP_OVERFLOWS
 #undef TANH_IS_ONE
+#undef NO_SQUARE
 #if CBP_DOUBLE
 #define MANTISSA_BITS 52
 #define EXPONENT_BIAS 1023
@@ -41,6 +42,7 @@
 #define EXP_UNDERFLOWS (-746.0) /* e^-746 is less than half the least subnormal */
 #define EXP_OVERFLOWS 710.0
 #define TANH_IS_ONE 19.0 /* from here on tanh rounds to 1 */
+#define NO_SQUARE 0x1p-60 /* x (1 + x) rounds to x; 4th powers are kept normal */
 #else
 #define MANTISSA_BITS 23
 #define EXPONENT_BIAS 127
@@ -51,6 +53,7 @@
 #define EXP_UNDERFLOWS (-104.0f)
 #define EXP_OVERFLOWS 89.0f
 #define TANH_IS_ONE 9.25f
+#define NO_SQUARE 0x1p-30f
 #endif
 
 /* q(r) = (e^r - 1 - r) / r^2 for |r| <= log(2)/2, weighted so that r + r^2 q has the
@@ -147,7 +150,7 @@ CBP_INLINE vec vec_exp_nonpos(vec x) {
     return vec_mul(vec_mul(p, int_as_vec(scale)), vec_set1((real)0x1p-64));
 }
 
-/* a / (b + c), b >= |c|, rounded once: the rounding error of b + c is carried along. A
+/* a / (b + c), b >= c >= 0, rounded once: the rounding error of b + c is carried along. A
  * plain division would make logistic and tanh a third faster, but 2.5 units wrong, and
  * logistic not monotone. */
 CBP_INLINE vec divide_by_sum(vec a, vec b, vec c) {
@@ -156,6 +159,8 @@ CBP_INLINE vec divide_by_sum(vec a, vec b, vec c) {
     vec y = vec_div(vec_set1(1), sum);
     vec error = vec_fnma(lost, y, vec_fnma(sum, y, vec_set1(1)));
     vec z = vec_mul(y, error); /* 1 / (b + c) = y + z */
+    /* Below half a unit of y it is dropped, lest a z, with a = c, underflows. */
+    z = vec_keep(vec_ge(c, vec_set1(NO_SQUARE)), z);
     return vec_fma(a, y, vec_mul(a, z));
 }
 
@@ -189,8 +194,11 @@ CBP_INLINE vec log1p_reduced(vec f) {
     return vec_fnma(s, vec_sub(f, R), f);
 }
 
-/* log(1 + e) for 0 <= e <= 1, accurate relative to a tiny e, too. */
-CBP_INLINE vec vec_log1p_unit(vec e) { return log1p_reduced(e); }
+/* log(1 + e) for 0 <= e <= 1, accurate relative to a tiny e, too: that is e itself. */
+CBP_INLINE vec vec_log1p_unit(vec e) {
+    vec least = vec_set1(NO_SQUARE);
+    return vec_select(vec_lt(e, least), e, log1p_reduced(vec_max(least, e)));
+}
 
 /* log(x): x = 2^k m with sqrt(1/2) <= m < sqrt(2), log(x) = k log 2 + log(m). */
 CBP_INLINE vec vec_log(vec x) {

@@ -136,11 +136,6 @@ static void check(const cbp_kernels *tested, const cbp_kernels *oracle) {
              k->map(3, out[t][2].data, out[t][2].data, 1024);
              squares[t] = k->step[solver](out[t][0].data, in[0].data, state, 1024, &s);
              memcpy(out[t][3].data, &squares[t], sizeof(double)))
-        BOTH("step_row", void *state[2] = {out[t][1].data, out[t][2].data};
-             k->map(3, out[t][2].data, out[t][2].data, 1024);
-             squares[t] = k->step_row[solver](out[t][0].data, state, in[0].data, 13,
-                                              in[1].data, &s);
-             memcpy(out[t][3].data, &squares[t], sizeof(double)))
     }
 }
 

@@ -57,6 +57,54 @@ class cbp_step(ctypes.Structure):
     ]
 
 
+class cbp_layer(ctypes.Structure):
+    _fields_ = [
+        ("n_in", c_ssize_t),
+        ("n_out", c_ssize_t),
+        ("activation", c_int),
+        ("transposed", c_int),
+        ("mirrored", c_int),
+        ("n_lines", c_ssize_t),
+        ("line_blocks", c_ssize_t),
+        ("n_panels", c_ssize_t),
+        ("n_blocks", c_ssize_t),
+        ("W_at", c_ssize_t),
+        ("b_at", c_ssize_t),
+        ("W", cbp_panels),
+        ("WT", cbp_panels),
+        ("b", c_void_p),
+        ("A", cbp_panels),
+        ("D", cbp_panels),
+    ]
+
+
+class cbp_rows(ctypes.Structure):
+    _fields_ = [
+        ("layers", c_void_p),
+        ("n_layers", c_int),
+        ("solver", c_int),
+        ("loss_kind", c_int),
+        ("step", cbp_step),
+        ("eta", c_void_p),
+        ("master", c_void_p),
+        ("state", c_void_p * 2),
+        ("X", c_void_p),
+        ("Y", c_void_p),
+        ("labels", c_void_p),
+        ("weight", c_void_p),
+        ("order", c_void_p),
+        ("n_rows", c_ssize_t),
+        ("T", cbp_panels),
+        ("inputs", c_void_p),
+        ("scratch", c_void_p),
+        ("block_squares", c_void_p),
+        ("loss", c_double),
+        ("weights", c_double),
+        ("last_loss", c_double),
+        ("steps", c_ssize_t),
+    ]
+
+
 def _function(arguments, result=None):
     """Type of a kernel pointer.
 
@@ -98,8 +146,8 @@ class cbp_kernels(ctypes.Structure):
         ("compute_loss", _function("MMppnnnipp")),
         ("compute_loss_row", _function("pplpnipp")),
         ("step", _function("pppnp", c_double) * 2),
+        ("train_rows", _function("p")),
         ("forward_row", _function("pnpnnpnpi")),
-        ("step_row", _function("pppnpp", c_double) * 2),
         ("all_finite", _function("pn", c_int)),
         ("sum_squares", _function("pn", c_double)),
         ("sum_squared_change", _function("ppn", c_double)),

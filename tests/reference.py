@@ -324,13 +324,13 @@ def compute_loss_row(z, t, weight, output, loss):
 
 # ---- optimizers ----------------------------------------------------------------------
 
-# Below these, optimizer state is flushed to zero and squares are held up.
-STATE_DUST = {4: 1e-30, 8: 1e-290}
+# Below these, optimizer state and output errors are flushed to zero; squares are held up.
+DUST = {4: 1e-30, 8: 1e-290}
 SQUARE_FLOOR = {4: 1e-34, 8: 1e-300}
 
 
 def flush_dust(x):
-    dust = x.dtype.type(STATE_DUST[x.itemsize])
+    dust = x.dtype.type(DUST[x.itemsize])
     return np.where(abs(x) <= dust, x.dtype.type(0), x)
 
 
@@ -374,11 +374,6 @@ def step_sgd(W, G, state, s):
 
 
 STEPS = {"sgd": step_sgd, "adam": step_adam}
-
-
-def step_row(solver, W, state, a, delta_line, s):
-    """A step of a batch of one row: the gradient is the outer product."""
-    return STEPS[solver](W, a[:, None] * delta_line, state, s)
 
 
 def all_finite(x):

@@ -224,26 +224,6 @@ def call_step(kernels, solver, W, G, states, settings):
     return W.values, [state.values for state in states], squares
 
 
-def call_step_row(kernels, solver, W, states, a, delta_line, settings):
-    """The same for the gradient a^T delta."""
-    W, inputs = Vector(W, fill=0xA5), [Vector(a), Vector(delta_line)]
-    states = [Vector(state, fill=0xA5) for state in states]
-    step = cbp_step(**vars(settings))
-    squares = kernels.step_row[code(SOLVERS, solver)](
-        W.pointer,
-        pointers_to(states),
-        inputs[0].pointer,
-        len(a),
-        inputs[1].pointer,
-        byref(step),
-    )
-    for read in inputs:
-        read.assert_unchanged()
-    for written in (W, *states):
-        written.assert_guards()
-    return W.values, [state.values for state in states], squares
-
-
 def call_row(kernels, x, W, b, activation, layout):
     """f(x W + b) for one row, W in panels or row by row."""
     P, (n_in, n_out) = kernels.P, W.shape
@@ -858,7 +838,7 @@ def step_case(dtype, solver, lines):
     """W, G and states of shape (lines, P), zeros and dust among them."""
     P = 64 // dtype.itemsize
     W, G, m, v = (random(lines, P, dtype=dtype, seed=seed) for seed in range(10, 14))
-    dust = dtype.type(reference.STATE_DUST[dtype.itemsize])
+    dust = dtype.type(reference.DUST[dtype.itemsize])
     if lines:
         G[0, ::3] = 0
         W[-1, 1] = 0
@@ -878,22 +858,6 @@ def test_steps_have_the_bits_of_their_formulas(kernels, solver, s, lines):
     for mine, theirs in zip(got_states, expected_states, strict=True):
         assert_same(mine, theirs)
     assert squares == reference.sum_weights(W)
-
-
-@every_table
-@every_step
-@pytest.mark.parametrize("lines", [0, 1, 2, 17])
-def test_steps_of_one_row_equal_steps_with_the_outer_product(kernels, solver, s, lines):
-    W, _, states = step_case(kernels.dtype, solver, lines)
-    a = random(lines, dtype=kernels.dtype, seed=14)
-    delta = random(kernels.P, dtype=kernels.dtype, seed=15)
-    got = call_step_row(kernels, solver, W, states, a, delta, s)
-    expected = call_step(kernels, solver, W, a[:, None] * delta, states, s)
-    assert_same_bytes(got[0], expected[0])
-    for mine, theirs in zip(got[1], expected[1], strict=True):
-        assert_same_bytes(mine, theirs)
-    assert got[2] == expected[2]
-    assert_same(reference.step_row(solver, W, states, a, delta, s)[0], got[0])
 
 
 @every_table
