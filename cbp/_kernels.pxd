@@ -6,6 +6,7 @@ cdef extern from "cbp.h" nogil:
     enum:
         CBP_BLOCK_ROWS
         CBP_CHUNK_ROWS
+        CBP_GROUP_PANELS
         CBP_IDENTITY
         CBP_LOGISTIC
         CBP_TANH
@@ -70,8 +71,8 @@ cdef extern from "cbp.h" nogil:
         void (*multiply_delta)(cbp_panels, ptrdiff_t, cbp_panels, cbp_panels,
                                cbp_panels, ptrdiff_t, ptrdiff_t, ptrdiff_t,
                                int) noexcept nogil
-        void (*sum_gradient)(const void *, const void *, ptrdiff_t, ptrdiff_t,
-                             void *) noexcept nogil
+        void (*sum_gradient)(const void *, cbp_panels, ptrdiff_t, ptrdiff_t, ptrdiff_t,
+                             cbp_panels) noexcept nogil
         void (*sum_gradient_csr)(const cbp_columns *, ptrdiff_t, ptrdiff_t,
                                  const void *, void *) noexcept nogil
         void (*sum_columns)(const void *, ptrdiff_t, void *) noexcept nogil

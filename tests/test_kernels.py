@@ -273,11 +273,12 @@ def call_row(kernels, x, W, b, activation, layout):
 
 
 def call_sum_gradient(kernels, A, D):
-    """A^T D for one panel of each."""
-    G = Vector.output((A.shape[1], kernels.P), kernels.dtype)
+    """A^T D for one panel of A and every panel of D, which are full."""
+    G = Matrix.output(kernels.P, A.shape[1], D.shape[1], kernels.dtype)
     A, D = Matrix(kernels.P, A), Matrix(kernels.P, D)
-    kernels.sum_gradient(A.panel(0), D.panel(0), A.rows, A.cols, G.pointer)
-    G.assert_guards()
+    n_panels = D.cols // kernels.P
+    kernels.sum_gradient(A.panel(0), D.panels, n_panels, A.rows, A.cols, G.panels)
+    G.assert_only_rows(0, A.cols)
     A.assert_unchanged()
     D.assert_unchanged()
     return G.values
@@ -643,10 +644,10 @@ def test_csr_product_has_the_bits_of_the_dense_one(kernels, activation):
 
 
 @cache
-def gradient_case(dtype, n_rows, n_lines):
-    """A panel of activations, a panel of deltas and the bits of A^T D."""
+def gradient_case(dtype, n_rows, n_lines, n_panels=1):
+    """A panel of activations, panels of deltas and the bits of A^T D."""
     A = random(n_rows, n_lines, dtype=dtype, seed=4)
-    D = random(n_rows, 64 // dtype.itemsize, dtype=dtype, seed=5)
+    D = random(n_rows, n_panels * 64 // dtype.itemsize, dtype=dtype, seed=5)
     return A, D, reference.sum_gradient(A, D)
 
 
@@ -656,6 +657,14 @@ def test_gradient_sums_join_blocks_as_a_binary_counter(kernels):
     sizes += [(rows, lines + 1) for lines in range(kernels.P) for rows in (6, 131)]
     for n_rows, n_lines in sizes:
         A, D, expected = gradient_case(kernels.dtype, n_rows, n_lines)
+        assert_same(call_sum_gradient(kernels, A, D), expected)
+
+
+@every_table
+@pytest.mark.parametrize("n_panels", [2, 3, 4, 7])
+def test_gradient_sums_of_several_panels_are_those_of_each(kernels, n_panels):
+    for n_rows in (6, 131, 385):
+        A, D, expected = gradient_case(kernels.dtype, n_rows, 5, n_panels)
         assert_same(call_sum_gradient(kernels, A, D), expected)
 
 
