@@ -44,15 +44,23 @@ static const char *panel(const cbp_kernels *k, cbp_panels M, ptrdiff_t p) {
     return (const char *)M.data + p * M.stride * k->itemsize;
 }
 
-/* dW (or, with the operands exchanged, its transpose), block by block. */
+/* dW (or, with the operands exchanged, its transpose) in the groups of blocks that
+ * Trainer._update_layer asks for. */
 static void sum_blocks(const cbp_kernels *k, cbp_panels A, ptrdiff_t n_in, cbp_panels D,
                        ptrdiff_t n_out, ptrdiff_t rows, void *G) {
-    for (ptrdiff_t q = 0; q * k->panel < n_out; q++)
+    const ptrdiff_t n_panels = up(n_out, k->panel) / k->panel;
+    const ptrdiff_t n_groups = up(n_panels, CBP_GROUP_PANELS) / CBP_GROUP_PANELS;
+    const cbp_panels to = {G, (ptrdiff_t)k->panel * k->panel};
+    for (ptrdiff_t g = 0, q = 0; g < n_groups; g++) {
+        const ptrdiff_t width = n_panels / n_groups + (g < n_panels % n_groups);
+        const cbp_panels group = {(void *)panel(k, D, q), D.stride};
         for (ptrdiff_t p = 0; p * k->panel < n_in; p++) {
             const ptrdiff_t left = n_in - p * k->panel;
-            k->sum_gradient(panel(k, A, p), panel(k, D, q), rows,
-                            left < k->panel ? left : k->panel, G);
+            k->sum_gradient(panel(k, A, p), group, width, rows,
+                            left < k->panel ? left : k->panel, to);
         }
+        q += width;
+    }
 }
 
 /* Seconds of one product, the mean over `repeats`. transposed: dW as dW^T. */
@@ -62,7 +70,8 @@ double time_kernels(const cbp_kernels *k, int transposed, int rows, int n_in, in
     cbp_panels D = panels(k, rows, n_out), Z = panels(k, rows, n_out);
     cbp_panels W = panels(k, n_in, n_out), WT = panels(k, n_out, n_in);
     void *b = numbers(up(n_out, k->panel), k->itemsize);
-    void *G = numbers((ptrdiff_t)k->panel * k->panel, k->itemsize);
+    const ptrdiff_t group = (ptrdiff_t)CBP_GROUP_PANELS * k->panel * k->panel;
+    void *G = numbers(group, k->itemsize);
     double start = 0;
     for (int i = -1; i < repeats; i++) {
         if (i == 0) start = now(); /* after one to warm up */

@@ -16,9 +16,9 @@ from cbp._network cimport Network, round_up
 
 cdef enum:
     # A watched batch costs up to a third more: one in 32 is about one percent. A batch
-    # of one row costs several times more.
+    # of one row costs some ten times more.
     STEPS_APART = 32
-    STEPS_APART_ONE_ROW = 128
+    STEPS_APART_ONE_ROW = 256
     BATCHES_PER_EPOCH = 4
     MAX_RECORDS = 512
     MAX_BYTES = 65536

@@ -23,6 +23,7 @@ from cbp._kernels cimport (
     CBP_ADAM,
     CBP_BLOCK_ROWS,
     CBP_CHUNK_ROWS,
+    CBP_GROUP_PANELS,
     CBP_IDENTITY,
     CBP_MAX_STATES,
     CBP_SOFTMAX_LOG_LOSS,
@@ -34,6 +35,7 @@ from cbp._kernels cimport (
     cbp_panels,
     cbp_rows,
     cbp_step,
+    row_kernels,
     writable_address,
 )
 
@@ -339,7 +341,7 @@ cdef class Trainer:
         if monitor:
             batches = -(-self.n_rows // self.batch_size)
             self.recorder = Recorder(network, self.chunk_rows, batches, self.one_row)
-            self.recorder.layers = self.layers
+            self.recorder.layers, self.recorder.k = self.layers, self.k
         self._load()
 
     # ---- set-up
@@ -442,6 +444,8 @@ cdef class Trainer:
         rows = self.n_rows if solver == "lbfgs" else self.batch_size
         self.chunk_rows = min(rows, CBP_CHUNK_ROWS)
         self.one_row = rows == 1 and self.sparse is None and solver != "lbfgs"
+        if self.one_row and self.solver == CBP_ADAM:
+            self.k = row_kernels(self.size)
         self.n_weights = weights
         # A chunk is what threads share; P rows are the least that one of them takes.
         useful = min(6.0 * weights * self.chunk_rows / FLOPS_PER_THREAD,
@@ -514,7 +518,8 @@ cdef class Trainer:
         if self.network.loss_code != CBP_SOFTMAX_LOG_LOSS:
             at += round_up(n_out, P) * lines * self.size
         at += P * P * self.size  # compute_loss reads whole blocks of P rows
-        self.scratch_items = 2 * P * round_up(n_out, P)
+        # compute_loss needs the former, a group of gradients and a block the latter.
+        self.scratch_items = P * max(2 * round_up(n_out, P), (CBP_GROUP_PANELS + 1) * P)
         self.scratch = <char *>at
         at += self.n_threads * self.scratch_items * self.size
         self.batch_weight = <char *>at
@@ -717,20 +722,16 @@ cdef class Trainer:
         self._derive(y, below, r0, r1)
 
     cdef void _update(self, int thread, bint first_chunk) noexcept nogil:
-        """This thread's share of the weights, block by block: (4.1) and at once (6.1),
+        """This thread's share of the weights, group by group: (4.1) and at once (6.1),
         or, when a batch has several chunks, the sum of (4.1) over them."""
         cdef ptrdiff_t block = self.total_blocks * thread // self.n_threads
         cdef ptrdiff_t end = self.total_blocks * (thread + 1) // self.n_threads
-        cdef ptrdiff_t first = 0, i
+        cdef ptrdiff_t first = 0
         cdef int l
         for l in range(self.n_layers):
-            for i in range(max(block, first) - first,
-                           min(end - first, self.layers[l].n_blocks)):
-                self._update_block(thread, l, i, first + i, first_chunk)
-                if thread == 0:
-                    self._poll(2.0 * self.P * self.P * self.batch_rows)
-                if self.abandoned:
-                    return
+            self._update_layer(thread, l, first, block, end, first_chunk)
+            if self.abandoned:
+                return
             first += self.layers[l].n_blocks
         self._update_biases(thread, first_chunk)
         if self.watching and first_chunk:
@@ -745,52 +746,81 @@ cdef class Trainer:
                     self.recorder.measure_units(l, q, panel, self.batch_rows)
                 panel += 1
 
-    cdef void _update_block(self, int thread, int l, ptrdiff_t i, ptrdiff_t number,
-                            bint first_chunk) noexcept nogil:
-        """Block i of layer l, the block `number` of the network."""
+    cdef void _update_layer(self, int thread, int l, ptrdiff_t first, ptrdiff_t block,
+                            ptrdiff_t end, bint first_chunk) noexcept nogil:
+        """The groups of layer l that begin at the block-th to (end - 1)-th block of the
+        network, counted as they are computed; first: the blocks of the layers below."""
         cdef cbp_layer *y = &self.layers[l]
-        cdef ptrdiff_t P = self.P, q = i // y.line_blocks, p = i % y.line_blocks
-        cdef ptrdiff_t lines = min(P, y.n_lines - p * P)
+        cdef ptrdiff_t n_groups, width, p, q = 0, g
+        n_groups = round_up(y.n_panels, CBP_GROUP_PANELS) // CBP_GROUP_PANELS
+        for g in range(n_groups):
+            width = y.n_panels // n_groups + (g < y.n_panels % n_groups)
+            for p in range(y.line_blocks):
+                if block <= first + q * y.line_blocks + p * width < end:
+                    self._update_group(thread, l, first, p, q, width, first_chunk)
+                    if thread == 0:
+                        self._poll(2.0 * width * self.P * self.P * self.batch_rows)
+                    if self.abandoned:
+                        return
+            q += width
+
+    cdef void _update_group(self, int thread, int l, ptrdiff_t first, ptrdiff_t p,
+                            ptrdiff_t q, ptrdiff_t width,
+                            bint first_chunk) noexcept nogil:
+        """Blocks (p, q) to (p, q + width - 1) of layer l."""
+        cdef cbp_layer *y = &self.layers[l]
+        cdef ptrdiff_t P = self.P, lines = min(P, y.n_lines - p * P), i, number
         cdef ptrdiff_t stride = y.WT.stride if y.transposed else y.W.stride
         cdef ptrdiff_t at = y.W_at + q * stride + p * P * P
-        # compute_loss is done with the thread's scratch: room for two blocks.
-        cdef char *G = self.scratch + thread * self.scratch_items * self.size
-        cdef char *room = G + P * P * self.size
+        cdef cbp_panels G
+        # compute_loss is done with the thread's scratch: room for a group and a block.
+        cdef char *scratch = self.scratch + thread * self.scratch_items * self.size
+        cdef char *room = scratch + CBP_GROUP_PANELS * P * P * self.size
+        G.data, G.stride = scratch, P * P
         if not self.fused and first_chunk:
-            G = self.gradient + at * self.size
-        self._sum_block(l, p, q, lines, G, room)
-        if self.fused:
-            self._step_block(y, p, q, lines, number, G, room)
-        elif not first_chunk:
-            self.k.add(self.gradient + at * self.size, G, lines * P)
+            G.data, G.stride = self.gradient + at * self.size, stride
+        self._sum_group(l, p, q, width, lines, G, room)
+        for i in range(width):
+            if self.fused:
+                number = first + (q + i) * y.line_blocks + p
+                self._step_block(y, p, q + i, lines, number,
+                                 <char *>G.data + i * G.stride * self.size, room)
+            elif not first_chunk:
+                self.k.add(self.gradient + (at + i * stride) * self.size,
+                           <char *>G.data + i * G.stride * self.size, lines * P)
 
-    cdef void _sum_block(self, int l, ptrdiff_t p, ptrdiff_t q, ptrdiff_t lines,
-                         void *G, void *room) noexcept nogil:
+    cdef void _sum_group(self, int l, ptrdiff_t p, ptrdiff_t q, ptrdiff_t width,
+                         ptrdiff_t lines, cbp_panels G, void *room) noexcept nogil:
         """(4.1): dW = a_prev^T delta (its transpose where that is the master copy)."""
         cdef cbp_layer *y = &self.layers[l]
-        cdef ptrdiff_t P = self.P
         cdef cbp_panels A = self.A0 if l == 0 else self.layers[l - 1].A
+        cdef cbp_panels D = y.D
+        cdef ptrdiff_t i
         if l == 0 and self.sparse is not None:
-            if not y.transposed:
-                self.k.sum_gradient_csr(
-                    &self.columns, p * P, lines,
-                    <char *>y.D.data + q * y.D.stride * self.size, G
-                )
-                return
-            memset(room, 0, P * P * self.size)
-            self.k.sum_gradient_csr(
-                &self.columns, q * P, min(P, y.n_in - q * P),
-                <char *>y.D.data + p * y.D.stride * self.size, room
-            )
-            self.k.transpose_block(room, G)
-        elif y.transposed:
-            self.k.sum_gradient(<char *>y.D.data + p * y.D.stride * self.size,
-                                <char *>A.data + q * A.stride * self.size,
-                                self.batch_rows, lines, G)
-        else:
-            self.k.sum_gradient(<char *>A.data + p * A.stride * self.size,
-                                <char *>y.D.data + q * y.D.stride * self.size,
-                                self.batch_rows, lines, G)
+            for i in range(width):
+                self._sum_sparse_block(y, p, q + i, lines,
+                                       <char *>G.data + i * G.stride * self.size, room)
+            return
+        if y.transposed:
+            A, D = D, A
+        D.data = <char *>D.data + q * D.stride * self.size
+        self.k.sum_gradient(<char *>A.data + p * A.stride * self.size, D, width,
+                            self.batch_rows, lines, G)
+
+    cdef void _sum_sparse_block(self, cbp_layer *y, ptrdiff_t p, ptrdiff_t q,
+                                ptrdiff_t lines, void *G, void *room) noexcept nogil:
+        """(4.1) for one block of a first layer whose input is sparse."""
+        cdef ptrdiff_t P = self.P
+        if not y.transposed:
+            self.k.sum_gradient_csr(&self.columns, p * P, lines,
+                                    <char *>y.D.data + q * y.D.stride * self.size, G)
+            return
+        memset(room, 0, P * P * self.size)
+        self.k.sum_gradient_csr(
+            &self.columns, q * P, min(P, y.n_in - q * P),
+            <char *>y.D.data + p * y.D.stride * self.size, room
+        )
+        self.k.transpose_block(room, G)
 
     cdef void _step_block(self, cbp_layer *y, ptrdiff_t p, ptrdiff_t q, ptrdiff_t lines,
                           ptrdiff_t number, const void *G,

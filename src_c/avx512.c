@@ -18,8 +18,6 @@
 #endif
 #include <immintrin.h>
 
-extern const cbp_kernels *const cbp_avx2[2];
-
 #define CBP_TIER_AVX512
 #define CBP_TIER_NAME "avx512"
 

@@ -20,6 +20,9 @@
  * block, blocks joined by a binary tree within a chunk, chunk sums added ascending. */
 enum { CBP_BLOCK_ROWS = 128, CBP_CHUNK_ROWS = 2048 };
 
+/* Panels of dW to ask sum_gradient for at once: what the widest tile takes. */
+enum { CBP_GROUP_PANELS = 3 };
+
 /* Hidden activations a = f(z). Adding one: here, kernels.h (activate_vec,
  * derivative_vec), the names in _network.pyx. */
 enum { CBP_IDENTITY, CBP_LOGISTIC, CBP_TANH, CBP_RELU, CBP_N_ACTIVATIONS };
@@ -86,9 +89,9 @@ typedef struct {
  * on padding; the mirror is the other one. */
 typedef struct {
     ptrdiff_t n_in, n_out;
-    int activation; /* the output layer keeps z: identity */
-    int transposed; /* the master copy is WT */
-    int mirrored;   /* the mirror exists */
+    int activation;        /* the output layer keeps z: identity */
+    int transposed;        /* the master copy is WT */
+    int mirrored;          /* the mirror exists */
     ptrdiff_t n_lines;     /* lines of a master panel: n_in, transposed: n_out */
     ptrdiff_t line_blocks; /* blocks of P lines in them */
     ptrdiff_t n_panels;    /* master panels */
@@ -151,8 +154,8 @@ typedef struct {
     void (*multiply_delta)(cbp_panels delta, ptrdiff_t n_out, cbp_panels WT,
                            cbp_panels A, cbp_panels delta_prev, ptrdiff_t n_in,
                            ptrdiff_t r0, ptrdiff_t r1, int activation);
-    void (*sum_gradient)(const void *A_panel, const void *D_panel, ptrdiff_t n_rows,
-                         ptrdiff_t n_lines, void *G);
+    void (*sum_gradient)(const void *A_panel, cbp_panels D, ptrdiff_t n_panels,
+                         ptrdiff_t n_rows, ptrdiff_t n_lines, cbp_panels G);
     void (*sum_gradient_csr)(const cbp_columns *X, ptrdiff_t k0, ptrdiff_t n_lines,
                              const void *D_panel, void *G);
     void (*sum_columns)(const void *D_panel, ptrdiff_t n_rows, void *g);

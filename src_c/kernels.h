@@ -25,29 +25,40 @@
 #define INLINE static inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 32")
 
-/* Rows of a product tile: as many accumulators as the registers hold beside a line of W
- * (6 x 2 of 16 ymm, 24 x 1 of 32 zmm, 6 x 4 of 32 NEON). 12 x 8 and 8 x 8 tiles, bound
- * by loads, reached 84 % of the FMA peak where 6 x 16 reached 95. */
+/* A product tile has up to TILE_PANELS panels and TILE_ROWS / panels rows: as many
+ * accumulators as the registers hold beside the lines of B and a factor of A (6 x 2 of
+ * 16 ymm; 24 x 1, 12 x 2 or 8 x 3 of 32 zmm; 6 x 4 of 32 NEON). Alone, a zmm needs a
+ * load for each fma, all that the core can do; panels side by side share the factors.
+ * kernels.py, 256 x 256 x 256, float32 forward and float64 dW: 93 and 83 % of the FMA
+ * peak with one panel, 100 and 98 with three. Of ymm, 12 x 1 and 8 x 1 reached 84 %
+ * where 6 x 2 reached 95. */
 #undef TILE_ROWS
+#undef TILE_PANELS
 #undef FOR_EACH_TILE
-#define TILES_1_TO_6(X) X(1) X(2) X(3) X(4) X(5) X(6)
+#define TILES_1_TO_4(X, panels) X(panels, 1) X(panels, 2) X(panels, 3) X(panels, 4)
+#define TILES_1_TO_6(X, panels) TILES_1_TO_4(X, panels) X(panels, 5) X(panels, 6)
+#define TILES_1_TO_8(X, panels) TILES_1_TO_6(X, panels) X(panels, 7) X(panels, 8)
+#define TILES_9_TO_12(X, panels) X(panels, 9) X(panels, 10) X(panels, 11) X(panels, 12)
+#define TILES_1_TO_12(X, panels) TILES_1_TO_8(X, panels) TILES_9_TO_12(X, panels)
+#define TILES_13_TO_18(X) X(1, 13) X(1, 14) X(1, 15) X(1, 16) X(1, 17) X(1, 18)
+#define TILES_19_TO_24(X) X(1, 19) X(1, 20) X(1, 21) X(1, 22) X(1, 23) X(1, 24)
+#define TILES_1_TO_24(X) TILES_1_TO_12(X, 1) TILES_13_TO_18(X) TILES_19_TO_24(X)
 #if defined CBP_TIER_AVX512
 #define TILE_ROWS 24
-#define TILES_7_TO_12(X) X(7) X(8) X(9) X(10) X(11) X(12)
-#define TILES_13_TO_18(X) X(13) X(14) X(15) X(16) X(17) X(18)
-#define TILES_19_TO_24(X) X(19) X(20) X(21) X(22) X(23) X(24)
-#define TILES_1_TO_12(X) TILES_1_TO_6(X) TILES_7_TO_12(X)
-#define TILES_13_TO_24(X) TILES_13_TO_18(X) TILES_19_TO_24(X)
-#define FOR_EACH_TILE(X) TILES_1_TO_12(X) TILES_13_TO_24(X)
+#define TILE_PANELS 3
+#define FOR_EACH_TILE(X) TILES_1_TO_24(X) TILES_1_TO_12(X, 2) TILES_1_TO_8(X, 3)
 #elif defined CBP_TIER_SCALAR
 #define TILE_ROWS 1
-#define FOR_EACH_TILE(X) X(1)
+#define TILE_PANELS 1
+#define FOR_EACH_TILE(X) X(1, 1)
 #else
 #define TILE_ROWS 6
-#define FOR_EACH_TILE(X) TILES_1_TO_6(X)
+#define TILE_PANELS 1
+#define FOR_EACH_TILE(X) TILES_1_TO_6(X, 1)
 #endif
 
-/* k per block of a product: 256 lines of W are 16 KB and stay in the L1 cache. */
+/* k per block of a product: 256 lines of a panel of W are 16 KB; three panels stay in
+ * the L1 cache or stream from L2 (kernels.py, 256 x 1024 x 1024: 192 is no faster). */
 #undef K_BLOCK_PANELS
 #define K_BLOCK_PANELS (256 / P)
 
@@ -211,105 +222,156 @@ static void FN(transpose_block)(const void *block, void *transposed) {
 
 /* ---- products: z = a_prev W + b and delta_prev = delta W^T ----------------------- */
 
-/* How the accumulators of a tile begin, and what happens before they are stored. */
+/* How the accumulators of a tile begin, and what becomes of them in the end. */
 enum { FN(FROM_ZERO), FN(FROM_LINE), FN(FROM_C) };
-enum { FN(STORE), FN(STORE_RELU), FN(STORE_DRELU) };
+enum { FN(STORE), FN(STORE_RELU), FN(STORE_DRELU), FN(STORE_SUM) };
 
-/* C[r, :] (rows lines of one panel) += A[r, k] * B[k, :] for k < n_k, k ascending.
- * a: (rows, n_k) in panels a_stride apart; b: n_k lines; line: the bias, one line;
- * aux: the activations beside C, for relu's derivative. */
-INLINE void FN(tile)(const int rows, const real *a, ptrdiff_t a_stride, ptrdiff_t n_k,
-                     const real *b, real *c, const real *line, const real *aux,
-                     int from, int epilogue) {
-    vec acc[TILE_ROWS][VPP];
+/* What a tile works on. Strides lead from one panel to the next. */
+typedef struct {
+    const real *a; /* panels of P values of k; transposed: lines */
+    ptrdiff_t a_stride;
+    ptrdiff_t n_k;
+    const real *b; /* n_k lines */
+    ptrdiff_t b_stride;
+    real *c;
+    ptrdiff_t c_stride;
+    const real *bias;
+    const real *aux; /* the activations beside C, for relu's derivative */
+    ptrdiff_t aux_stride;
+    int from, epilogue;
+} FN(operands);
+
+/* C[r, :] = sum of A[r, k] * B[k, :] over k < n_k, k ascending, r < rows, C and B being
+ * `panels` panels. transposed: the lines at `a` are those of A^T. */
+INLINE void FN(tile)(const int transposed, const int panels, const int rows,
+                     const FN(operands) * t) {
+    vec acc[TILE_ROWS][TILE_PANELS * VPP];
+    const int vecs = panels * VPP, epilogue = t->epilogue;
+    const int from = transposed ? FN(FROM_ZERO) : t->from;
+    const ptrdiff_t row = transposed ? 1 : P, step = transposed ? P : 1;
+    const ptrdiff_t a_turn = transposed ? 0 : t->a_stride - P;
+    const ptrdiff_t b_stride = t->b_stride, c_stride = t->c_stride;
+    const real *a = t->a, *b = t->b, *aux = t->aux;
+    real *c = t->c;
+#define AT(v, stride) ((v) / VPP * (stride) + (v) % VPP * VL)
     UNROLL for (int r = 0; r < rows; r++)
-        UNROLL for (int v = 0; v < VPP; v++)
+        UNROLL for (int v = 0; v < vecs; v++)
             acc[r][v] = from == FN(FROM_ZERO)   ? vec_zero()
-                        : from == FN(FROM_LINE) ? vec_load(line + v * VL)
-                                                : vec_load(c + r * P + v * VL);
+                        : from == FN(FROM_LINE) ? vec_load(t->bias + v * VL)
+                                                : vec_load(c + r * P + AT(v, c_stride));
 #define MULTIPLY(k)                                                                    \
     {                                                                                  \
-        vec w[VPP];                                                                    \
-        UNROLL for (int v = 0; v < VPP; v++) w[v] = vec_load(b + (k)*P + v * VL);      \
+        vec w[TILE_PANELS * VPP];                                                      \
+        UNROLL for (int v = 0; v < vecs; v++)                                          \
+            w[v] = vec_load(b + (k)*P + AT(v, b_stride));                              \
         UNROLL for (int r = 0; r < rows; r++) {                                        \
-            FMA_LINE(acc[r], a + r * P + (k), w)                                       \
+            const real *factor = a + r * row + (k)*step;                               \
+            FMA_LINES(acc[r], factor, w)                                               \
         }                                                                              \
     }
-#undef FMA_LINE
-#if defined CBP_TIER_AVX512
-#define FMA_LINE(acc_row, p, w) vec_fma_bcast((acc_row)[0], p, (w)[0]);
-#else
-#define FMA_LINE(acc_row, p, w)                                                        \
-    vec x = vec_broadcast(p);                                                          \
-    UNROLL for (int v = 0; v < VPP; v++) vec_fma_acc((acc_row)[v], x, (w)[v]);
-#endif
-    for (ptrdiff_t left = n_k / P; left > 0; left--) {
+#define FMA_LINES(acc_row, factor, w)                                                  \
+    if (vecs == 1) {                                                                   \
+        vec_fma_bcast((acc_row)[0], factor, (w)[0]);                                   \
+    } else {                                                                           \
+        const vec x = vec_broadcast(factor);                                           \
+        UNROLL for (int v = 0; v < vecs; v++) vec_fma_acc((acc_row)[v], x, (w)[v]);    \
+    }
+    for (ptrdiff_t left = t->n_k / P; left > 0; left--) {
         for (int k = 0; k < P; k += 4) {
             MULTIPLY(0) MULTIPLY(1) MULTIPLY(2) MULTIPLY(3)
-            a += 4;
+            a += 4 * step;
             b += 4 * P;
         }
-        a += a_stride - P;
+        a += a_turn;
     }
-    for (ptrdiff_t left = n_k % P; left > 0; left--) {
+    for (ptrdiff_t left = t->n_k % P; left > 0; left--) {
         MULTIPLY(0)
-        a += 1;
+        a += step;
         b += P;
     }
-    UNROLL for (int r = 0; r < rows; r++)
-        UNROLL for (int v = 0; v < VPP; v++) {
+    UNROLL for (int v = 0; v < vecs; v++)
+        UNROLL for (int r = 0; r < rows; r++) {
+            real *out = c + r * P + AT(v, c_stride);
             vec x = acc[r][v];
-            if (epilogue == FN(STORE_RELU)) x = FN(activate_vec)(x, CBP_RELU);
-            if (epilogue == FN(STORE_DRELU))
-                x = FN(derivative_vec)(x, vec_load(aux + r * P + v * VL), CBP_RELU);
-            vec_store(c + r * P + v * VL, x);
+            if (!transposed && epilogue == FN(STORE_RELU))
+                x = FN(activate_vec)(x, CBP_RELU);
+            if (!transposed && epilogue == FN(STORE_DRELU))
+                x = FN(derivative_vec)(
+                    x, vec_load(aux + r * P + AT(v, t->aux_stride)), CBP_RELU);
+            if (transposed && epilogue == FN(STORE_SUM)) x = vec_add(vec_load(out), x);
+            vec_store(out, x);
         }
 }
+#undef FMA_LINES
+#undef MULTIPLY
+#undef AT
 
-typedef void (*FN(tile_fn))(const real *, ptrdiff_t, ptrdiff_t, const real *, real *,
-                            const real *, const real *, int, int);
-#define DEFINE_TILE(rows)                                                              \
-    static void FN(tile_##rows)(const real *a, ptrdiff_t a_stride, ptrdiff_t n_k,      \
-                                const real *b, real *c, const real *line,              \
-                                const real *aux, int from, int epilogue) {             \
-        FN(tile)(rows, a, a_stride, n_k, b, c, line, aux, from, epilogue);             \
+typedef void (*FN(tile_fn))(const FN(operands) *);
+#define DEFINE_TILE(panels, rows)                                                      \
+    static void FN(tile_##panels##_##rows)(const FN(operands) * t) {                   \
+        FN(tile)(0, panels, rows, t);                                                  \
+    }                                                                                  \
+    static void FN(tile_t_##panels##_##rows)(const FN(operands) * t) {                 \
+        FN(tile)(1, panels, rows, t);                                                  \
     }
-#define LIST_TILE(rows) FN(tile_##rows),
+#define LIST_TILE(panels, rows)                                                        \
+    [0][panels - 1][rows] = FN(tile_##panels##_##rows),                                \
+    [1][panels - 1][rows] = FN(tile_t_##panels##_##rows),
 FOR_EACH_TILE(DEFINE_TILE)
-static const FN(tile_fn) FN(tiles)[TILE_ROWS + 1] = {NULL, FOR_EACH_TILE(LIST_TILE)};
+static const FN(tile_fn) FN(tiles)[2][TILE_PANELS][TILE_ROWS + 1] = {
+    FOR_EACH_TILE(LIST_TILE)};
 #undef DEFINE_TILE
 #undef LIST_TILE
 
-/* C = A B over rows r0 .. r1 - 1 in blocks of k, so that the lines of B in use stay in
- * L1; rows are shared out evenly over the tiles. */
+/* n_rows rows of C in `panels` panels, shared out evenly over the tiles. */
+INLINE void FN(run_tiles)(const int transposed, ptrdiff_t panels, ptrdiff_t n_rows,
+                          FN(operands) t) {
+    const ptrdiff_t most = TILE_ROWS / panels, n_tiles = (n_rows + most - 1) / most;
+    for (ptrdiff_t i = 0; i < n_tiles; i++) {
+        const ptrdiff_t rows = n_rows / n_tiles + (i < n_rows % n_tiles);
+        FN(tiles)[transposed][panels - 1][rows](&t);
+        t.a += transposed ? rows : rows * P;
+        t.c += rows * P;
+        if (t.aux) t.aux += rows * P;
+    }
+}
+
+/* C = A B over rows r0 .. r1 - 1 in blocks of k; panels are shared out evenly over
+ * groups as wide as a tile. */
 static void FN(product)(cbp_panels A, ptrdiff_t n_k, cbp_panels B, const real *bias,
                         cbp_panels C, const cbp_panels *aux, ptrdiff_t n_cols,
                         ptrdiff_t r0, ptrdiff_t r1, int epilogue) {
-    const ptrdiff_t n_rows = r1 - r0, n_tiles = (n_rows + TILE_ROWS - 1) / TILE_ROWS;
+    /* Short sums wait for memory, which likes one long run of lines best (kernels.py,
+     * delta of 256 x 256 x 7 in float32: 60 % of peak, with three panels 55). */
+    const ptrdiff_t most = n_k < P ? 1 : TILE_PANELS;
+    const ptrdiff_t n_panels = (n_cols + P - 1) / P;
+    const ptrdiff_t n_groups = (n_panels + most - 1) / most;
     const ptrdiff_t k_panels = (n_k + P - 1) / P;
     const ptrdiff_t n_blocks =
         k_panels ? (k_panels + K_BLOCK_PANELS - 1) / K_BLOCK_PANELS : 1;
     for (ptrdiff_t block = 0, p = 0; block < n_blocks; block++) {
         const ptrdiff_t panels = k_panels / n_blocks + (block < k_panels % n_blocks);
         const int last = block == n_blocks - 1;
-        const ptrdiff_t ks = last ? n_k - p * P : panels * P;
-        const int from = block  ? FN(FROM_C)
-                         : bias ? FN(FROM_LINE)
-                                : FN(FROM_ZERO);
-        for (ptrdiff_t q = 0; q * P < n_cols; q++) {
-            const real *a = (const real *)A.data + p * A.stride + r0 * P;
-            const real *b = (const real *)B.data + q * B.stride + p * P * P;
-            real *c = (real *)C.data + q * C.stride + r0 * P;
-            const real *x =
-                aux ? (const real *)aux->data + q * aux->stride + r0 * P : NULL;
-            for (ptrdiff_t t = 0; t < n_tiles; t++) {
-                const ptrdiff_t rows = n_rows / n_tiles + (t < n_rows % n_tiles);
-                FN(tiles)[rows](a, A.stride, ks, b, c, bias ? bias + q * P : NULL, x,
-                                from, last ? epilogue : FN(STORE));
-                a += rows * P;
-                c += rows * P;
-                if (x) x += rows * P;
-            }
+        FN(operands) t = {
+            .a = (const real *)A.data + p * A.stride + r0 * P,
+            .a_stride = A.stride,
+            .n_k = last ? n_k - p * P : panels * P,
+            .b_stride = B.stride,
+            .c_stride = C.stride,
+            .aux_stride = aux ? aux->stride : 0,
+            .from = block  ? FN(FROM_C)
+                    : bias ? FN(FROM_LINE)
+                           : FN(FROM_ZERO),
+            .epilogue = last ? epilogue : FN(STORE),
+        };
+        for (ptrdiff_t g = 0, q = 0; g < n_groups; g++) {
+            const ptrdiff_t width = n_panels / n_groups + (g < n_panels % n_groups);
+            t.b = (const real *)B.data + q * B.stride + p * P * P;
+            t.c = (real *)C.data + q * C.stride + r0 * P;
+            t.bias = bias ? bias + q * P : NULL;
+            t.aux = aux ? (const real *)aux->data + q * aux->stride + r0 * P : NULL;
+            FN(run_tiles)(0, width, r1 - r0, t);
+            q += width;
         }
         p += panels;
     }
@@ -404,70 +466,60 @@ INLINE void FN(join_rest)(real *parts, ptrdiff_t n, int height) {
 /* Height the stack can reach: one level per bit of the block count, and the newest. */
 enum { FN(MAX_PARTS) = 6 };
 
-/* G[i, :] = sum over rows of A[r, i] * D[r, :], i < lines, one chain over n_rows. */
-INLINE void FN(gradient_tile)(const int lines, const real *a, const real *d,
-                              ptrdiff_t n_rows, real *g) {
-    vec acc[TILE_ROWS][VPP];
-    UNROLL for (int i = 0; i < lines; i++)
-        UNROLL for (int v = 0; v < VPP; v++) acc[i][v] = vec_zero();
-#define ACCUMULATE(k)                                                                  \
-    {                                                                                  \
-        vec w[VPP];                                                                    \
-        UNROLL for (int v = 0; v < VPP; v++) w[v] = vec_load(d + (k)*P + v * VL);      \
-        UNROLL for (int i = 0; i < lines; i++) {                                       \
-            FMA_LINE(acc[i], a + (k)*P + i, w)                                         \
-        }                                                                              \
-    }
-    for (ptrdiff_t left = n_rows / 4; left > 0; left--) {
-        ACCUMULATE(0) ACCUMULATE(1) ACCUMULATE(2) ACCUMULATE(3)
-        a += 4 * P;
-        d += 4 * P;
-    }
-    for (ptrdiff_t left = n_rows % 4; left > 0; left--) {
-        ACCUMULATE(0)
-        a += P;
-        d += P;
-    }
-    UNROLL for (int i = 0; i < lines; i++)
-        UNROLL for (int v = 0; v < VPP; v++) vec_store(g + i * P + v * VL, acc[i][v]);
+/* Part i of the stack of partial sums of a gradient; the bottom one is G itself. */
+typedef real FN(gradient_part)[TILE_PANELS * P * P];
+INLINE cbp_panels FN(part)(cbp_panels G, FN(gradient_part) * parts, int i) {
+    return i ? (cbp_panels){parts[i - 1], P * P} : G;
 }
-#undef ACCUMULATE
-#undef MULTIPLY
 
-typedef void (*FN(gradient_fn))(const real *, const real *, ptrdiff_t, real *);
-#define DEFINE_GRADIENT(lines)                                                         \
-    static void FN(gradient_##lines)(const real *a, const real *d, ptrdiff_t n_rows,   \
-                                     real *g) {                                        \
-        FN(gradient_tile)(lines, a, d, n_rows, g);                                     \
-    }
-#define LIST_GRADIENT(lines) FN(gradient_##lines),
-FOR_EACH_TILE(DEFINE_GRADIENT)
-static const FN(gradient_fn) FN(gradients)[TILE_ROWS + 1] = {
-    NULL, FOR_EACH_TILE(LIST_GRADIENT)};
-#undef DEFINE_GRADIENT
-#undef LIST_GRADIENT
+/* Joins the top of that stack, n_panels panels of n reals, to the part below it. */
+INLINE void FN(join_parts)(cbp_panels G, FN(gradient_part) * parts, int height,
+                           ptrdiff_t n_panels, ptrdiff_t n) {
+    const cbp_panels low = FN(part)(G, parts, height - 2);
+    const cbp_panels high = FN(part)(G, parts, height - 1);
+    for (ptrdiff_t q = 0; q < n_panels; q++)
+        FN(add)((real *)low.data + q * low.stride, (real *)high.data + q * high.stride,
+                n);
+}
 
-/* G (n_lines <= P lines) = A_panel^T D_panel, summed over <= CBP_CHUNK_ROWS rows. */
-static void FN(sum_gradient)(const void *A_panel, const void *D_panel, ptrdiff_t n_rows,
-                             ptrdiff_t n_lines, void *G) {
-    const real *a = A_panel, *d = D_panel;
-    const ptrdiff_t n = n_lines * P, tiles = (n_lines + TILE_ROWS - 1) / TILE_ROWS;
-    real parts[FN(MAX_PARTS) * P * P];
+/* sum_gradient for at most TILE_PANELS panels. Every other block joins the one before
+ * it straight from the registers, so the stack is one part lower than join_block's. */
+INLINE void FN(sum_group)(const real *a, cbp_panels D, ptrdiff_t n_panels,
+                          ptrdiff_t n_rows, ptrdiff_t n_lines, cbp_panels G) {
+    FN(gradient_part) parts[FN(MAX_PARTS) - 2];
     int height = 0;
     for (ptrdiff_t r = 0, done = 0; r < n_rows; r += CBP_BLOCK_ROWS, done++) {
         const ptrdiff_t left = n_rows - r;
-        const ptrdiff_t rows = left < CBP_BLOCK_ROWS ? left : CBP_BLOCK_ROWS;
-        real *g = n_rows <= CBP_BLOCK_ROWS ? (real *)G : parts + height * n;
-        for (ptrdiff_t t = 0, i = 0; t < tiles; t++) {
-            const ptrdiff_t lines = n_lines / tiles + (t < n_lines % tiles);
-            FN(gradients)[lines](a + r * P + i, d + r * P, rows, g + i * P);
-            i += lines;
-        }
-        height = FN(join_block)(parts, n, done, height + 1);
+        const int joins = done & 1;
+        height += !joins;
+        const cbp_panels top = FN(part)(G, parts, height - 1);
+        const FN(operands) t = {
+            .a = a + r * P,
+            .n_k = left < CBP_BLOCK_ROWS ? left : CBP_BLOCK_ROWS,
+            .b = (const real *)D.data + r * P,
+            .b_stride = D.stride,
+            .c = top.data,
+            .c_stride = top.stride,
+            .epilogue = joins ? FN(STORE_SUM) : FN(STORE),
+        };
+        FN(run_tiles)(1, n_panels, n_lines, t);
+        for (ptrdiff_t bits = done; (bits & 3) == 3; bits >>= 1, height--)
+            FN(join_parts)(G, parts, height, n_panels, n_lines * P);
     }
-    if (n_rows > CBP_BLOCK_ROWS) {
-        FN(join_rest)(parts, n, height);
-        memcpy(G, parts, (size_t)n * sizeof(real));
+    for (; height > 1; height--)
+        FN(join_parts)(G, parts, height, n_panels, n_lines * P);
+}
+
+/* G = A_panel^T D, n_lines <= P lines in n_panels panels, summed over n_rows <=
+ * CBP_CHUNK_ROWS rows. */
+static void FN(sum_gradient)(const void *A_panel, cbp_panels D, ptrdiff_t n_panels,
+                             ptrdiff_t n_rows, ptrdiff_t n_lines, cbp_panels G) {
+    const ptrdiff_t n_groups = (n_panels + TILE_PANELS - 1) / TILE_PANELS;
+    for (ptrdiff_t g = 0; g < n_groups; g++) {
+        const ptrdiff_t width = n_panels / n_groups + (g < n_panels % n_groups);
+        FN(sum_group)(A_panel, D, width, n_rows, n_lines, G);
+        D.data = (real *)D.data + width * D.stride;
+        G.data = (real *)G.data + width * G.stride;
     }
 }
 
@@ -1189,13 +1241,7 @@ INLINE void FN(train_rows_with)(cbp_rows *rows, int solver) {
 /* See cbp_rows. Every sum in the order of a batch of one row. */
 static void FN(train_rows)(cbp_rows *rows) {
     if (rows->solver == CBP_ADAM)
-#if defined CBP_TIER_AVX512 && !CBP_DOUBLE
-        /* The divider, the limit here, serves 8 lanes sooner than 16: 3.57 against 3.27
-         * million rows a second (workload W1). */
-        cbp_avx2[0]->train_rows(rows);
-#else
         FN(train_rows_with)(rows, CBP_ADAM);
-#endif
     else
         FN(train_rows_with)(rows, CBP_SGD);
 }

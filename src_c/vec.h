@@ -376,8 +376,8 @@ CBP_INLINE vec vec_quotient(vec a, vec b) {
     q = vec_fma(vec_fnma(b, q, a), y, q);
     y = vec_fma(y, vec_fnma(b, y, one), y);
     q = vec_fma(vec_fnma(b, q, a), y, q);
-    const mask safe = mask_and(vec_lt(b, vec_set1(0x1p58)),
-                               vec_lt(vec_abs(q), vec_set1(INFINITY)));
+    const mask safe =
+        mask_and(vec_lt(b, vec_set1(0x1p58)), vec_lt(vec_abs(q), vec_set1(INFINITY)));
     if (__builtin_expect(safe != (mask)-1, 0)) return vec_div(a, b);
     return q;
 }
@@ -523,7 +523,8 @@ CBP_INLINE real line_sum(const vec line[VPP]) {
                                    _mm512_extractf32x8_ps(line[0], 1));
 #endif
 #if CBP_DOUBLE
-    const __m128d t = _mm_add_pd(_mm256_castpd256_pd128(s), _mm256_extractf128_pd(s, 1));
+    const __m128d t =
+        _mm_add_pd(_mm256_castpd256_pd128(s), _mm256_extractf128_pd(s, 1));
     return _mm_cvtsd_f64(_mm_add_sd(t, _mm_unpackhi_pd(t, t)));
 #else
     __m128 t = _mm_add_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1));

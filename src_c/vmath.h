@@ -41,7 +41,7 @@
 #define LN2_LO 0x1.abc9e3b39803fp-56
 #define EXP_UNDERFLOWS (-746.0) /* e^-746 is less than half the least subnormal */
 #define EXP_OVERFLOWS 710.0
-#define TANH_IS_ONE 19.0 /* from here on tanh rounds to 1 */
+#define TANH_IS_ONE 19.0  /* from here on tanh rounds to 1 */
 #define NO_SQUARE 0x1p-60 /* x (1 + x) rounds to x; 4th powers are kept normal */
 #else
 #define MANTISSA_BITS 23

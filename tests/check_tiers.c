@@ -99,8 +99,11 @@ static void check(const cbp_kernels *tested, const cbp_kernels *oracle) {
             }
     }
     for (int rows = 1; rows <= ROWS; rows += 53) {
-        BOTH("sum_gradient", k->sum_gradient(in[0].data, in[1].data, rows, 1 + rows % P,
-                                             out[t][0].data))
+        for (int n_panels = 1; n_panels <= 5; n_panels++) {
+            BOTH("sum_gradient",
+                 k->sum_gradient(in[0].data, panels(&in[1], k), n_panels, rows,
+                                 1 + rows % P, panels(&out[t][0], k)))
+        }
         BOTH("sum_columns", k->sum_columns(in[0].data, rows, out[t][0].data))
     }
     BOTH("transpose_block", k->transpose_block(in[0].data, out[t][0].data))

@@ -136,7 +136,7 @@ class cbp_kernels(ctypes.Structure):
         ("multiply_forward", _function("MnMpMnnni")),
         ("multiply_forward_csr", _function("ppMpMnnni")),
         ("multiply_delta", _function("MnMMMnnni")),
-        ("sum_gradient", _function("ppnnp")),
+        ("sum_gradient", _function("pMnnnM")),
         ("sum_gradient_csr", _function("pnnpp")),
         ("sum_columns", _function("pnp")),
         ("transpose_csr", _function("ppnnp")),

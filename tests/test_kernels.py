@@ -5,6 +5,7 @@ between guard bands; inputs are followed by NaN, which would spoil the result of
 kernel that used it.
 """
 
+import ctypes
 import sys
 from ctypes import byref
 from fractions import Fraction
@@ -30,6 +31,8 @@ from kernel_table import (
     Vector,
     assert_same,
     assert_same_bytes,
+    cbp_layer,
+    cbp_rows,
     cbp_step,
     pointers_to,
 )
@@ -253,11 +256,12 @@ def call_row(kernels, x, W, b, activation, layout):
 
 
 def call_sum_gradient(kernels, A, D):
-    """A^T D for one panel of each."""
-    G = Vector.output((A.shape[1], kernels.P), kernels.dtype)
+    """A^T D for one panel of A and every panel of D, which are full."""
+    G = Matrix.output(kernels.P, A.shape[1], D.shape[1], kernels.dtype)
     A, D = Matrix(kernels.P, A), Matrix(kernels.P, D)
-    kernels.sum_gradient(A.panel(0), D.panel(0), A.rows, A.cols, G.pointer)
-    G.assert_guards()
+    n_panels = D.cols // kernels.P
+    kernels.sum_gradient(A.panel(0), D.panels, n_panels, A.rows, A.cols, G.panels)
+    G.assert_only_rows(0, A.cols)
     A.assert_unchanged()
     D.assert_unchanged()
     return G.values
@@ -623,10 +627,10 @@ def test_csr_product_has_the_bits_of_the_dense_one(kernels, activation):
 
 
 @cache
-def gradient_case(dtype, n_rows, n_lines):
-    """A panel of activations, a panel of deltas and the bits of A^T D."""
+def gradient_case(dtype, n_rows, n_lines, n_panels=1):
+    """A panel of activations, panels of deltas and the bits of A^T D."""
     A = random(n_rows, n_lines, dtype=dtype, seed=4)
-    D = random(n_rows, 64 // dtype.itemsize, dtype=dtype, seed=5)
+    D = random(n_rows, n_panels * 64 // dtype.itemsize, dtype=dtype, seed=5)
     return A, D, reference.sum_gradient(A, D)
 
 
@@ -636,6 +640,14 @@ def test_gradient_sums_join_blocks_as_a_binary_counter(kernels):
     sizes += [(rows, lines + 1) for lines in range(kernels.P) for rows in (6, 131)]
     for n_rows, n_lines in sizes:
         A, D, expected = gradient_case(kernels.dtype, n_rows, n_lines)
+        assert_same(call_sum_gradient(kernels, A, D), expected)
+
+
+@every_table
+@pytest.mark.parametrize("n_panels", [2, 3, 4, 7])
+def test_gradient_sums_of_several_panels_are_those_of_each(kernels, n_panels):
+    for n_rows in (6, 131, 385):
+        A, D, expected = gradient_case(kernels.dtype, n_rows, 5, n_panels)
         assert_same(call_sum_gradient(kernels, A, D), expected)
 
 
@@ -861,6 +873,34 @@ def test_steps_have_the_bits_of_their_formulas(kernels, solver, s, lines):
 
 
 @every_table
+def test_step_divides_as_ieee_demands(kernels):
+    """m / (sqrt v + epsilon) is read from W: W = 0, eta = -1, hence W' = the quotient."""
+    dtype, P, n = kernels.dtype, kernels.P, 4096
+    rng = np.random.RandomState(3)
+    shape = (n, P)
+    # Denominators of all magnitudes, and next to powers of two, where the last bit of a
+    # reciprocal is hardest to get right.
+    size = rng.uniform(-50, 60, shape)
+    b = np.exp2(np.where(rng.rand(*shape) < 0.5, size, np.round(size))).astype(dtype)
+    b = np.nextafter(b, dtype.type(rng.choice([0, np.inf])))
+    m = (rng.standard_normal(shape) * np.exp2(rng.uniform(-30, 30, shape))).astype(
+        dtype
+    )
+    b[0], m[1] = np.inf, np.finfo(dtype).max
+    b[2] = np.finfo(dtype).max / 4
+    with np.errstate(over="ignore"):
+        v = b * b
+    # No memory of m, all of v: m' = gain_1 g = g, v' = v + floor.
+    s = settings(eta=-1.0, scale=1.0, alpha=0.0, beta_1=0.0, beta_2=1.0, epsilon=1e-8)
+    got, (_, v_new), _ = call_step(
+        kernels, "adam", np.zeros(shape, dtype), m, [np.zeros(shape, dtype), v], s
+    )
+    with np.errstate(over="ignore"):
+        expected = m / (np.sqrt(v_new) + dtype.type(1e-8))
+    assert_same(got, expected)
+
+
+@every_table
 @every_step
 def test_state_is_never_subnormal(kernels, solver, s):
     dtype = kernels.dtype
@@ -1031,6 +1071,248 @@ def test_costs_make_no_nan_from_finite_input(kernels, loss, weight):
         assert_same(row[1], cost[r])
     for bad in (np.isnan(delta).any(axis=1), np.isnan(cost)):
         assert not bad.any(), f"z and target that made NaN:\n{inputs[bad][:5]}"
+
+
+# ---- batches of one row --------------------------------------------------------------
+
+
+class RowNetwork:
+    """A network as train_rows takes it, W and b given, all buffers guarded."""
+
+    def __init__(self, kernels, W, b, activation, solver, transposed):
+        P, dtype = kernels.P, kernels.dtype
+        self.kernels, self.solver, self.parts = kernels, solver, []
+        self.layers = (cbp_layer * len(W))()
+        master, at = [], 0
+        for l, y in enumerate(self.layers):
+            y.n_in, y.n_out = W[l].shape
+            y.transposed = transposed[l]
+            y.mirrored = y.transposed or l > 0
+            last = l == len(W) - 1
+            y.activation = code(ACTIVATIONS, "identity" if last else activation)
+            M = W[l].T if y.transposed else W[l]
+            y.n_lines = len(M)
+            y.line_blocks = -(-y.n_lines // P)
+            y.n_panels = -(-M.shape[1] // P)
+            y.n_blocks = y.line_blocks * y.n_panels
+            # Junk behind the lines: nothing may be made of it.
+            lines = np.zeros((y.n_panels, y.line_blocks * P, P), dtype)
+            padded_M = np.zeros((len(M), y.n_panels * P), dtype)
+            padded_M[:, : M.shape[1]] = M
+            lines[:, : len(M)] = padded_M.reshape(len(M), -1, P).transpose(1, 0, 2)
+            y.W_at, at = at, at + lines.size
+            y.b_at = at
+            bias = padded(b[l], P)
+            at += bias.size
+            master += [lines.ravel(), bias]
+        self.master = Vector(np.concatenate(master), misaligned=False)
+        n_states = {"sgd": 1, "adam": 2}[solver]
+        zeros = np.zeros(at, dtype)
+        self.states = [Vector(zeros, misaligned=False) for _ in range(n_states)]
+        for y, weights in zip(self.layers, W, strict=True):
+            self._place(y, weights)
+        n_blocks = sum(y.n_blocks for y in self.layers)
+        self.squares = Vector.output(n_blocks, np.float64)
+
+    def _place(self, y, weights):
+        P, dtype, size = self.kernels.P, self.kernels.dtype, self.kernels.dtype.itemsize
+        base = self.master.pointer.value
+        n_lines = y.line_blocks * P
+        other = weights if y.transposed else weights.T
+        mirror = np.zeros((-(-other.shape[1] // P), -(-len(other) // P) * P, P), dtype)
+        for c in range(other.shape[1]):
+            mirror[c // P, : len(other), c % P] = other[:, c]
+        mirror = self._keep(mirror.ravel())
+        master = y.WT if y.transposed else y.W
+        copy = y.W if y.transposed else y.WT
+        master.data, master.stride = base + y.W_at * size, n_lines * P
+        copy.data, copy.stride = mirror, -(-len(other) // P) * P * P
+        y.b = base + y.b_at * size
+        width = -(-y.n_out // P) * P
+        y.A.data = self._keep(np.zeros(width, dtype))
+        y.A.stride = y.D.stride = P
+        y.D.data = y.A.data
+        if y is not self.layers[-1] and y.b_at != self.layers[-1].b_at:
+            y.D.data = self._keep(np.zeros(width, dtype))
+
+    def _keep(self, values):
+        """Address of a guarded copy."""
+        self.parts.append(Vector(values, misaligned=False, fill=0xA5))
+        return self.parts[-1].pointer.value
+
+    def train(self, X, target, weight, order, loss, s, eta):
+        """What train_rows reports of the rows."""
+        P, dtype = self.kernels.P, self.kernels.dtype
+        n_out = self.layers[-1].n_out
+        width = -(-max(n_out, X.shape[1]) // P) * P
+        labels = target.dtype == np.int32
+        inputs = [Vector(X), Vector(target), Vector(np.asarray(order, np.int64))]
+        inputs.append(Vector(np.full(len(order), eta)))
+        if weight is not None:
+            inputs.append(Vector(weight))
+        step = cbp_step(**vars(s))
+        step.scale = 1.0
+        rows = cbp_rows(
+            layers=ctypes.addressof(self.layers),
+            n_layers=len(self.layers),
+            solver=code(SOLVERS, self.solver),
+            loss_kind=code(LOSSES, loss),
+            step=step,
+            eta=inputs[3].pointer.value,
+            master=self.master.pointer.value,
+            state=(ctypes.c_void_p * 2)(*(x.pointer.value for x in self.states)),
+            X=inputs[0].pointer.value,
+            Y=None if labels else inputs[1].pointer.value,
+            labels=inputs[1].pointer.value if labels else None,
+            weight=None if weight is None else inputs[4].pointer.value,
+            order=inputs[2].pointer.value,
+            n_rows=len(order),
+            inputs=self._keep(np.zeros(2 * width, dtype)),
+            scratch=self._keep(np.zeros(2 * P * width, dtype)),
+            block_squares=self.squares.pointer.value,
+        )
+        rows.T.data, rows.T.stride = self._keep(np.zeros(width, dtype)), P
+        self.kernels.train_rows(byref(rows))
+        for read in inputs:
+            read.assert_unchanged()
+        for written in (self.master, self.squares, *self.states, *self.parts):
+            written.assert_guards()
+        return rows
+
+    def weights(self):
+        """W and b of every layer, W from both copies."""
+        master = self.master.values
+        both, biases = [], []
+        P, dtype = self.kernels.P, self.kernels.dtype
+        for y in self.layers:
+            copies = []
+            described = [(y.W, y.n_in, y.n_out), (y.WT, y.n_out, y.n_in)]
+            for panels, n_rows, n_cols in described[: 1 + y.mirrored]:
+                n_panels = -(-n_cols // P)
+                n_items = (n_panels - 1) * panels.stride + n_rows * P
+                raw = (ctypes.c_char * (n_items * dtype.itemsize)).from_address(
+                    panels.data
+                )
+                flat = np.frombuffer(raw, dtype)
+                columns = [
+                    flat[(c // P) * panels.stride + c % P :: P][:n_rows]
+                    for c in range(n_cols)
+                ]
+                copies.append(np.stack(columns, axis=1))
+            both.append([copies[0], *(copy.T for copy in copies[1:])])
+            biases.append(master[y.b_at : y.b_at + y.n_out])
+        return both, biases
+
+
+def slow_rows(kernels, W, b, activation, solver, transposed, case, s, eta):
+    """The same from one-row kernels that have their own tests and from reference.py."""
+    X, target, T, weight, order, loss = case
+    real, P = kernels.dtype.type, kernels.P
+    W, b = [w.copy() for w in W], [x.copy() for x in b]
+    zeros = [np.zeros_like(w) for w in W], [np.zeros_like(x) for x in b]
+    n_states = {"sgd": 1, "adam": 2}[solver]
+    states = [
+        [[z[l].copy() for _ in range(n_states)] for z in zeros] for l in range(len(W))
+    ]
+    total = weights = 0.0
+    for r in order:
+        w_row = 1.0 if weight is None else float(weight[r])
+        if not w_row > 0:
+            continue
+        a = [X[r]]
+        for l in range(len(W)):
+            f = "identity" if l == len(W) - 1 else activation
+            a.append(call_row(kernels, a[-1], W[l], b[l], f, "panels"))
+        one_weight = None if weight is None else real(w_row)
+        delta, cost = call_loss_row(kernels, a[-1], target[r], one_weight, loss)
+        cost = cost * w_row if weight is not None else cost
+        deltas = [delta]
+        for l in range(len(W) - 1, 0, -1):
+            none = np.zeros(W[l].shape[0], kernels.dtype)
+            back = reference.forward_row(deltas[0], W[l].T, none, "identity")
+            deltas.insert(0, reference.multiply_derivative(back, a[l], activation))
+        settings_W = SimpleNamespace(**{**vars(s), "eta": eta, "scale": 1 / w_row})
+        settings_b = SimpleNamespace(**{**vars(settings_W), "alpha": 0.0})
+        squares = 0.0
+        for l in range(len(W)):
+            for part in sum_of_blocks(W[l].T if transposed[l] else W[l], P):
+                squares += part
+            G = a[l][:, None] * deltas[l]
+            W[l], states[l][0] = reference.STEPS[solver](
+                W[l], G, states[l][0], settings_W
+            )
+            b[l], states[l][1] = reference.STEPS[solver](
+                b[l], deltas[l], states[l][1], settings_b
+            )
+        total += cost + (0.5 * s.alpha * squares if s.alpha else 0.0)
+        weights += w_row
+    return W, b, total, weights
+
+
+def sum_of_blocks(M, P):
+    """Sum of W^2 as _training.pyx has it: blocks of P x P, panel by panel."""
+    blocks = []
+    for c in range(0, M.shape[1], P):
+        panel = np.zeros((len(M), P), M.dtype)
+        panel[:, : M[:, c : c + P].shape[1]] = M[:, c : c + P]
+        blocks += [reference.sum_weights(panel[i : i + P]) for i in range(0, len(M), P)]
+    return blocks
+
+
+ROW_NETWORKS = {
+    "one layer": ((5, 3), (False,), "relu"),
+    "one layer, transposed": ((17, 9), (True,), "relu"),
+    "narrow output": ((30, 16, 1), (False, True), "relu"),
+    "two panels": ((9, 33, 5), (False, False), "tanh"),
+    "transposed first": ((31, 7, 3), (True, True), "logistic"),
+    "deep": ((3, 18, 17, 2), (False, True, False), "identity"),
+}
+
+
+# Every network with every cost, and one with every kind of step.
+ROW_CASES = [(n, loss, "adam") for n in ROW_NETWORKS for loss in LOSSES]
+ROW_CASES += [("narrow output", LOSSES[1], step) for step in STEPS if step != "adam"]
+
+
+@every_table
+@pytest.mark.parametrize("network, loss, step", ROW_CASES)
+def test_rows_are_trained_as_the_equations_say(kernels, network, loss, step):
+    sizes, transposed, activation = ROW_NETWORKS[network]
+    solver, s = STEPS[step]
+    dtype = kernels.dtype
+    shapes = list(zip(sizes, sizes[1:], strict=False))
+    W = [random(*shape, dtype=dtype, seed=31, scale=0.4) for shape in shapes]
+    b = [random(n, dtype=dtype, seed=32, scale=0.1) for n in sizes[1:]]
+    X = random(6, sizes[0], dtype=dtype, seed=33)
+    _, target, T, weight = loss_case(dtype, loss, 6, sizes[-1])
+    order = [3, 0, 1, 4, 2, 5, 1]  # rows 0 and 5 have no weight
+    for w in (None, weight):
+        case = X, target, T, w, order, loss
+        rows = RowNetwork(kernels, W, b, activation, solver, transposed)
+        got = rows.train(X, target, w, order, loss, s, eta=1e-2)
+        expected = slow_rows(
+            kernels, W, b, activation, solver, transposed, case, s, eta=1e-2
+        )
+        both, biases = rows.weights()
+        for l in range(len(W)):
+            for copy in both[l]:
+                assert_same(copy, expected[0][l])
+            assert_same(biases[l], expected[1][l])
+        assert got.loss == expected[2]
+        assert got.weights == expected[3]
+        assert got.steps == (7 if w is None else 5)
+
+
+@every_table
+def test_rows_end_behind_a_cost_that_is_not_finite(kernels):
+    dtype = kernels.dtype
+    W, b = [np.ones((2, 1), dtype)], [np.zeros(1, dtype)]
+    X = np.array([[1, 1], [np.finfo(dtype).max, 1], [1, 1]], dtype)
+    rows = RowNetwork(kernels, W, b, "relu", "sgd", (True,))
+    target = np.zeros((3, 1), dtype)
+    loss = ("identity", "squared_error")
+    got = rows.train(X, target, None, [0, 1, 2], loss, settings(), 1e-3)
+    assert got.steps == 2 and not np.isfinite(got.last_loss)
 
 
 # ---- tiers ---------------------------------------------------------------------------
