@@ -120,28 +120,21 @@ cdef double now() noexcept nogil:
 
 cdef double sum_in_order(const double *x, ptrdiff_t n) noexcept nogil:
     """Sum of one chunk as cbp.h orders it: chains of 128 rows in a binary tree."""
-    cdef double parts[8]
-    cdef double chain
-    cdef ptrdiff_t start = 0, i, done = 0, carry
-    cdef int height = 0
-    if n == 0:
-        return 0
-    while start < n:
-        chain = 0
-        for i in range(start, min(n, start + CBP_BLOCK_ROWS)):
-            chain += x[i]
-        parts[height] = chain
-        height += 1
-        carry = done
-        while carry & 1:
-            parts[height - 2] += parts[height - 1]
-            height -= 1
-            carry >>= 1
-        done += 1
-        start += CBP_BLOCK_ROWS
-    while height > 1:
-        parts[height - 2] += parts[height - 1]
-        height -= 1
+    cdef double parts[16]  # CBP_CHUNK_ROWS / CBP_BLOCK_ROWS
+    cdef ptrdiff_t full = n // CBP_BLOCK_ROWS, n_parts = full, i, j, step = 1
+    memset(parts, 0, 16 * sizeof(double))
+    # Chains side by side: one alone waits four cycles for each sum.
+    for i in range(CBP_BLOCK_ROWS if full else 0):
+        for j in range(full):
+            parts[j] += x[j * CBP_BLOCK_ROWS + i]
+    if n > full * CBP_BLOCK_ROWS:
+        n_parts += 1
+        for i in range(full * CBP_BLOCK_ROWS, n):
+            parts[full] += x[i]
+    while step < n_parts:
+        for j from 0 <= j < n_parts - step by 2 * step:
+            parts[j] += parts[j + step]
+        step *= 2
     return parts[0]
 
 
@@ -318,7 +311,7 @@ cdef class Trainer:
     cdef bint halt, abandoned, fused
     cdef bint watching, watching_rows  # is the batch measured; this chunk of it?
     cdef double last_poll, unseen_flops, n_weights
-    cdef object _exception
+    cdef object _team, _exception
 
     def __init__(
         self, Network network, theta, X, target, *, sample_weight=None, rows=None,
@@ -1332,7 +1325,18 @@ cdef class Trainer:
         self._exception, self.halt, self.abandoned = None, False, False
         self.status, self.last_poll = RUNNING, now()
 
-    def _advance(self, team):
+    def __enter__(self):
+        """Starts the threads; they sleep between calls and end with the block."""
+        team = Team(self)
+        team.start()
+        self._team = team
+        return self
+
+    def __exit__(self, *exception):
+        team, self._team = self._team, None
+        team.end()
+
+    def _advance(self):
         """Compiled epochs until one of them has a reason to come back."""
         self._begin_call()
         if self.shuffle_rows:
@@ -1341,9 +1345,9 @@ cdef class Trainer:
                 generator.capsule, "BitGenerator"
             )
             with generator.lock:
-                team.work()
+                self._team.work()
         else:
-            team.work()
+            self._team.work()
         if self._exception is not None:
             raise self._exception
 
@@ -1368,9 +1372,9 @@ cdef class Trainer:
         self.max_iter, self.n_iter, self.first_step = max_iter, 0, self.steps
         self.callback = on_epoch is not None
         try:
-            with Team(self) as team:
+            with self:
                 while True:
-                    self._advance(team)
+                    self._advance()
                     if self.status != EPOCH_DONE:
                         break
                     self._flush_curve()
@@ -1410,15 +1414,17 @@ cdef class Trainer:
         self.theta[:] = theta
         self._load()
         self.position = 0
-        with Team(self) as team:
-            self._advance(team)
+        if self._team is None:
+            with self:
+                self._advance()
+        else:
+            self._advance()
         scale = 1 / self.batch_weights
         if self.recorder is not None:
             self._measure_gradient(scale)
-        W = self.theta[: self.network.segments[self.n_layers][1]].astype(np.float64)
-        gradient = self._flat_gradient().astype(np.float64)
-        gradient[: W.size] += self.alpha * W
-        gradient *= scale
+        W = self.theta[: <ptrdiff_t>self.n_weights].astype(np.float64, copy=False)
+        gradient = self._flat_gradient().astype(np.float64, copy=False)
+        add_penalty(gradient, self.alpha, W, scale)
         loss = self.batch_loss + 0.5 * self.alpha * sum_squares(W)
         return loss * scale, gradient
 
@@ -1582,6 +1588,16 @@ cdef class Trainer:
         return out
 
 
+cdef void add_penalty(double[::1] gradient, double alpha, const double[::1] W,
+                      double scale) noexcept:
+    """gradient = (gradient + alpha W) * scale; biases have no penalty."""
+    cdef ptrdiff_t i
+    for i in range(W.shape[0]):
+        gradient[i] += alpha * W[i]
+    for i in range(gradient.shape[0]):
+        gradient[i] *= scale
+
+
 def sum_squares(const double[::1] x):
     """Sum of squares in the order of cbp.h."""
     cdef double squares[CBP_CHUNK_ROWS]
@@ -1597,14 +1613,15 @@ def sum_squares(const double[::1] x):
 
 
 class Team:
-    """The threads of one call: asleep while Python runs, gone when the call ends."""
+    """The threads of a `with trainer` block: asleep while Python runs."""
 
     def __init__(self, Trainer trainer):
         self._trainer = trainer
         self._calls, self._threads = [], []
         self._done = queue.SimpleQueue()
 
-    def __enter__(self):
+    def start(self):
+        """All of them, or none if that is interrupted."""
         cdef Trainer trainer = self._trainer
         try:
             for number in range(1, trainer.n_threads):
@@ -1621,9 +1638,8 @@ class Team:
             self._threads.pop()
             trainer.n_threads = number
         except BaseException:
-            self.__exit__()
+            self.end()
             raise
-        return self
 
     def _serve(self, number, calls):
         while calls.get():
@@ -1638,7 +1654,8 @@ class Team:
         for _ in self._calls:
             self._done.get()
 
-    def __exit__(self, *exception):
+    def end(self):
+        """Returns when no thread is left."""
         for calls in self._calls:
             calls.put(False)
         for thread in self._threads:

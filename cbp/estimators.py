@@ -10,6 +10,7 @@ MLPClassifier and MLPRegressor, docs/differences.md says how and why.
 from __future__ import annotations
 
 import copy
+import functools
 import math
 import operator
 import os
@@ -38,6 +39,7 @@ from sklearn.utils.multiclass import (
 )
 from sklearn.utils.optimize import _check_optimize_result
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+from threadpoolctl import ThreadpoolController
 
 from cbp._network import Network
 from cbp._training import Optimizer, Trainer
@@ -104,6 +106,17 @@ class _Diverged(ValueError):
 
 class _StopLBFGS(Exception):
     """Ends L-BFGS from within; works with every SciPy. Its argument is a status."""
+
+
+@functools.cache
+def _thread_pools() -> ThreadpoolController:
+    """The BLAS libraries of this process; looking for them takes 1 to 15 ms."""
+    return ThreadpoolController()
+
+
+def _one_blas_thread():
+    """On SciPy's short vectors BLAS threads cost time, and bits depend on them."""
+    return _thread_pools().limit(limits=1, user_api="blas")
 
 
 def _views(network: Network, theta: Floats) -> list[Floats]:
@@ -832,7 +845,6 @@ class _BaseBP(BaseEstimator):
     def _run_lbfgs(self, run: _Run) -> None:
         """SciPy's L-BFGS-B on the network's loss and gradient over all rows."""
         from scipy.optimize import minimize
-        from threadpoolctl import threadpool_limits
 
         records = run.records
         # The trainer writes every theta it is asked about into its own.
@@ -864,8 +876,7 @@ class _BaseBP(BaseEstimator):
 
         status = "finished"
         try:
-            # On SciPy's short vectors BLAS threads cost time, and bits depend on them.
-            with threadpool_limits(1, user_api="blas"):
+            with run.trainer, _one_blas_thread():
                 result = minimize(
                     loss_gradient,
                     run.theta.astype(np.float64),

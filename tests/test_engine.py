@@ -13,7 +13,7 @@ import threading
 import time
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import numpy as np
 import pytest
@@ -873,6 +873,24 @@ def test_no_thread_outlives_a_call():
     with no_thread_outlives():
         _, status = problem.train(n_threads=4)
     assert status == "diverged"
+
+
+@pytest.mark.parametrize("error", [None, RuntimeError, KeyboardInterrupt])
+def test_one_team_serves_every_gradient_of_a_block_and_ends_with_it(error):
+    problem = wide_problem()
+    trainer = problem.trainer(n_threads=4, solver="lbfgs")
+    expected = problem.trainer(solver="lbfgs").loss_gradient(problem.theta)
+    with no_thread_outlives(), suppress(RuntimeError, KeyboardInterrupt), trainer:
+        team = set(threading.enumerate())
+        assert len(team) >= 4
+        for _ in range(3):
+            loss, gradient = trainer.loss_gradient(problem.theta)
+            assert set(threading.enumerate()) == team
+        if error:
+            raise error
+    assert loss == expected[0]
+    assert gradient.tobytes() == expected[1].tobytes()
+    trainer.loss_gradient(problem.theta)  # with a team of its own
 
 
 @pytest.mark.parametrize("started", [1, 2])
