@@ -29,7 +29,9 @@ class Trainer:
     recorder: Recorder | None
     theta: _Floats
     optimizer: Optimizer | None
+    best_theta: _Floats | None
     loss_curve: list[float]
+    validation_scores: list[float]
     n_iter: int
     t: int
     best_loss: float
@@ -46,6 +48,7 @@ class Trainer:
         *,
         sample_weight: _Floats | None = None,
         rows: NDArray[np.int64] | None = None,
+        held_out: NDArray[np.int64] | None = None,
         n_threads: int = 1,
         solver: Literal["sgd", "adam", "lbfgs"] = "adam",
         alpha: float = 0.0,
@@ -65,16 +68,18 @@ class Trainer:
         optimizer: Optimizer | None = None,
         t: int = 0,
         best_loss: float = ...,
-        best_score: float = ...,
         no_improvement_count: int = 0,
         monitor: bool = False,
     ) -> None: ...
+    def __enter__(self) -> Trainer: ...
+    def __exit__(self, *exception: object) -> None: ...
     def run(
         self,
         max_iter: int,
-        on_epoch: Callable[[int, float], float | bool | None] | None = None,
+        on_epoch: Callable[[int, float], bool | None] | None = None,
     ) -> Literal["max_iter", "converged", "diverged", "stopped"]: ...
     def loss_gradient(self, theta: _Floats) -> tuple[float, NDArray[np.float64]]: ...
+    def judge(self, theta: _Floats, starting: bool = False) -> bool: ...
     def end_iteration(
         self, iteration: int, theta: _Floats, before: _Floats
     ) -> None: ...

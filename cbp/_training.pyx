@@ -12,7 +12,7 @@ import threading
 
 import numpy as np
 
-from libc.math cimport isfinite, pow, sqrt
+from libc.math cimport NAN, isfinite, pow, sqrt
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
@@ -26,6 +26,8 @@ from cbp._kernels cimport (
     CBP_GROUP_PANELS,
     CBP_IDENTITY,
     CBP_MAX_STATES,
+    CBP_OUT_EXP,
+    CBP_OUT_IDENTITY,
     CBP_SOFTMAX_LOG_LOSS,
     address,
     cbp_columns,
@@ -104,7 +106,7 @@ cdef enum:
     POWERS = 64
     # Batches of one row that are handed to C at a time, at most.
     MAX_ROWS = 256
-    # Epoch losses kept before they are moved to the Python list.
+    # Epoch losses and scores kept before they are moved to the Python lists.
     CURVE_ROOM = 256
 
 # Seconds between two looks for signals; Ctrl-C is felt within twice this.
@@ -126,28 +128,21 @@ cdef double now() noexcept nogil:
 
 cdef double sum_in_order(const double *x, ptrdiff_t n) noexcept nogil:
     """Sum of one chunk as cbp.h orders it: chains of 128 rows in a binary tree."""
-    cdef double parts[8]
-    cdef double chain
-    cdef ptrdiff_t start = 0, i, done = 0, carry
-    cdef int height = 0
-    if n == 0:
-        return 0
-    while start < n:
-        chain = 0
-        for i in range(start, min(n, start + CBP_BLOCK_ROWS)):
-            chain += x[i]
-        parts[height] = chain
-        height += 1
-        carry = done
-        while carry & 1:
-            parts[height - 2] += parts[height - 1]
-            height -= 1
-            carry >>= 1
-        done += 1
-        start += CBP_BLOCK_ROWS
-    while height > 1:
-        parts[height - 2] += parts[height - 1]
-        height -= 1
+    cdef double parts[16]  # CBP_CHUNK_ROWS / CBP_BLOCK_ROWS
+    cdef ptrdiff_t full = n // CBP_BLOCK_ROWS, n_parts = full, i, j, step = 1
+    memset(parts, 0, 16 * sizeof(double))
+    # Chains side by side: one alone waits four cycles for each sum.
+    for i in range(CBP_BLOCK_ROWS if full else 0):
+        for j in range(full):
+            parts[j] += x[j * CBP_BLOCK_ROWS + i]
+    if n > full * CBP_BLOCK_ROWS:
+        n_parts += 1
+        for i in range(full * CBP_BLOCK_ROWS, n):
+            parts[full] += x[i]
+    while step < n_parts:
+        for j from 0 <= j < n_parts - step by 2 * step:
+            parts[j] += parts[j + step]
+        step *= 2
     return parts[0]
 
 
@@ -218,22 +213,34 @@ cdef class Trainer:
     sample_weight : ndarray of shape (n_samples,), default=None
     rows : int64 ndarray, default=None
         The rows to train on; None means all.
+    held_out : int64 ndarray, default=None
+        Rows that early stopping scores after every epoch, by scikit-learn's accuracy
+        where targets are classes or labels, else by its R2. The score then rules
+        patience in place of the loss, and the best weights are kept.
     n_threads : int, default=1
         Fewer are used when a batch has no work for them. Never changes a bit.
     random_state : numpy.random.RandomState
         Shuffles come from its bit generator, as scikit-learn draws them.
     optimizer : Optimizer, default=None
         State to go on with; None begins anew.
-    t, best_loss, best_score, no_improvement_count
+    t, best_loss, no_improvement_count
         Where an earlier run of the same model stood.
     monitor : bool, default=False
         Record gradient flow; never changes a bit.
+
+    Attributes
+    ----------
+    validation_scores : list of float
+        One per epoch; NaN where an output was not finite.
+    best_theta : ndarray or None
+        The weights of `best_score`; those to start from as long as there is no score.
     """
 
     cdef readonly Network network
     cdef readonly Recorder recorder
     cdef readonly object theta, optimizer
-    cdef readonly list loss_curve
+    cdef readonly object best_theta
+    cdef readonly list loss_curve, validation_scores
     cdef readonly int n_iter
     cdef readonly int64_t t
     cdef readonly double best_loss, best_score, learning_rate
@@ -266,11 +273,21 @@ cdef class Trainer:
     cdef int64_t *order
     cdef ptrdiff_t n_rows, n_features
 
+    # Early stopping.
+    cdef object _held_out
+    cdef const int64_t *held_out
+    cdef ptrdiff_t n_held_out
+    cdef char *best                # the data of best_theta
+    cdef bint by_r2, one_class, improved
+    # Per output the squares of errors and of targets less their mean; for accuracy, in
+    # the first item, the weights of the rows that are right and of all.
+    cdef double[::1] score_sums, score_base
+
     # One batch (at most CBP_CHUNK_ROWS rows of it at a time).
     cdef ptrdiff_t chunk_rows, item_rows
     cdef bint one_row
     cdef double rates[MAX_ROWS]
-    cdef cbp_panels A0             # (batch, n_features) the inputs; one_row: room for two
+    cdef cbp_panels A0             # (batch, n_features) the inputs; one_row: 2 rows
     cdef cbp_panels T              # (batch, n_out) the targets
     cdef int32_t *batch_labels
     cdef char *batch_weight
@@ -296,7 +313,8 @@ cdef class Trainer:
     cdef object random_state
     cdef bitgen_t *bits
     cdef double curve[CURVE_ROOM]
-    cdef int curve_used
+    cdef double scores[CURVE_ROOM]
+    cdef int curve_used, scores_used
 
     # Threads and interrupts.
     cdef int n_threads
@@ -305,25 +323,28 @@ cdef class Trainer:
     cdef bint halt, abandoned, fused
     cdef bint watching, watching_rows  # is the batch measured; this chunk of it?
     cdef double last_poll, unseen_flops, n_weights
-    cdef object _exception
+    cdef object _team, _exception
 
     def __init__(
         self, Network network, theta, X, target, *, sample_weight=None, rows=None,
-        n_threads=1, solver="adam", alpha=0.0, batch_size=200, shuffle=True,
-        random_state=None, learning_rate="constant", learning_rate_init=1e-3,
-        power_t=0.5, momentum=0.9, nesterovs_momentum=True, beta_1=0.9, beta_2=0.999,
-        epsilon=1e-8, tol=1e-4, n_iter_no_change=10, optimizer=None, t=0,
-        best_loss=np.inf, best_score=-np.inf, no_improvement_count=0, monitor=False,
+        held_out=None, n_threads=1, solver="adam", alpha=0.0, batch_size=200,
+        shuffle=True, random_state=None, learning_rate="constant",
+        learning_rate_init=1e-3, power_t=0.5, momentum=0.9, nesterovs_momentum=True,
+        beta_1=0.9, beta_2=0.999, epsilon=1e-8, tol=1e-4, n_iter_no_change=10,
+        optimizer=None, t=0, best_loss=np.inf, no_improvement_count=0, monitor=False,
     ):
         self.network, self.theta = network, theta
         self.k, self.n_layers = network.k, network.n_layers
         self.P, self.size = self.k.panel, self.k.itemsize
         if theta.shape != (network.n_params,) or theta.dtype != network.dtype:
             raise ValueError(f"theta: want {network.n_params} x {network.dtype}")
-        self.loss_curve, self.diverged_epoch = [], None
-        self.t, self.best_loss, self.best_score = t, best_loss, best_score
+        self.loss_curve, self.validation_scores = [], []
+        self.diverged_epoch = None
+        self.t, self.best_loss, self.best_score = t, best_loss, -np.inf
         self.no_improvement_count = no_improvement_count
         self._take_data(X, target, sample_weight, rows)
+        if held_out is not None:
+            self._take_held_out(held_out)
 
         self.alpha, self.tol = alpha, tol
         self.n_iter_no_change = n_iter_no_change
@@ -383,14 +404,46 @@ cdef class Trainer:
             )
         if rows is None:
             rows = np.arange(n_samples, dtype=np.int64)
-        else:
-            rows = np.array(rows, dtype=np.int64)
-            if len(rows) and not 0 <= rows.min() <= rows.max() < n_samples:
-                raise ValueError("rows beyond X")
+        rows = checked_rows(rows, n_samples)
         self._order, self.n_rows = rows, len(rows)
-        if self.n_rows == 0:
-            raise ValueError("no rows to train on")
         self.order = <int64_t *>writable_address(rows)
+
+    def _take_held_out(self, rows):
+        rows = checked_rows(rows, self._target.shape[0])
+        self._held_out, self.n_held_out = rows, len(rows)
+        self.held_out = <const int64_t *>address(rows)
+        self.best_theta = self.theta.copy()
+        self.best = <char *>writable_address(self.best_theta)
+        # A single class is predicted whatever the network says.
+        self.one_class = self.labels != NULL and not self._target.any()
+        self.by_r2 = self.network.output_code in (CBP_OUT_IDENTITY, CBP_OUT_EXP)
+        self.score_sums = np.zeros(self.network.n_outputs)
+        self.score_base = np.zeros(self.network.n_outputs)
+        self._measure_base()
+
+    cdef void _measure_base(self) noexcept nogil:
+        """The held-out rows' share of their score, which no weights change."""
+        cdef ptrdiff_t i, c, n_out = self.network.n_outputs
+        cdef double first, mean, t, total = 0
+        for i in range(self.n_held_out):
+            total += self._row_weight(self.held_out[i])
+        if not self.by_r2:
+            self.score_base[0] = total
+            return
+        for c in range(n_out):
+            # Less the first target, lest the mean of equal targets be rounded.
+            first = self.k.item(self.Y, self.held_out[0] * n_out + c)
+            mean = 0
+            for i in range(self.n_held_out):
+                t = self.k.item(self.Y, self.held_out[i] * n_out + c) - first
+                mean += self._row_weight(self.held_out[i]) * t
+            mean /= total
+            for i in range(self.n_held_out):
+                t = self.k.item(self.Y, self.held_out[i] * n_out + c) - first - mean
+                self.score_base[c] += self._row_weight(self.held_out[i]) * (t * t)
+
+    cdef double _row_weight(self, ptrdiff_t row) noexcept nogil:
+        return 1 if self.weight == NULL else self.k.item(self.weight, row)
 
     def _take_solver(
         self, solver, learning_rate, learning_rate_init, power_t, momentum,
@@ -580,8 +633,11 @@ cdef class Trainer:
 
     def _write_back(self):
         """theta from panels."""
-        cdef char *theta = <char *>writable_address(self.theta)
-        cdef ptrdiff_t w_at = 0, b_at = self.network.segments[self.n_layers][1]
+        self._store(<char *>writable_address(self.theta))
+
+    cdef void _store(self, char *theta) noexcept nogil:
+        """The parameters of the panels in theta's layout."""
+        cdef ptrdiff_t w_at = 0, b_at = <ptrdiff_t>self.n_weights
         cdef int l
         cdef cbp_layer *y
         cdef cbp_panels b
@@ -845,7 +901,8 @@ cdef class Trainer:
         if y.mirrored:
             self._mirror_block(y, p, q)
 
-    cdef void _mirror_block(self, cbp_layer *y, ptrdiff_t p, ptrdiff_t q) noexcept nogil:
+    cdef void _mirror_block(self, cbp_layer *y, ptrdiff_t p,
+                            ptrdiff_t q) noexcept nogil:
         """Master block (p, q) transposed into block (q, p) of the mirror."""
         cdef ptrdiff_t P = self.P
         cdef cbp_panels master = y.WT if y.transposed else y.W
@@ -979,7 +1036,8 @@ cdef class Trainer:
         # beta^t in two factors, of which one is new only every POWERS steps.
         if self.steps % POWERS == 0 or self.steps == self.first_step + 1:
             whole = self.steps - self.steps % POWERS
-            self.power_1, self.power_2 = pow(self.beta_1, whole), pow(self.beta_2, whole)
+            self.power_1 = pow(self.beta_1, whole)
+            self.power_2 = pow(self.beta_2, whole)
         if self.steps < self.beta_1_gone:
             correct_1 = 1 - self.power_1 * self.powers_1[self.steps % POWERS]
         if self.steps < self.beta_2_gone:
@@ -1047,28 +1105,23 @@ cdef class Trainer:
             self._flush_curve()
         self.curve[self.curve_used] = loss
         self.curve_used += 1
+        if self.held_out != NULL:
+            self._score_epoch()
+        if self.abandoned:
+            return
         if self.callback:
             self._stop(EPOCH_DONE)
         else:
-            self._judge(loss, False, 0)
+            self._judge(loss)
 
-    cdef void _judge(self, double loss, bint scored, double score) noexcept nogil:
+    cdef void _judge(self, double loss) noexcept nogil:
         """Patience, stopping and the learning rate of the next epoch, as scikit-learn
         rules them: by the validation score if there is one, else by the loss."""
-        if scored:
-            if score >= self.best_score + self.tol:
-                self.no_improvement_count = 0
-            else:
-                self.no_improvement_count += 1
-            if score > self.best_score:
-                self.best_score = score
-        else:
-            if loss > self.best_loss - self.tol:
-                self.no_improvement_count += 1
-            else:
-                self.no_improvement_count = 0
+        if self.held_out == NULL:
+            self.improved = not loss > self.best_loss - self.tol
             if loss < self.best_loss:
                 self.best_loss = loss
+        self._count_patience()
         if self.schedule == INVSCALING:
             self.learning_rate = self.eta_init / pow(self.t + 1, self.power_t)
         if self.no_improvement_count > self.n_iter_no_change:
@@ -1079,6 +1132,12 @@ cdef class Trainer:
             self.no_improvement_count = 0
         if self.n_iter == self.max_iter:
             self._stop(MAX_ITER)
+
+    cdef void _count_patience(self) noexcept nogil:
+        if self.improved:
+            self.no_improvement_count = 0
+        else:
+            self.no_improvement_count += 1
 
     cdef void _poll(self, double flops) noexcept nogil:
         """Looks for signals when it is time; reads the clock once per megaflop."""
@@ -1104,7 +1163,123 @@ cdef class Trainer:
 
     cdef void _flush_curve(self) noexcept with gil:
         self.loss_curve.extend([self.curve[i] for i in range(self.curve_used)])
-        self.curve_used = 0
+        self.validation_scores.extend(
+            [self.scores[i] for i in range(self.scores_used)]
+        )
+        self.curve_used = self.scores_used = 0
+
+    # ---- early stopping: thread 0 alone, with the buffers of a batch
+
+    cdef void _score_epoch(self) noexcept nogil:
+        """Scores the panels' weights, and keeps them if no earlier ones were better."""
+        cdef double score = self._score()
+        if self.abandoned:
+            return
+        self.scores[self.scores_used] = score
+        self.scores_used += 1
+        self.improved = score >= self.best_score + self.tol
+        if score > self.best_score:
+            self.best_score = score
+            self._store(self.best)
+
+    cdef double _score(self) noexcept nogil:
+        """Accuracy or R2 of the held-out rows; NaN if an output is not finite."""
+        cdef ptrdiff_t start = 0, rows, most = min(self.chunk_rows, self.item_rows)
+        cdef const int64_t *order
+        self.score_sums[:] = 0
+        while start < self.n_held_out:
+            rows = min(self.n_held_out - start, most)
+            order = self.held_out + start
+            self._gather(order, 0, rows)
+            self._forward(order, 0, rows)
+            self._poll(2.0 * self.n_weights * rows)
+            if self.abandoned or not self._compare(rows):
+                return NAN
+            start += rows
+        return self._r2() if self.by_r2 else self.score_sums[0] / self.score_base[0]
+
+    cdef bint _compare(self, ptrdiff_t n_rows) noexcept nogil:
+        """Adds what these rows of the batch score; false if an output is not finite."""
+        cdef cbp_panels Z = self.layers[self.n_layers - 1].A
+        cdef ptrdiff_t r, c, n_out = self.network.n_outputs
+        cdef double w, error
+        if self.by_r2:
+            self.k.apply_output(Z, n_out, 0, n_rows, self.network.output_code,
+                                self.scratch)
+        for r in range(n_rows):
+            w = 1 if self.weight == NULL else self.k.item(self.batch_weight, r)
+            for c in range(n_out):
+                if not isfinite(self._entry(Z, r, c)):
+                    return False
+                if self.by_r2:
+                    error = self._entry(self.T, r, c) - self._entry(Z, r, c)
+                    self.score_sums[c] += w * (error * error)
+            if not self.by_r2 and self._is_right(Z, r):
+                self.score_sums[0] += w
+        return True
+
+    cdef double _entry(self, cbp_panels A, ptrdiff_t r, ptrdiff_t c) noexcept nogil:
+        return self.k.item(A.data, c // self.P * A.stride + r * self.P + c % self.P)
+
+    cdef bint _is_right(self, cbp_panels Z, ptrdiff_t r) noexcept nogil:
+        """Do the logits of row r decide as the target says, in every label?"""
+        cdef ptrdiff_t c, best = 0, n_out = self.network.n_outputs
+        if self.labels != NULL and n_out > 1:
+            for c in range(1, n_out):
+                if self._entry(Z, r, c) > self._entry(Z, r, best):
+                    best = c
+            return best == self.batch_labels[r]
+        for c in range(n_out):
+            if (self._entry(Z, r, c) > 0) != (self._entry(self.T, r, c) > 0):
+                return self.one_class
+        return True
+
+    cdef double _r2(self) noexcept nogil:
+        """Mean over outputs; targets that are all alike score 1 if hit, else 0."""
+        cdef double total = 0
+        cdef ptrdiff_t c, n_out = self.network.n_outputs
+        for c in range(n_out):
+            if self.score_base[c] != 0:
+                total += 1 - self.score_sums[c] / self.score_base[c]
+            elif self.score_sums[c] == 0:
+                total += 1
+        return total / n_out
+
+    def judge(self, theta, bint starting=False):
+        """Scores theta, and keeps a copy of it if no earlier one was better.
+
+        For weights that `run` does not see: those to start from, and L-BFGS's.
+
+        Parameters
+        ----------
+        theta : ndarray of shape (n_params,)
+        starting : bool, default=False
+            Whether these are the weights to start from: not an epoch, so that the score
+            is not listed.
+
+        Returns
+        -------
+        bool
+            Whether patience has run out.
+
+        Raises
+        ------
+        BaseException
+            What a signal handler raised (KeyboardInterrupt).
+        """
+        self.theta[:] = theta
+        self._load()
+        self._begin_call()
+        with nogil:
+            self._score_epoch()
+        if self._exception is not None:
+            raise self._exception
+        if starting:
+            self.scores_used = 0
+            return False
+        self._flush_curve()
+        self._count_patience()
+        return self.no_improvement_count > self.n_iter_no_change
 
     # ---- the epochs, run by every thread in step
 
@@ -1170,7 +1345,8 @@ cdef class Trainer:
         cdef int64_t first = self.steps - 1
         cdef ptrdiff_t n = 1, most
         cdef int i
-        most = max(1, min(MAX_ROWS, <ptrdiff_t>(FLOPS_PER_LOOK / (6.0 * self.n_weights))))
+        most = <ptrdiff_t>(FLOPS_PER_LOOK / (6.0 * self.n_weights))
+        most = max(1, min(<ptrdiff_t>MAX_ROWS, most))
         self.rates[0] = self.step.eta
         while n < most and self.position < self.n_rows:
             if self.weight == NULL or self.k.item(
@@ -1212,19 +1388,33 @@ cdef class Trainer:
         with nogil:
             self._work(thread)
 
-    def _advance(self, team):
-        """Compiled epochs until one of them has a reason to come back."""
+    cdef void _begin_call(self):
         self._exception, self.halt, self.abandoned = None, False, False
         self.status, self.last_poll = RUNNING, now()
+
+    def __enter__(self):
+        """Starts the threads; they sleep between calls and end with the block."""
+        team = Team(self)
+        team.start()
+        self._team = team
+        return self
+
+    def __exit__(self, *exception):
+        team, self._team = self._team, None
+        team.end()
+
+    def _advance(self):
+        """Compiled epochs until one of them has a reason to come back."""
+        self._begin_call()
         if self.shuffle_rows:
             generator = self.random_state._bit_generator
             self.bits = <bitgen_t *>PyCapsule_GetPointer(
                 generator.capsule, "BitGenerator"
             )
             with generator.lock:
-                team.work()
+                self._team.work()
         else:
-            team.work()
+            self._team.work()
         if self._exception is not None:
             raise self._exception
 
@@ -1235,8 +1425,7 @@ cdef class Trainer:
         ----------
         max_iter : int
         on_epoch : callable(epoch, loss), default=None
-            Called after each epoch, theta written back. A float that it returns is a
-            validation score and rules patience in place of the loss; False stops.
+            Called after each epoch, theta written back. False stops.
 
         Returns
         -------
@@ -1250,9 +1439,9 @@ cdef class Trainer:
         self.max_iter, self.n_iter, self.first_step = max_iter, 0, self.steps
         self.callback = on_epoch is not None
         try:
-            with Team(self) as team:
+            with self:
                 while True:
-                    self._advance(team)
+                    self._advance()
                     if self.status != EPOCH_DONE:
                         break
                     self._flush_curve()
@@ -1263,8 +1452,7 @@ cdef class Trainer:
                         self.status = STOPPED
                         break
                     self.halt = False
-                    self._judge(loss, answer is not None,
-                                0.0 if answer is None else answer)
+                    self._judge(loss)
                     if self.halt:
                         break
         finally:
@@ -1293,15 +1481,17 @@ cdef class Trainer:
         self.theta[:] = theta
         self._load()
         self.position = 0
-        with Team(self) as team:
-            self._advance(team)
+        if self._team is None:
+            with self:
+                self._advance()
+        else:
+            self._advance()
         scale = 1 / self.batch_weights
         if self.recorder is not None:
             self._measure_gradient(scale)
-        W = self.theta[: self.network.segments[self.n_layers][1]].astype(np.float64)
-        gradient = self._flat_gradient().astype(np.float64)
-        gradient[: W.size] += self.alpha * W
-        gradient *= scale
+        W = self.theta[: <ptrdiff_t>self.n_weights].astype(np.float64, copy=False)
+        gradient = self._flat_gradient().astype(np.float64, copy=False)
+        add_penalty(gradient, self.alpha, W, scale)
         loss = self.batch_loss + 0.5 * self.alpha * sum_squares(W)
         return loss * scale, gradient
 
@@ -1465,6 +1655,16 @@ cdef class Trainer:
         return out
 
 
+cdef void add_penalty(double[::1] gradient, double alpha, const double[::1] W,
+                      double scale) noexcept:
+    """gradient = (gradient + alpha W) * scale; biases have no penalty."""
+    cdef ptrdiff_t i
+    for i in range(W.shape[0]):
+        gradient[i] += alpha * W[i]
+    for i in range(gradient.shape[0]):
+        gradient[i] *= scale
+
+
 def sum_squares(const double[::1] x):
     """Sum of squares in the order of cbp.h."""
     cdef double squares[CBP_CHUNK_ROWS]
@@ -1480,14 +1680,15 @@ def sum_squares(const double[::1] x):
 
 
 class Team:
-    """The threads of one call: asleep while Python runs, gone when the call ends."""
+    """The threads of a `with trainer` block: asleep while Python runs."""
 
     def __init__(self, Trainer trainer):
         self._trainer = trainer
         self._calls, self._threads = [], []
         self._done = queue.SimpleQueue()
 
-    def __enter__(self):
+    def start(self):
+        """All of them, or none if that is interrupted."""
         cdef Trainer trainer = self._trainer
         try:
             for number in range(1, trainer.n_threads):
@@ -1504,9 +1705,8 @@ class Team:
             self._threads.pop()
             trainer.n_threads = number
         except BaseException:
-            self.__exit__()
+            self.end()
             raise
-        return self
 
     def _serve(self, number, calls):
         while calls.get():
@@ -1521,7 +1721,8 @@ class Team:
         for _ in self._calls:
             self._done.get()
 
-    def __exit__(self, *exception):
+    def end(self):
+        """Returns when no thread is left."""
         for calls in self._calls:
             calls.put(False)
         for thread in self._threads:
@@ -1534,3 +1735,13 @@ cdef int64_t steps_until_gone(double beta):
     if beta <= 0:
         return 1
     return int(np.ceil(np.log(2.0**-54) / np.log(beta))) if beta < 1 else 2**62
+
+
+cdef checked_rows(rows, ptrdiff_t n_samples):
+    """Row numbers of X as an array of one's own."""
+    rows = np.array(rows, dtype=np.int64)
+    if len(rows) == 0:
+        raise ValueError("no rows to train on, or to score")
+    if not 0 <= rows.min() <= rows.max() < n_samples:
+        raise ValueError("rows beyond X")
+    return rows

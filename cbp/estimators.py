@@ -10,11 +10,12 @@ MLPClassifier and MLPRegressor, docs/differences.md says how and why.
 from __future__ import annotations
 
 import copy
+import functools
 import math
 import operator
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from numbers import Integral, Number, Real
@@ -27,7 +28,7 @@ from scipy import sparse
 from scipy.special import expit
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_array, check_random_state, gen_batches
+from sklearn.utils import check_array, check_random_state
 from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import (
@@ -38,6 +39,7 @@ from sklearn.utils.multiclass import (
 )
 from sklearn.utils.optimize import _check_optimize_result
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+from threadpoolctl import ThreadpoolController
 
 from cbp._network import Network
 from cbp._training import Optimizer, Trainer
@@ -56,9 +58,6 @@ _FORMAT = 1
 _STOCHASTIC_SOLVERS = ("sgd", "adam")
 _ACTIVATIONS = ("identity", "logistic", "sigmoid", "tanh", "relu")
 
-# Rows whose predictions are made at once while scoring held-out rows: bounds the copy.
-_SCORING_ROWS = 4096
-
 
 @dataclass
 class _Records:
@@ -70,32 +69,9 @@ class _Records:
     best_loss: float = math.inf
     loss_curve: list[float] = field(default_factory=list)
     validation_scores: list[float] = field(default_factory=list)
-    best_score: float = -math.inf
     no_improvement_count: int = 0
     optimizer: Optimizer | None = None
     outcome: str = "interrupted"
-
-
-class _HeldOut:
-    """The held-out rows of early stopping, and the best weights they have seen.
-
-    `score` maps theta to a validation score, or to NaN if a prediction is not finite.
-    """
-
-    def __init__(self, score: Callable[[Floats], float], theta: Floats):
-        self.score = score
-        self.scores: list[float] = []
-        self.best_score = -math.inf
-        self.best_theta = theta.copy()
-
-    def judge(self, theta: Floats) -> float:
-        """Score theta, and keep a copy of it if no earlier one was better."""
-        score = self.score(theta)
-        self.scores.append(score)
-        if score > self.best_score:
-            self.best_score = score
-            np.copyto(self.best_theta, theta)
-        return score
 
 
 @dataclass
@@ -105,15 +81,19 @@ class _Run:
     network: Network
     theta: Floats
     records: _Records
-    held_out: _HeldOut | None
     trainer: Trainer | None
     summary: FitSummary | None = None
 
+    @property
+    def scored(self) -> bool:
+        """Whether early stopping scores the weights."""
+        return self.trainer is not None and self.trainer.best_theta is not None
+
     def chosen_theta(self) -> Floats:
         """The weights to keep: with early stopping those of the best score."""
-        if self.held_out is None or not self.held_out.scores:
-            return self.theta
-        return self.held_out.best_theta
+        if self.scored and self.trainer.validation_scores:
+            return self.trainer.best_theta
+        return self.theta
 
 
 class _Diverged(ValueError):
@@ -126,6 +106,17 @@ class _Diverged(ValueError):
 
 class _StopLBFGS(Exception):
     """Ends L-BFGS from within; works with every SciPy. Its argument is a status."""
+
+
+@functools.cache
+def _thread_pools() -> ThreadpoolController:
+    """The BLAS libraries of this process; looking for them takes 1 to 15 ms."""
+    return ThreadpoolController()
+
+
+def _one_blas_thread():
+    """On SciPy's short vectors BLAS threads cost time, and bits depend on them."""
+    return _thread_pools().limit(limits=1, user_api="blas")
 
 
 def _views(network: Network, theta: Floats) -> list[Floats]:
@@ -593,13 +584,8 @@ class _BaseBP(BaseEstimator):
         rows, held_out = None, None
         if early_stopping:
             labels = target if target.ndim == 1 else None
-            rows, held_out_rows = self._split(X.shape[0], labels, rng)
-            held_out = self._hold_out(network, theta, X, target, weight, held_out_rows)
-            if not fresh:
-                # Weights to go on from are the best so far, whatever others scored.
-                start = held_out.score(theta)
-                held_out.best_score = start if math.isfinite(start) else -math.inf
-            records.best_score = held_out.best_score
+            rows, held_out = self._split(X.shape[0], labels, rng)
+            self._check_split_weight(weight, held_out)
         shuffler = rng
         if self.random_state is None:
             # Training locks its generator. A copy of NumPy's global one, put back at
@@ -607,9 +593,12 @@ class _BaseBP(BaseEstimator):
             shuffler = np.random.RandomState()
             shuffler.set_state(rng.get_state())
         trainer = self._make_trainer(
-            network, theta, X, target, weight, rows, records, shuffler
+            network, theta, X, target, weight, rows, held_out, records, shuffler
         )
-        run = _Run(network, theta, records, held_out, trainer)
+        if early_stopping and not fresh:
+            # Weights to go on from are the best so far, whatever others scored.
+            trainer.judge(theta, starting=True)
+        run = _Run(network, theta, records, trainer)
         if self.monitor:
             run.summary = FitSummary.of_data(network, X, target, weight, rows)
         try:
@@ -690,7 +679,7 @@ class _BaseBP(BaseEstimator):
             sizes = [X.shape[1], *hidden, n_outputs]
             network = self._make_network(sizes, activations, X.dtype, X.shape[0])
             theta = self._draw_weights(network, check_random_state(self.random_state))
-            self._adopt(_Run(network, theta, _Records(), None, None), False)
+            self._adopt(_Run(network, theta, _Records(), None), False)
         return self
 
     def diagnose(self) -> Diagnosis:
@@ -741,7 +730,7 @@ class _BaseBP(BaseEstimator):
         return network
 
     def _make_trainer(
-        self, network, theta, X, target, weight, rows, records: _Records, rng
+        self, network, theta, X, target, weight, rows, held_out, records: _Records, rng
     ) -> Trainer:
         n_rows = X.shape[0] if rows is None else len(rows)
         batch_size = self._batch_size(n_rows)
@@ -759,13 +748,13 @@ class _BaseBP(BaseEstimator):
             target,
             sample_weight=weight,
             rows=rows,
+            held_out=held_out,
             n_threads=joblib.effective_n_jobs(self.n_jobs),
             batch_size=batch_size,
             random_state=rng,
             optimizer=records.optimizer,
             t=records.t,
             best_loss=records.best_loss,
-            best_score=records.best_score,
             no_improvement_count=records.no_improvement_count,
             monitor=bool(self.monitor),
             **self._trainer_options(),
@@ -803,7 +792,6 @@ class _BaseBP(BaseEstimator):
             return _Records()
         fitted = self.__dict__
         best_loss = fitted.get("best_loss_")
-        best_score = fitted.get("best_validation_score_")
         optimizer = fitted.get("_optimizer") if incremental else None
         if optimizer is not None and (
             optimizer.solver != self.solver or self._theta.dtype != dtype
@@ -814,30 +802,23 @@ class _BaseBP(BaseEstimator):
             best_loss=math.inf if best_loss is None else best_loss,
             loss_curve=list(fitted.get("loss_curve_", [])),
             validation_scores=list(fitted.get("validation_scores_") or []),
-            best_score=-math.inf if best_score is None else best_score,
             no_improvement_count=fitted.get("_no_improvement_count", 0),
             optimizer=copy.deepcopy(optimizer),  # for the trainer changes it
         )
 
     def _run_stochastic(self, run: _Run, incremental: bool) -> None:
         """Epochs of SGD or Adam; one for partial_fit."""
-        trainer, records, held_out = run.trainer, run.records, run.held_out
+        trainer, records = run.trainer, run.records
 
-        def on_epoch(epoch: int, loss: float) -> float | None:
-            if self.verbose:
-                print(f"Iteration {epoch}, loss = {loss:.8f}")
-            if held_out is None:
-                return None
-            score = held_out.judge(run.theta)
-            if self.verbose:
-                print(f"Validation score: {score:f}")
-            return score
+        def on_epoch(epoch: int, loss: float) -> None:
+            print(f"Iteration {epoch}, loss = {loss:.8f}")
+            if run.scored:
+                print(f"Validation score: {trainer.validation_scores[-1]:f}")
 
-        comes_back = self.verbose or held_out is not None
         try:
             status = trainer.run(
                 1 if incremental else min(int(self.max_iter), 2**31 - 1),
-                on_epoch if comes_back else None,
+                on_epoch if self.verbose else None,
             )
         finally:
             records.n_iter = trainer.n_iter
@@ -852,7 +833,7 @@ class _BaseBP(BaseEstimator):
         if status == "diverged":
             self._diverged(run, f"epoch {trainer.diverged_epoch}")
         elif status == "converged":
-            self._report_patience(held_out)
+            self._report_patience(run)
         elif status == "max_iter" and not incremental:
             warnings.warn(
                 f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached "
@@ -864,7 +845,6 @@ class _BaseBP(BaseEstimator):
     def _run_lbfgs(self, run: _Run) -> None:
         """SciPy's L-BFGS-B on the network's loss and gradient over all rows."""
         from scipy.optimize import minimize
-        from threadpoolctl import threadpool_limits
 
         records = run.records
         # The trainer writes every theta it is asked about into its own.
@@ -887,13 +867,16 @@ class _BaseBP(BaseEstimator):
             records.loss_curve.append(loss)
             if self.verbose:
                 print(f"Iteration {records.n_iter}, loss = {loss:.8f}")
-            if run.held_out is not None:
-                self._judge_iteration(run.held_out, run.theta, records)
+            if run.scored:
+                worn_out = run.trainer.judge(run.theta)
+                if self.verbose:
+                    print(f"Validation score: {run.trainer.validation_scores[-1]:f}")
+                if worn_out:
+                    raise _StopLBFGS("patience")
 
         status = "finished"
         try:
-            # On SciPy's short vectors BLAS threads cost time, and bits depend on them.
-            with threadpool_limits(1, user_api="blas"):
+            with run.trainer, _one_blas_thread():
                 result = minimize(
                     loss_gradient,
                     run.theta.astype(np.float64),
@@ -913,6 +896,7 @@ class _BaseBP(BaseEstimator):
         except _StopLBFGS as stop:
             (status,) = stop.args
         finally:
+            records.no_improvement_count = run.trainer.no_improvement_count
             curve = records.loss_curve
             records.loss = curve[-1] if curve else records.loss
             records.best_loss = min(curve, default=records.loss)
@@ -921,29 +905,16 @@ class _BaseBP(BaseEstimator):
         if status == "diverged":
             self._diverged(run, f"iteration {records.n_iter + 1}")
         elif status == "patience":
-            self._report_patience(run.held_out)
+            self._report_patience(run)
         elif status == "finished":
             if result.status == 1:  # max_iter or max_fun
                 records.outcome = "max_iter"
             records.n_iter = _check_optimize_result("lbfgs", result, self.max_iter)
 
-    def _judge_iteration(self, held_out: _HeldOut, theta, records: _Records) -> None:
-        """The patience of early stopping for L-BFGS; the trainer has its own."""
-        goal = held_out.best_score + self.tol
-        score = held_out.judge(theta)
-        if self.verbose:
-            print(f"Validation score: {score:f}")
-        if score >= goal:
-            records.no_improvement_count = 0
-        else:
-            records.no_improvement_count += 1
-        if records.no_improvement_count > self.n_iter_no_change:
-            raise _StopLBFGS("patience")
-
-    def _report_patience(self, held_out: _HeldOut | None) -> None:
+    def _report_patience(self, run: _Run) -> None:
         """Print, if verbose, that training ended for want of progress."""
         if self.verbose:
-            judged = "Training loss" if held_out is None else "Validation score"
+            judged = "Validation score" if run.scored else "Training loss"
             print(
                 f"{judged} did not improve more than tol={self.tol:f} for "
                 f"{self.n_iter_no_change} consecutive epochs. Stopping."
@@ -962,10 +933,10 @@ class _BaseBP(BaseEstimator):
         )
         if isinstance(self, RegressorMixin):
             message += ", targets scaled to unit variance"
-        if run.held_out is None:
+        if not run.scored:
             raise _Diverged(message + ".", self._failed_records(run))
         run.records.outcome = "diverged"
-        run.held_out.scores.append(math.nan)
+        run.trainer.validation_scores.append(math.nan)
         warnings.warn(
             message + ". The weights of the best validation score are kept.",
             ConvergenceWarning,
@@ -993,12 +964,12 @@ class _BaseBP(BaseEstimator):
 
     def _adopt(self, run: _Run, incremental: bool) -> None:
         """Set all fitted attributes, at once, from what the run has reached."""
-        network, records, held_out = run.network, run.records, run.held_out
+        network, records = run.network, run.records
         scores, best_score = None, None
         best_loss: float | None = records.best_loss
-        if held_out is not None:
-            scores = records.validation_scores + held_out.scores
-            best_score = held_out.best_score
+        if run.scored:
+            scores = records.validation_scores + run.trainer.validation_scores
+            best_score = run.trainer.best_score
             best_loss = None
         elif incremental:  # leaves the record of an earlier early stopping
             scores = self.__dict__.get("validation_scores_")
@@ -1068,31 +1039,15 @@ class _BaseBP(BaseEstimator):
         )
         return train, np.delete(held_out, moved)
 
-    def _hold_out(self, network, theta, X, target, weight, rows) -> _HeldOut:
-        """The judge of weights on `rows` of X, beginning with theta as the best."""
-        truth = target[rows]
-        if weight is not None:
-            if np.count_nonzero(weight[rows]) in (0, np.count_nonzero(weight)):
-                raise ValueError(
-                    "sample_weight is zero in all rows held out for early stopping or "
-                    "in all others; another random_state or validation_fraction may "
-                    "help."
-                )
-            weight = weight[rows]
-        logits = not isinstance(self, RegressorMixin)
-
-        def score(theta: Floats) -> float:
-            outputs = np.concatenate(
-                [
-                    network.predict(theta, X[rows[part]], logits=logits)
-                    for part in gen_batches(len(rows), _SCORING_ROWS)
-                ]
+    def _check_split_weight(self, weight, held_out) -> None:
+        """Refuse a split that leaves one of its two sides without weight."""
+        if weight is None:
+            return
+        if np.count_nonzero(weight[held_out]) in (0, np.count_nonzero(weight)):
+            raise ValueError(
+                "sample_weight is zero in all rows held out for early stopping or in "
+                "all others; another random_state or validation_fraction may help."
             )
-            if not np.isfinite(outputs).all():
-                return math.nan
-            return float(self._score_outputs(truth, outputs, weight))
-
-        return _HeldOut(score, theta)
 
     # ------------------------------------------------------------------- predict
 
@@ -1571,12 +1526,6 @@ class BPClassifier(ClassifierMixin, _BaseBP):
             return (logits[:, 0] > 0).astype(int)
         return logits.argmax(axis=1)
 
-    def _score_outputs(self, truth, logits: Floats, weight) -> float:
-        correct = self._decide(logits) == truth
-        if self._multilabel:
-            correct = correct.all(axis=1)
-        return np.average(correct, weights=weight)  # accuracy_score takes 0.3 ms
-
     def predict(self, X: Rows) -> NDArray:
         """Predict labels.
 
@@ -2033,12 +1982,6 @@ class BPRegressor(RegressorMixin, _BaseBP):
                 f"loss='poisson' needs y >= 0, but the least y is {target.min()}."
             )
         return target, target.shape[1]
-
-    def _score_outputs(self, truth, outputs: Floats, weight) -> float:
-        from sklearn.metrics import r2_score
-
-        with np.errstate(over="ignore", invalid="ignore"):
-            return r2_score(truth, outputs, sample_weight=weight)
 
     def predict(self, X: Rows) -> Floats:
         """Predict targets.

@@ -85,8 +85,8 @@ typedef struct {
 } cbp_step;
 
 /* One layer: how its weights lie, and the buffers of one batch. The master copy of the
- * weights, which the step changes, is W or its transpose, whichever wastes fewer columns
- * on padding; the mirror is the other one. */
+ * weights, which the step changes, is W or its transpose, whichever wastes fewer
+ * columns on padding; the mirror is the other one. */
 typedef struct {
     ptrdiff_t n_in, n_out;
     int activation;        /* the output layer keeps z: identity */
@@ -182,7 +182,7 @@ typedef struct {
     double (*step[CBP_N_SOLVERS])(void *W, const void *G, void *const *state,
                                   ptrdiff_t n, const cbp_step *s);
 
-    /* Batches of one row. train_rows ends early behind a row whose cost is not finite. */
+    /* Batches of one row. train_rows ends behind a row whose cost is not finite. */
     void (*train_rows)(cbp_rows *rows);
     void (*forward_row)(const void *x, ptrdiff_t n_in, const void *W,
                         ptrdiff_t panel_stride, ptrdiff_t row_stride, const void *b,

@@ -1057,9 +1057,9 @@ INLINE void FN(forward_layer)(const cbp_layer *y, const real *a) {
     }
 }
 
-/* n_lines lines of one master panel, whose gradient is factor[i] * line, and in the same
- * breath (if fused) z += x[i] * the new line i: the next row's forward product. squares:
- * the sum of W^2 before, block by block. */
+/* n_lines lines of one master panel, whose gradient is factor[i] * line, and in the
+ * same breath (if fused) z += x[i] * the new line i: the next row's forward product.
+ * squares: the sum of W^2 before, block by block. */
 INLINE void FN(step_panel)(real *w, real *m, real *m2, const real *factor,
                            ptrdiff_t n_lines, const real *line, const real *x, real *z,
                            double *squares, const FN(step_vecs) * k, int solver,
@@ -1096,12 +1096,13 @@ static void FN(mirror_layer)(const cbp_layer *y) {
     const cbp_panels mirror = y->transposed ? y->W : y->WT;
     for (ptrdiff_t q = 0; q < y->n_panels; q++)
         for (ptrdiff_t p = 0; p < y->line_blocks; p++)
-            FN(transpose_block)((const real *)master.data + q * master.stride + p * P * P,
-                                (real *)mirror.data + p * mirror.stride + q * P * P);
+            FN(transpose_block)
+            ((const real *)master.data + q * master.stride + p * P * P,
+             (real *)mirror.data + p * mirror.stride + q * P * P);
 }
 
-/* (6.1) and (6.2) of one layer for one row, a: its inputs. x: the next row's inputs, whose
- * product with the new weights is left in A, or NULL. */
+/* (6.1) and (6.2) of one layer for one row, a: its inputs. x: the next row's inputs,
+ * whose product with the new weights is left in A, or NULL. */
 INLINE void FN(step_layer)(const cbp_rows *rows, const cbp_layer *y, const real *a,
                            const real *x, double *squares, const FN(step_vecs) * k,
                            int solver) {
@@ -1155,17 +1156,16 @@ INLINE double FN(row_loss)(const cbp_rows *rows, ptrdiff_t i) {
     const cbp_layer *y = &rows->layers[rows->n_layers - 1];
     const int64_t sample = rows->order[i];
     const int32_t label = rows->labels ? rows->labels[sample] : 0;
-    const real *weight = rows->weight;
+    const real *weight = rows->weight, *w = weight ? weight + sample : NULL;
     double loss;
     if (!rows->labels)
         memcpy(rows->T.data, (const real *)rows->Y + sample * y->n_out,
                (size_t)y->n_out * sizeof(real));
     else if (rows->loss_kind != CBP_SOFTMAX_LOG_LOSS)
         FN(fill_targets)(&label, 1, y->n_out, rows->T);
-    FN(compute_loss_row)(y->A.data, rows->T.data, label,
-                         weight ? weight + sample : NULL, y->n_out, rows->loss_kind, &loss,
-                         rows->scratch);
-    return weight ? loss * (double)weight[sample] : loss;
+    FN(compute_loss_row)(y->A.data, rows->T.data, label, w, y->n_out, rows->loss_kind,
+                         &loss, rows->scratch);
+    return w ? loss * (double)*w : loss;
 }
 
 /* (3.7): delta of every layer from delta^L. */
@@ -1179,7 +1179,7 @@ INLINE void FN(backward_row)(const cbp_rows *rows) {
     }
 }
 
-/* Steps of all layers, the first one last: its new weights meet the next row at once. */
+/* Steps of all layers, the first one last: its new weights meet the next row then. */
 INLINE void FN(step_layers)(const cbp_rows *rows, const real *inputs, const real *x,
                             const FN(step_vecs) * k, int solver) {
     double *squares = rows->block_squares;
@@ -1205,7 +1205,8 @@ INLINE void FN(train_rows_with)(cbp_rows *rows, int solver) {
     for (int fresh = 1; i < rows->n_rows; i = next, x = next_x, fresh = !fusable) {
         double weight = 1;
         next = FN(next_row)(rows, i + 1);
-        next_x = next < rows->n_rows ? FN(row_inputs)(rows, next, ~rows->steps & 1) : NULL;
+        next_x = NULL;
+        if (next < rows->n_rows) next_x = FN(row_inputs)(rows, next, ~rows->steps & 1);
         if (rows->weight) {
             weight = (double)((const real *)rows->weight)[rows->order[i]];
             rows->step.scale = 1 / weight;
@@ -1234,8 +1235,8 @@ INLINE void FN(train_rows_with)(cbp_rows *rows, int solver) {
         rows->steps++;
         if (!isfinite(loss)) break;
     }
-    for (int l = 0; l < rows->n_layers; l++)
-        if (first[l].mirrored && FN(reads_master)(first + l)) FN(mirror_layer)(first + l);
+    for (const cbp_layer *y = first; y < first + rows->n_layers; y++)
+        if (y->mirrored && FN(reads_master)(y)) FN(mirror_layer)(y);
 }
 
 /* See cbp_rows. Every sum in the order of a batch of one row. */

@@ -361,12 +361,12 @@ CBP_INLINE vec ivec_to_vec(ivec v) {
 }
 
 #if CBP_DOUBLE
-/* The divider takes 16 cycles for a vdivpd and owes Adam 24 more for the square root; 11
- * FMAs run beside it. (16 floats take it 10 cycles, no more than 9 FMAs do.) y: 1 / b by
- * Newton's iteration from an estimate of 14 bits, correctly rounded in its last step
- * (Markstein, IBM J. Res. Dev. 34, 1990), unless all bits of b are ones; q: a / b but for
- * one unit, then corrected by an exact remainder. Where something over- or underflows on
- * the way, the divider is asked. */
+/* The divider takes 16 cycles for a vdivpd and owes Adam 24 for the square root; 11
+ * FMAs run beside it. (16 floats take it 10 cycles, no more than 9 FMAs do.) y: 1 / b
+ * by Newton's iteration from an estimate of 14 bits, correctly rounded in its last step
+ * (Markstein, IBM J. Res. Dev. 34, 1990), unless all bits of b are ones; q: a / b but
+ * for one unit, then corrected by an exact remainder: a / b rounded, unless b is such
+ * and a a power of two. Where something overflows, the divider is asked. */
 CBP_INLINE vec vec_quotient(vec a, vec b) {
     const vec one = vec_set1(1);
     vec y = _mm512_rcp14_pd(b);

@@ -150,9 +150,9 @@ CBP_INLINE vec vec_exp_nonpos(vec x) {
     return vec_mul(vec_mul(p, int_as_vec(scale)), vec_set1((real)0x1p-64));
 }
 
-/* a / (b + c), b >= c >= 0, rounded once: the rounding error of b + c is carried along. A
- * plain division would make logistic and tanh a third faster, but 2.5 units wrong, and
- * logistic not monotone. */
+/* a / (b + c), b >= c >= 0, rounded once: the rounding error of b + c is carried along.
+ * A plain division would make logistic and tanh a third faster, but 2.5 units wrong,
+ * and logistic not monotone. */
 CBP_INLINE vec divide_by_sum(vec a, vec b, vec c) {
     vec sum = vec_add(b, c);
     vec lost = vec_sub(c, vec_sub(sum, b)); /* b + c = sum + lost exactly */

@@ -324,7 +324,7 @@ def compute_loss_row(z, t, weight, output, loss):
 
 # ---- optimizers ----------------------------------------------------------------------
 
-# Below these, optimizer state and output errors are flushed to zero; squares are held up.
+# Below these, optimizer state and output errors become zero; squares are held up.
 DUST = {4: 1e-30, 8: 1e-290}
 SQUARE_FLOOR = {4: 1e-34, 8: 1e-300}
 

@@ -8,11 +8,12 @@ and forks; memory.
 import os
 import pickle
 import signal
+import sys
 import threading
 import time
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from child import run_python
 from kernel_table import TIERS
 from problem import Problem
 from scipy.sparse import csr_array, csr_matrix
+from sklearn.metrics import accuracy_score, r2_score
 from sklearn.utils import shuffle as sklearn_shuffle
 
 from cbp._network import LOSSES, Network
@@ -608,26 +610,160 @@ def test_callback_may_stop_the_run():
     assert (status, trainer.n_iter, len(trainer.loss_curve)) == ("stopped", 4, 4)
 
 
-@pytest.mark.parametrize(
-    "score, n_epochs, best",
-    [
-        (lambda epoch: 0.5, 5, 0.5),  # the first is an improvement, then 4 misses
-        (lambda epoch: float("nan"), 4, -np.inf),
-        (lambda epoch: min(epoch, 6) / 10, 10, 0.6),
-        (lambda epoch: 0.5 + 1e-6 * epoch, 5, 0.5 + 5e-6),  # gains below tol
-    ],
-    ids=["constant", "nan", "six gains", "tiny gains"],
-)
-def test_validation_score_rules_patience_in_place_of_the_loss(score, n_epochs, best):
-    trainer, status = Problem().train(
-        max_iter=50,
-        on_epoch=lambda epoch, loss: score(epoch),
-        tol=1e-4,
-        n_iter_no_change=3,
+# ---- early stopping
+
+
+def replayed(scores, tol, patience):
+    """scikit-learn's rule: the epoch that ends training, and the best score."""
+    best, count = -np.inf, 0
+    for epoch, score in enumerate(scores, 1):
+        count = 0 if score >= best + tol else count + 1
+        best = max(best, score) if score == score else best
+        if count > patience:
+            return epoch, best
+    return None, best
+
+
+HELD_OUT = np.arange(0, 150, 4)
+TRAINED = np.setdiff1d(np.arange(150), HELD_OUT)
+
+
+@pytest.mark.parametrize("tol, patience", [(0, 3), (1e-4, 3), (0.03, 2), (0.3, 0)])
+@pytest.mark.parametrize("output, loss", [("softmax", "log_loss"), ("exp", "poisson")])
+def test_validation_scores_rule_patience_in_place_of_the_loss(
+    output, loss, tol, patience
+):
+    trainer, status = Problem(output, loss).train(
+        max_iter=300,
+        rows=TRAINED,
+        held_out=HELD_OUT,
+        learning_rate_init=0.01,
+        tol=tol,
+        n_iter_no_change=patience,
     )
-    assert (status, trainer.n_iter) == ("converged", n_epochs)
-    assert trainer.best_score == pytest.approx(best)
+    assert status == "converged"
+    assert len(trainer.validation_scores) == trainer.n_iter
+    expected = replayed(trainer.validation_scores, tol, patience)
+    assert (trainer.n_iter, trainer.best_score) == expected
     assert trainer.best_loss == np.inf
+
+
+def test_outputs_that_overflow_score_nan_and_use_up_patience():
+    problem = Problem("identity", "squared_error", activations=("identity",) * 2)
+    problem.X[HELD_OUT] = np.inf
+    start = problem.theta.copy()
+    trainer, status = problem.train(
+        max_iter=50, rows=TRAINED, held_out=HELD_OUT, n_iter_no_change=3
+    )
+    assert (status, trainer.n_iter, trainer.best_score) == ("converged", 4, -np.inf)
+    assert np.isnan(trainer.validation_scores).all()
+    assert trainer.best_theta.tobytes() == start.tobytes()
+
+
+def held_out_score(problem, theta, weighted):
+    """What scikit-learn makes of the predictions for the held-out rows."""
+    weight = problem.weight[HELD_OUT] if weighted else None
+    outputs = problem.network.predict(theta, problem.X[HELD_OUT]).astype(float)
+    truth = problem.target[HELD_OUT]
+    if truth.dtype != np.int32 and problem.network.output != "logistic":
+        return r2_score(truth.astype(float), outputs, sample_weight=weight)
+    if truth.ndim == 2 or outputs.shape[1] == 1:
+        decided = (outputs > 0.5).astype(int).reshape(truth.shape)
+    else:
+        decided = outputs.argmax(axis=1)
+    return accuracy_score(truth.astype(int), decided, sample_weight=weight)
+
+
+@pytest.mark.parametrize("weighted", [False, True], ids=["", "weighted"])
+@every_dtype
+@pytest.mark.parametrize("n_outputs", [1, 3])
+@every_loss
+def test_the_validation_score_is_scikit_learns(
+    output, loss, n_outputs, dtype, weighted
+):
+    if output == "softmax" and n_outputs == 1:
+        pytest.skip("softmax has two outputs or more")
+    problem = Problem(output, loss, sizes=(12, 17, 9, n_outputs), dtype=dtype)
+    targets = [problem.target]
+    if output == "logistic" and n_outputs > 1:  # several labels per row, too
+        targets.append(np.random.RandomState(1).randint(2, size=(150, 3)).astype(dtype))
+    for problem.target in targets:
+        expected, kept = [], []
+        trainer = problem.trainer(
+            weighted=weighted,
+            rows=TRAINED,
+            held_out=HELD_OUT,
+            batch_size=16,
+            learning_rate_init=0.01,
+        )
+
+        def score(*_, trainer=trainer, expected=expected, kept=kept):
+            expected.append(held_out_score(problem, trainer.theta, weighted))
+            kept.append(trainer.theta.copy())
+
+        trainer.run(12, score)
+        np.testing.assert_allclose(
+            trainer.validation_scores, expected, rtol=1e-13, atol=1e-13
+        )
+        best = kept[int(np.argmax(trainer.validation_scores))]
+        assert trainer.best_theta.tobytes() == best.tobytes()
+
+
+def test_validation_scores_are_the_same_for_threads_batches_and_csr():
+    problem = Problem(sizes=(40, 90, 90, 3), n_rows=900, zeros=0.7)
+    held_out = np.arange(0, 900, 2)
+    scores = set()
+    for X in (problem.X, csr_matrix(problem.X)):
+        for n_threads in (1, 3):
+            trainer, _ = problem.train(
+                X,
+                rows=np.arange(1, 900, 2),
+                held_out=held_out,
+                n_threads=n_threads,
+                batch_size=300,
+            )
+            scores.add((*trainer.validation_scores, trainer.best_theta.tobytes()))
+    assert len(scores) == 1
+    one_row = problem.trainer(rows=[1], held_out=held_out, batch_size=1)
+    many = problem.trainer(rows=[1, 3], held_out=held_out, batch_size=2)
+    for trainer in (one_row, many):
+        trainer.judge(problem.theta)
+    assert one_row.validation_scores == many.validation_scores
+
+
+@pytest.mark.parametrize("value", [0.1, 7.0])
+def test_constant_held_out_targets_score_1_if_hit_and_else_0(value):
+    problem = Problem("identity", "squared_error", activations=(), sizes=(12, 1))
+    problem.target[HELD_OUT] = value
+    theta = np.zeros_like(problem.theta)
+    for bias, score in ((value, 1), (value + 0.5, 0)):
+        theta[-1] = bias
+        trainer = problem.trainer(rows=TRAINED, held_out=HELD_OUT, weighted=True)
+        trainer.judge(theta)
+        assert trainer.validation_scores == [score]
+
+
+def test_a_single_class_is_always_right():
+    problem = Problem("logistic", "log_loss", sizes=(12, 17, 9, 1))
+    problem.target[:] = 0
+    trainer, _ = problem.train(rows=TRAINED, held_out=HELD_OUT)
+    assert trainer.validation_scores == [1, 1, 1]
+
+
+def test_early_stopping_does_not_come_back_to_python():
+    problem = Problem(sizes=(12, 3), activations=(), n_rows=150)
+    trainer = problem.trainer(rows=TRAINED, held_out=HELD_OUT, n_iter_no_change=np.inf)
+    called = []
+    sys.setprofile(lambda frame, event, arg: called.append(event))
+    try:
+        trainer.run(200)
+    finally:
+        sys.setprofile(None)
+    assert len(trainer.validation_scores) == 200
+    assert len(called) < 100
+
+
+# ---- the loss curve
 
 
 def test_more_epochs_than_the_curve_keeps_at_once_are_all_recorded():
@@ -671,6 +807,8 @@ WRONG_ARGUMENTS = {
     "row beyond X": dict(rows=np.array([150])),
     "negative row": dict(rows=np.array([-1])),
     "no rows": dict(rows=np.array([], np.int64)),
+    "no rows held out": dict(held_out=np.array([], np.int64)),
+    "held-out row beyond X": dict(held_out=np.array([150])),
     "optimizer of another solver": dict(
         solver="sgd", optimizer=Problem().trainer(solver="adam").optimizer
     ),
@@ -735,6 +873,24 @@ def test_no_thread_outlives_a_call():
     with no_thread_outlives():
         _, status = problem.train(n_threads=4)
     assert status == "diverged"
+
+
+@pytest.mark.parametrize("error", [None, RuntimeError, KeyboardInterrupt])
+def test_one_team_serves_every_gradient_of_a_block_and_ends_with_it(error):
+    problem = wide_problem()
+    trainer = problem.trainer(n_threads=4, solver="lbfgs")
+    expected = problem.trainer(solver="lbfgs").loss_gradient(problem.theta)
+    with no_thread_outlives(), suppress(RuntimeError, KeyboardInterrupt), trainer:
+        team = set(threading.enumerate())
+        assert len(team) >= 4
+        for _ in range(3):
+            loss, gradient = trainer.loss_gradient(problem.theta)
+            assert set(threading.enumerate()) == team
+        if error:
+            raise error
+    assert loss == expected[0]
+    assert gradient.tobytes() == expected[1].tobytes()
+    trainer.loss_gradient(problem.theta)  # with a team of its own
 
 
 @pytest.mark.parametrize("started", [1, 2])

@@ -687,25 +687,27 @@ def test_an_interrupt_before_training_leaves_a_fitted_model_as_it_was(
 
 
 def test_an_interrupt_during_early_stopping_keeps_the_best_weights(monkeypatch):
-    scores = iter([0.2, 0.9, 0.1])
+    options = dict(early_stopping=True, random_state=0, learning_rate_init=0.05)
+    whole = BPClassifier(max_iter=40, n_iter_no_change=40, **options).fit(X, y)
+    scores = whole.validation_scores_
+    falls = [i for i in range(1, 40) if scores[i] < max(scores[:i])]
+    reached = falls[0] + 1  # an epoch after a better one
 
-    def score(self, *arguments):
-        try:
-            return next(scores)
-        except StopIteration:
-            raise KeyboardInterrupt from None
+    def interrupted(line):
+        printed.append(line)
+        if len(printed) == 2 * reached:
+            raise KeyboardInterrupt
 
-    monkeypatch.setattr(BPClassifier, "_score_outputs", score)
-    model = BPClassifier(early_stopping=True, random_state=0)
+    printed = []
+    monkeypatch.setattr(estimators, "print", interrupted, raising=False)
+    model = BPClassifier(verbose=True, **options)
     with pytest.raises(KeyboardInterrupt):
         model.fit(X, y)
-    monkeypatch.undo()
-    rising = iter([0.2, 0.9])
-    monkeypatch.setattr(BPClassifier, "_score_outputs", lambda *a: next(rising))
-    two = BPClassifier(random_state=0, early_stopping=True, max_iter=2).fit(X, y)
-    np.testing.assert_array_equal(model.coefs_[0], two.coefs_[0])
-    assert model.validation_scores_ == [0.2, 0.9, 0.1]
-    assert model.best_validation_score_ == 0.9
+    best = int(np.argmax(scores[:reached]))
+    kept = BPClassifier(max_iter=best + 1, **options).fit(X, y)
+    np.testing.assert_array_equal(model.coefs_[0], kept.coefs_[0])
+    assert model.validation_scores_ == scores[:reached]
+    assert model.best_validation_score_ == scores[best]
 
 
 # -------------------------------------------------------------------------------- fork

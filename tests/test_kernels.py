@@ -874,7 +874,7 @@ def test_steps_have_the_bits_of_their_formulas(kernels, solver, s, lines):
 
 @every_table
 def test_step_divides_as_ieee_demands(kernels):
-    """m / (sqrt v + epsilon) is read from W: W = 0, eta = -1, hence W' = the quotient."""
+    """W = 0 and eta = -1: the new W is m / (sqrt v + epsilon)."""
     dtype, P, n = kernels.dtype, kernels.P, 4096
     rng = np.random.RandomState(3)
     shape = (n, P)
