@@ -260,7 +260,7 @@ def draw(table, path):
     )
     handles = {}
     # Programs of equal rate do not hide each other.
-    lanes = {name: 0.1 * lane for lane, name in enumerate(MARKS)}
+    lanes = {name: 0.08 * lane for lane, name in enumerate(MARKS)}
     for (n_threads, dtype, name), cell in table.items():
         ax = axes[threads.index(n_threads), dtypes.index(dtype)]
         y = names.index(name)
@@ -295,10 +295,12 @@ def draw(table, path):
         for ax, dtype in zip(row, dtypes, strict=True):
             ax.set_title(f"{dtype}, {n_threads} thread{'s' * (n_threads > 1)}")
             ax.set_xscale("log")
+            if not ax.lines:
+                ax.text(0.5, 0.5, "not measured", ha="center", transform=ax.transAxes)
             ax.grid(axis="x", color="0.9")
             ax.set_axisbelow(True)
     axes[0, 0].set_yticks(range(len(names)), [WORKLOADS[n].title for n in names])
-    axes[0, 0].set_ylim(len(names) - 0.5, -0.7)
+    axes[0, 0].set_ylim(len(names) - 0.4, -0.6)
     figure.supxlabel(
         "samples per second (figure over cbp: how many times the fastest peer)"
     )

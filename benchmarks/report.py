@@ -41,8 +41,9 @@ def parser(doc):
     made.add_argument(
         "--output",
         metavar="FILE.md",
-        help="whose section is rewritten; a picture has the same stem or place; - for "
-        "none (default: results.md beside the script; with --quick results-quick.md)",
+        help="file in which this script's section is rewritten, relative to the "
+        "folder of the scripts; pictures lie beside it; - writes nothing (default: "
+        "results.md; with --quick: results-quick.md)",
     )
     return made
 
@@ -93,14 +94,19 @@ class Report:
     def row(self, cells):
         self.line("| " + " | ".join(cells) + " |")
 
-    def picture(self, stem, alt):
-        """The path of a picture, 'results.png' -> 'results-quick.png' with --quick;
-        None if nothing is to be written. The section shows it from here on."""
+    def picture(self, name, alt):
+        """The path of a picture, which the section shows; None with `--output -`.
+
+        'growth' is growth.png beside results.md, growth-quick.png beside
+        results-quick.md, and other-growth.png beside other.md.
+        """
         if self.path is None:
             return None
-        name = self.path.stem.replace("results", stem, 1) + ".png"
-        self.line(f"\n![{alt}]({name})")
-        return self.path.with_name(name)
+        stem = self.path.stem
+        ours = stem.startswith("results")
+        name = stem.replace("results", name, 1) if ours else f"{stem}-{name}"
+        self.line(f"\n![{alt}]({name}.png)")
+        return self.path.with_name(f"{name}.png")
 
     def write(self):
         """Put this section into the file."""

@@ -1,7 +1,7 @@
 """The work people do round a fit, beside scikit-learn: grid search, L-BFGS, sparse X.
 
-    python benchmarks/search.py              FULL
-    python benchmarks/search.py --quick      QUICK: small grids and data
+    python benchmarks/search.py              half an hour, most of it scikit-learn's
+    python benchmarks/search.py --quick      under half a minute: small grids and data
     python benchmarks/search.py --only lbfgs,sparse
 
 - search: GridSearchCV over 4 activations x 3 sizes x 2 penalties, 5 folds, on digits,
