@@ -5,11 +5,12 @@
 #   make demo PYTHON=python3.13         another Python (after `make clean`)
 #   make test PYTEST_ARGS="-x -k sgd"   some tests
 #   make test CBP_DEBUG=1               the same tests on a build with bounds checks
+#   make bench BENCH_ARGS=--quick       under three minutes, not counting installation
 
 PYTHON ?= python3
 VENV ?= .venv
 PYTEST_ARGS ?=
-BENCH_ARGS ?= --quick
+BENCH_ARGS ?=
 
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check -q
@@ -28,13 +29,15 @@ C_FILES := $(filter %.c %.h,$(COMPILED)) $(wildcard tests/*.c benchmarks/*.c)
 CYTHON_FILES := $(filter %.pyx %.pxd,$(COMPILED))
 C_CHECK := -Isrc_c -std=gnu11 -O2 -ffp-contract=off -fno-math-errno -Wall -Wextra -Werror
 
-.PHONY: help demo test bench bench-all bench-peers build lint lint-python lint-cython lint-c format clean
+.PHONY: help demo test bench bench-all bench-train bench-scripts build lint lint-python lint-cython lint-c format clean
 
 help:
 	@echo "make demo    grid-search activations on the digits set, beside MLPClassifier"
 	@echo "make test    run all tests"
-	@echo "make bench   time training beside MLPClassifier (under three minutes)"
-	@echo "make bench-all  the same beside PyTorch and JAX, too (about half an hour)"
+	@echo "make bench   time training beside MLPClassifier, PyTorch and JAX (15 minutes;"
+	@echo "             with BENCH_ARGS=--quick under three): benchmarks/results.md, .png"
+	@echo "make bench-all  all benchmarks, every section of results.md (over an hour;"
+	@echo "             with BENCH_ARGS=--quick some six minutes)"
 	@echo "make build   build the extension modules, nothing else"
 	@echo "make lint    check the style of Python, Cython and C"
 	@echo "make format  let ruff and clang-format rewrite Python and C"
@@ -46,15 +49,21 @@ demo: $(BUILT)
 test: $(BUILT) $(TEST_TOOLS)
 	$(PY) -m pytest $(PYTEST_ARGS)
 
-bench: $(BUILT) $(TEST_TOOLS)
+# Benchmarks run in an environment of their own, with all peers.
+bench:
+	$(MAKE) VENV=.venv-bench bench-train
+
+bench-all:
+	$(MAKE) VENV=.venv-bench bench-scripts
+
+bench-train: $(BUILT) $(BENCH_TOOLS)
 	$(PY) benchmarks/compare.py $(BENCH_ARGS)
 
-# All peers, in an environment of their own: about half an hour.
-bench-all:
-	$(MAKE) VENV=.venv-bench bench-peers
-
-bench-peers: $(BUILT) $(BENCH_TOOLS)
-	$(PY) benchmarks/compare.py
+bench-scripts: bench-train
+	@for script in kernels prediction search growth monitor; do \
+	    echo "$(PY) benchmarks/$$script.py $(BENCH_ARGS)"; \
+	    $(PY) benchmarks/$$script.py $(BENCH_ARGS) || exit 1; \
+	done
 
 build: $(BUILT)
 
@@ -111,9 +120,12 @@ $(TEST_TOOLS): $(MADE) pyproject.toml
 	@$(PIP) install -r $(VENV)/requirements-test.txt
 	@touch $@
 
+# One by one: where pip has no build of a peer, the tables say that it is left out.
 $(BENCH_TOOLS): $(MADE) benchmarks/requirements-bench.txt
-	@echo "== installing the peers (about two gigabytes)"
-	@$(PIP) install -r benchmarks/requirements-bench.txt
+	@echo "== installing the peers (up to two gigabytes)"
+	@grep -v '^#' benchmarks/requirements-bench.txt | while read -r peer; do \
+	    $(PIP) install "$$peer" || echo "== no $$peer here: it is left out"; \
+	done
 	@touch $@
 
 $(DEV_TOOLS): $(MADE) pyproject.toml

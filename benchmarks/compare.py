@@ -1,100 +1,98 @@
-"""Training speed of cbp beside its peers: one table, one picture.
+"""Training speed of cbp beside its peers: a table per number of threads, one picture.
 
-    python benchmarks/compare.py             half an hour, all installed peers
-    python benchmarks/compare.py --quick     scikit-learn only, under three minutes
+    python benchmarks/compare.py             a quarter of an hour, all installed peers
+    python benchmarks/compare.py --quick     under three minutes: shorter runs, not all
 
-The full form writes results.md and results.png beside this file.
+Writes the section "Training" of results.md, and results.png (report.py).
 Per peer and number of threads one process, pinned to as many cores; in it cbp and the
 peer train in turn, always from the same initial weights. A rate is samples per second
 of a whole training run (cbp, scikit-learn: `fit`) that lasts a set time; the loss is
-taken after the same number of epochs for all. What the programs are: peers.py.
+taken after the same number of epochs for all. With two threads cbp also runs beside
+itself on one. What the programs are: peers.py.
 """
 
 import argparse
-import importlib.util
+import itertools
 import json
 import math
 import os
 import subprocess
 import sys
 import time
-from pathlib import Path
+from functools import partial
 from statistics import median
 
 import measure
-from peers import PEERS, Cbp, log_loss, sklearn_orders
+from peers import MARKS, PROGRAMS, installed, log_loss, prepare, sklearn_orders
+from report import Report, parser, say, times
 from workloads import WORKLOADS
 
 from cbp import _kernels
 
-DISTRIBUTIONS = ["scikit-learn", "numpy", "scipy", "torch", "jax"]
-# Marker and grey level per program: readable without colour.
-MARKERS = {
-    "cbp": ("o", "0.0"),
-    "scikit-learn": ("s", "1.0"),
-    "PyTorch eager": ("v", "0.8"),
-    "PyTorch compiled": ("^", "0.45"),
-    "JAX": ("D", "0.65"),
+# Names on the command line. One process each.
+PEERS = {
+    "sklearn": "scikit-learn",
+    "torch": "PyTorch eager",
+    "compile": "PyTorch compiled",
+    "jax": "JAX",
+    "single": "cbp, one thread",
 }
+# What --quick leaves out unless named: compiling takes PyTorch minutes.
+SLOW = ["compile"]
+WORDS = {1: "One thread", 2: "Two threads"}
 NOTES = """\
-Cells of peers: thousand samples per second / loss / cbp is how many times as fast.
-The ratio is the median over rounds of runs that alternate in one process; cbp's rate is
-the median over all its runs. Loss: mean log loss on the training rows after the given
-number of epochs, computed from everyone's weights by the same float64 code. Peak: share
-of the measured FMA peak of the cores in use, counting the matrix products alone.
+cbp: thousand samples per second, share of the FMA peak, loss. Others: thousand samples
+per second / loss / **cbp is how many times as fast**, the median over rounds of runs
+that alternate in one process; cbp's rate is the median over all its runs. Loss: mean
+log loss on the training rows after the given number of epochs, computed from everyone's
+weights by the same float64 code. Peak: share of the peak of fused multiply-adds that
+the cores in use were measured to have, counting the matrix products alone.
 
 No peer runs another algorithm: all train by Adam with the same rate, L2 penalty, batch
 size and initial weights, and for the loss in the same order of rows too, so that losses
 differ only by rounding and by where PyTorch's eager Adam adds epsilon. In timed runs
 PyTorch and JAX shuffle in their own, faster way.
 Two classes (W1) are one logistic output everywhere. PyTorch and JAX are timed without
-compiling; cbp and scikit-learn with all that `fit` does.
-"""
+compiling; cbp and scikit-learn with all that `fit` does. Made-up rows are Gaussian
+clusters of the shape of Fashion-MNIST (784 inputs) or Covertype (54)."""
 
 
 def parse_arguments():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    made = parser(__doc__)
 
     def names(text):
         return text.split(",")
 
-    parser.add_argument(
-        "--quick", action="store_true", help="short runs; nothing is written"
-    )
-    parser.add_argument(
+    def numbers(text):
+        return [int(number) for number in text.split(",")]
+
+    made.add_argument(
         "--peers",
         type=names,
-        help=f"of {','.join(PEERS)} (default: all here; quick: first)",
+        help=f"of {','.join(PEERS)} (default: all; quick: without {','.join(SLOW)})",
     )
     cores = len(measure.CORES or [0])
-    parser.add_argument("--threads", type=names, default=["1", "2"][:cores])
-    parser.add_argument(
+    made.add_argument("--threads", type=numbers, default=[1, 2][:cores])
+    made.add_argument(
         "--dtype",
         type=names,
         help="default: float64,float32 beside scikit-learn, float32 beside the others",
     )
-    parser.add_argument("--workloads", type=names, default=list(WORKLOADS))
-    parser.add_argument(
+    made.add_argument("--workloads", type=names, default=list(WORKLOADS))
+    made.add_argument(
         "--rounds", type=int, help="runs of each program (default 7; quick: 5)"
     )
-    parser.add_argument(
-        "--seconds", type=float, help="per run, at least (default 1; quick: 0.1)"
+    made.add_argument(
+        "--seconds", type=float, help="per run, at least (default 0.5; quick: 0.05)"
     )
-    parser.add_argument(
-        "--output", help="name.md and name.png are written (default results; quick: -)"
-    )
-    parser.add_argument("--worker", help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    installed = [peer for peer in PEERS if importlib.util.find_spec(peer)]
-    args.peers = args.peers or installed[: 1 if args.quick else None]
+    made.add_argument("--worker", help=argparse.SUPPRESS)
+    args = made.parse_args()
+    args.peers = args.peers or [p for p in PEERS if not (args.quick and p in SLOW)]
     args.rounds = args.rounds or (5 if args.quick else 7)
-    args.seconds = args.seconds or (0.1 if args.quick else 1.0)
-    args.output = args.output or (None if args.quick else "results")
-    for given, known in [(args.peers, installed), (args.workloads, WORKLOADS)]:
+    args.seconds = args.seconds or (0.05 if args.quick else 0.5)
+    for given, known in [(args.peers, PEERS), (args.workloads, WORKLOADS)]:
         if unknown := set(given) - set(known):
-            parser.error(f"{sorted(unknown)}: valid here are {list(known)}")
+            made.error(f"{sorted(unknown)}: known are {list(known)}")
     return args
 
 
@@ -103,13 +101,12 @@ def parse_arguments():
 
 def work(args):
     """Print one line of JSON per workload and dtype, and a last one on the pools."""
-    n_threads = int(args.threads[0])
+    (n_threads,) = args.threads
     for dtype in args.dtype:
         peak = measure.Peak(_kernels.isa(), dtype)
         for name in args.workloads:
-            workload = WORKLOADS[name]
             record = {"workload": name, "dtype": dtype, "threads": n_threads}
-            record.update(time_programs(workload, dtype, n_threads, peak, args))
+            record.update(time_programs(WORKLOADS[name], dtype, n_threads, peak, args))
             print(json.dumps(record), flush=True)
     print(json.dumps({"pools": measure.blas_kernels()}), flush=True)
 
@@ -117,89 +114,74 @@ def work(args):
 def time_programs(workload, dtype, n_threads, peak, args):
     X, y = workload.load(dtype)
     orders = sklearn_orders(workload, workload.epochs)
-    programs, losses, epochs = {}, {}, {}
-    for name, program in {"cbp": Cbp, **PEERS[args.worker]}.items():
-        try:
-            train = program(workload, X, y, n_threads).train
-            weights = train(workload.epochs, orders)  # and all that compiles late
-            losses[name] = log_loss(workload, *weights, X, y)
-        except Exception as error:  # a peer that cannot run here is left out
-            if name == "cbp":
-                raise
-            print(f"{name} left out of {workload.name}: {error!r}", file=sys.stderr)
-            continue
-        programs[name] = train
-        epochs[name] = epochs_lasting(train, args.seconds)
+    losses, epochs, left_out = {}, {}, {}
 
-    actions = {
-        name: lambda train=train, n=epochs[name]: train(n)
-        for name, train in programs.items()
-    }
-    peaks = []
+    def ready(program):
+        """The program's `train`, after a first run that compiles all there is."""
+        train = program(workload, X, y, n_threads).train
+        return train, log_loss(workload, *train(workload.epochs, orders), X, y)
+
+    actions, peaks = {}, []
+    for name, (train, loss) in prepare(
+        ["cbp", PEERS[args.worker]], ready, left_out
+    ).items():
+        losses[name] = loss
+        epochs[name] = measure.epochs_lasting(train, args.seconds)
+        actions[name] = partial(train, epochs[name])
     actions["peak"] = lambda: peaks.append(peak.measure(n_threads))
     seconds = measure.alternate(actions, args.rounds)
     return {
         "rates": {
             name: [workload.rows * epochs[name] / s for s in seconds[name]]
-            for name in programs
+            for name in epochs
         },
         "losses": losses,
-        "epochs": epochs,
         "peak": median(peaks),
+        "left_out": left_out,
     }
-
-
-def epochs_lasting(train, seconds):
-    """How many epochs take that long, at least one."""
-    epochs = 1
-    while True:
-        start = time.perf_counter()
-        train(epochs)
-        taken = time.perf_counter() - start
-        if taken >= seconds / 2:
-            return max(1, round(epochs * seconds / taken))
-        epochs = math.ceil(epochs * min(10, seconds / taken))
 
 
 # ---- all processes, and the report ------------------------------------------------
 
 
-def run_workers(args):
+def run_workers(args, left_out):
     """Yield the records of every peer and number of threads."""
     for threads in args.threads:
-        pinned = measure.pin(int(threads))  # the worker inherits it
         for peer in args.peers:
-            dtypes = args.dtype or (
-                ["float64", "float32"] if peer == "sklearn" else ["float32"]
-            )
-            print(f"-- cbp and {peer}, {threads} thread(s), {pinned}", flush=True)
-            options = {
-                "--worker": peer,
-                "--threads": threads,
-                "--dtype": ",".join(dtypes),
-                "--workloads": ",".join(args.workloads),
-                "--rounds": str(args.rounds),
-                "--seconds": str(args.seconds),
-            }
-            command = [sys.executable, __file__]
-            for name, value in options.items():
-                command += [name, value]
-            # The worker's threads also see the cores it may use, which is what XLA
-            # and cbp go by; on one core XLA is told to keep its products on it.
-            environment = {
-                **os.environ,
-                **dict.fromkeys(measure.THREAD_VARIABLES, threads),
-            }
-            if threads == "1":
-                environment["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"
-            with subprocess.Popen(
-                command, env=environment, stdout=subprocess.PIPE, text=True
-            ) as worker:
-                for line in worker.stdout:
-                    if line.startswith("{"):
-                        yield {"peer": peer, **json.loads(line)}
-            if worker.returncode:
-                sys.exit(f"the worker for {peer} failed; see above")
+            if not installed(PEERS[peer]):
+                left_out[peer] = f"{PEERS[peer]} left out: not installed"
+            elif not (peer == "single" and threads == 1) and not (
+                args.quick and peer == "sklearn" and threads > 1
+            ):
+                yield from run_worker(args, peer, threads, left_out)
+
+
+def run_worker(args, peer, threads, left_out):
+    both = peer == "sklearn" or (peer == "single" and not args.quick)
+    dtypes = args.dtype or (["float64", "float32"] if both else ["float32"])
+    options = {
+        "--worker": peer,
+        "--threads": str(threads),
+        "--dtype": ",".join(dtypes),
+        "--workloads": ",".join(args.workloads),
+        "--rounds": str(args.rounds),
+        "--seconds": str(args.seconds),
+    }
+    command = [sys.executable, __file__, *itertools.chain(*options.items())]
+    pinned = measure.pin(threads)  # the worker inherits it
+    say(f"-- cbp and {PEERS[peer]}, {threads} thread(s), {pinned}")
+    environment = {**os.environ, **measure.thread_environment(threads)}
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, text=True
+    ) as worker:
+        for line in worker.stdout:
+            if line.startswith("{"):
+                yield {"peer": peer, **json.loads(line)}
+    if worker.returncode:
+        left_out[peer, threads] = (
+            f"**{PEERS[peer]}, {threads} thread(s): its process failed**, "
+            f"status {worker.returncode}"
+        )
 
 
 def cell_of(table, record):
@@ -225,43 +207,36 @@ def show(rate):
     return f"{k:.0f}" if k >= 100 else f"{k:.1f}" if k >= 10 else f"{k:.2f}"
 
 
+def show_cbp(cell, workload):
+    share = median(cell["cbp"]) * workload.flops / median(cell["peaks"])
+    share = "–" if math.isnan(share) else f"{share:.0%}"
+    return [f"**{show(median(cell['cbp']))}**", share, f"{cell['loss']['cbp']:.4f}"]
+
+
 def show_peer(cell, name):
     if name not in cell["peers"]:
         return "–"
     rate, ratio = cell["peers"][name]
-    times = f"{ratio:.0f}" if ratio >= 100 else f"{ratio:.3g}"
-    return f"{show(rate)} / {cell['loss'][name]:.4f} / **{times}×**"
+    return f"{show(rate)} / {cell['loss'][name]:.4f} / **{times(ratio)}**"
 
 
-def share_of_peak(cell, workload, threads):
-    share = median(cell["cbp"]) * workload.flops / median(cell["peaks"])
-    return "–" if math.isnan(share) else f"{share:.0%}"
-
-
-def markdown(table, conditions):
-    """The report as text."""
-    programs = [
-        name for name in MARKERS if any(name in c["peers"] for c in table.values())
-    ]
-    head = ["workload", "threads", "dtype", "rows", "epochs", "cbp k/s", "peak", "loss"]
-    lines = ["# cbp beside its peers", "", *[f"- {line}" for line in conditions], ""]
-    lines += ["| " + " | ".join([*head, *programs]) + " |"]
-    lines += ["|" + "---|" * (len(head) + len(programs))]
-    for (threads, dtype, name), cell in table.items():
-        workload = WORKLOADS[name]
-        row = [
-            workload.title,
-            str(threads),
-            dtype,
-            f"{workload.rows} {workload.source}",
-            str(workload.epochs),
-            f"**{show(median(cell['cbp']))}**",
-            share_of_peak(cell, workload, threads),
-            f"{cell['loss']['cbp']:.4f}",
-            *[show_peer(cell, program) for program in programs],
-        ]
-        lines.append("| " + " | ".join(row) + " |")
-    return "\n".join([*lines, "", NOTES])
+def tell(table, report):
+    """A table per number of threads."""
+    for threads in sorted({key[0] for key in table}):
+        chosen = {key[1:]: cell for key, cell in table.items() if key[0] == threads}
+        found = {name for cell in chosen.values() for name in cell["peers"]}
+        peers = [name for name in PROGRAMS if name in found]
+        report.line(f"\n### {WORDS.get(threads, f'{threads} threads')}")
+        head = ["workload", "dtype", "rows", "epochs", "cbp k/s", "peak", "loss"]
+        report.head([*head, *peers])
+        for (dtype, name), cell in chosen.items():
+            workload = WORKLOADS[name]
+            about = [workload.title, dtype, f"{workload.rows} {workload.source}"]
+            others = [show_peer(cell, peer) for peer in peers]
+            report.row(
+                [*about, str(workload.epochs), *show_cbp(cell, workload), *others]
+            )
+    report.line("\n" + NOTES)
 
 
 def draw(table, path):
@@ -277,13 +252,15 @@ def draw(table, path):
     figure, axes = plt.subplots(
         len(threads),
         len(dtypes),
-        figsize=(1.5 + 5 * len(dtypes), 1.6 + (0.6 + 0.42 * len(names)) * len(threads)),
+        figsize=(1.5 + 5 * len(dtypes), 1.6 + (0.6 + 0.6 * len(names)) * len(threads)),
         sharex=True,
         sharey=True,
         squeeze=False,
         layout="constrained",
     )
     handles = {}
+    # Programs of equal rate do not hide each other.
+    lanes = {name: 0.08 * lane for lane, name in enumerate(MARKS)}
     for (n_threads, dtype, name), cell in table.items():
         ax = axes[threads.index(n_threads), dtypes.index(dtype)]
         y = names.index(name)
@@ -294,20 +271,20 @@ def draw(table, path):
         mark = ax.plot(peak, y, "|", color="0", ms=13, mew=2)[0]
         handles["FMA peak, products alone"] = mark
         for program, rate in rates.items():
-            marker, grey = MARKERS[program]
+            marker, colour = MARKS[program]
             handles[program] = ax.plot(
                 rate,
-                y,
+                y + lanes[program],
                 marker,
-                mfc=grey,
+                mfc=colour,
                 mec="0",
-                ms=8,
+                ms=7,
                 ls="none",
                 zorder=4 if program == "cbp" else 3,
             )[0]
-        best = min((ratio for _, ratio in cell["peers"].values()), default=math.nan)
+        others = [r for p, (_, r) in cell["peers"].items() if not p.startswith("cbp")]
         ax.annotate(
-            f"{best:.3g}×",
+            times(min(others)) if others else "",
             (rates["cbp"], y),
             xytext=(0, 7),
             textcoords="offset points",
@@ -318,14 +295,16 @@ def draw(table, path):
         for ax, dtype in zip(row, dtypes, strict=True):
             ax.set_title(f"{dtype}, {n_threads} thread{'s' * (n_threads > 1)}")
             ax.set_xscale("log")
+            if not ax.lines:
+                ax.text(0.5, 0.5, "not measured", ha="center", transform=ax.transAxes)
             ax.grid(axis="x", color="0.9")
             ax.set_axisbelow(True)
     axes[0, 0].set_yticks(range(len(names)), [WORKLOADS[n].title for n in names])
-    axes[0, 0].set_ylim(len(names) - 0.5, -0.7)
+    axes[0, 0].set_ylim(len(names) - 0.4, -0.6)
     figure.supxlabel(
         "samples per second (figure over cbp: how many times the fastest peer)"
     )
-    order = [n for n in [*MARKERS, "FMA peak, products alone"] if n in handles]
+    order = [n for n in [*MARKS, "FMA peak, products alone"] if n in handles]
     figure.legend(
         [handles[n] for n in order], order, loc="outside upper center", ncols=3
     )
@@ -338,47 +317,49 @@ def main():
     if args.worker:
         work(args)
         return
-    busy = measure.busy()
-    if busy:
-        print(busy, file=sys.stderr)
-    command = "python benchmarks/compare.py " + " ".join(sys.argv[1:])
-    conditions = [
-        *measure.conditions(_kernels.isa(), DISTRIBUTIONS),
-        f"`{command.strip()}`: medians of {args.rounds} runs of about "
-        f"{args.seconds:g} s, each process pinned to as many cores as threads",
-        *([busy] if busy else []),
-    ]
-    table, pools, start = {}, {}, time.time()
-    for record in run_workers(args):
+    report = Report(
+        "Training",
+        args,
+        measure.conditions(
+            _kernels.isa(),
+            f"medians of {args.rounds} runs of about {args.seconds:g} s, each process "
+            "pinned to as many cores as threads",
+            names=measure.PEERS,
+        ),
+    )
+    table, pools, left_out, start = {}, {}, {}, time.time()
+    for record in run_workers(args, left_out):
         if "pools" in record:
-            pools.setdefault(record["peer"], []).extend(record["pools"])
+            pools.setdefault(record["peer"], set()).update(record["pools"])
             continue
         add(table, record)
+        left_out.update(record["left_out"])
         cell, workload = cell_of(table, record), WORKLOADS[record["workload"]]
-        peers = "; ".join(
-            f"{name} {show_peer(cell, name)}" for name in PEERS[record["peer"]]
+        name = PEERS[record["peer"]]
+        say(
+            f"{workload.title}, {record['dtype']}: cbp "
+            f"{' '.join(show_cbp(cell, workload))}; {name} {show_peer(cell, name)}"
         )
-        print(
-            f"{workload.title}, {record['dtype']}: cbp {show(median(cell['cbp']))} "
-            f"({share_of_peak(cell, workload, record['threads'])} of peak) / "
-            f"{cell['loss']['cbp']:.4f}; {peers}",
-            flush=True,
-        )
+    if not table:
+        sys.exit("nothing could be measured; see above")
     for peer, found in pools.items():
-        conditions.append(
-            f"thread pools beside {peer}: {'; '.join(sorted(set(found)))}"
-        )
-    peaks = {key[:2]: median(cell["peaks"]) for key, cell in table.items()}
-    for (threads, dtype), peak in peaks.items():
-        conditions.append(
-            f"FMA peak, {dtype}, {threads} thread(s): {peak / 1e9:.1f} GFLOP/s"
-        )
-    text = markdown(table, conditions)
-    print(f"\n{text}\n{time.time() - start:.0f} s")
-    if args.output:
-        folder = Path(__file__).parent
-        (folder / f"{args.output}.md").write_text(text, "utf-8")
-        draw(table, folder / f"{args.output}.png")
+        report.line(f"- thread pools beside {PEERS[peer]}: {'; '.join(sorted(found))}")
+    peaks = {}
+    for key, cell in table.items():
+        peaks.setdefault(key[:2], []).extend(cell["peaks"])
+    for (threads, dtype), found in peaks.items():
+        peak = f"{median(found) / 1e9:.1f} GFLOP/s"
+        report.line(f"- FMA peak, {dtype}, {threads} thread(s): {peak}")
+    for reason in left_out.values():
+        report.line(f"- {reason}")
+    tell(table, report)
+    picture = report.picture("results", "Training rates of all programs")
+    if picture:
+        draw(table, picture)
+    report.write()
+    say(f"{time.time() - start:.0f} s")
+    if any(isinstance(key, tuple) for key in left_out):
+        sys.exit("a process failed; see above")
 
 
 if __name__ == "__main__":

@@ -1,49 +1,55 @@
-"""How the time of an epoch grows with rows, width, depth and batch size.
+"""How the time of an epoch grows with rows, width, depth and batch size; peak memory.
 
-    python benchmarks/growth.py              figures, and growth.png
-    python benchmarks/growth.py --quick      half the points, figures only
+    python benchmarks/growth.py              some eight minutes
+    python benchmarks/growth.py --quick      under two: half the points
 
-Beside scikit-learn, one thread, float32, log axes, runs in alternation; a point is the
-median time of a fit divided by its epochs. Then the peak memory of a fit on
-1,000,000 x 54 float32, in a process of its own.
+Writes the section "Growth" of results.md, and growth.png. Beside scikit-learn, PyTorch
+(eager: compiling takes half a minute per point) and JAX, one thread, float32, runs in
+alternation. An epoch is what a run of several epochs takes above a run of one, per
+epoch: what is done once per run (checks, labels, copies) would weigh more in short
+runs. CPU time, for points are minutes apart and other programs would bend the curves.
+A program whose epoch takes too long is not timed at that point nor further on in the
+series. Then, in a process of its own, the peak memory of a fit on 1,000,000 x 54
+float32 above what data and libraries need.
 """
 
 import argparse
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from statistics import median
 
 import measure
 import numpy as np
-from compare import MARKERS, epochs_lasting
-from peers import Cbp, Sklearn
+from peers import MARKS, Cbp, prepare
+from report import Report, parser
 from workloads import Workload
 
 from cbp import _kernels
 
 BASE = Workload("growth", (54, 100, 7), 200, 10_000, "clusters", epochs=1)
-PROGRAMS = {"cbp": Cbp, "scikit-learn": Sklearn}
-MEMORY_ROWS, MEMORY_COLUMNS = 1_000_000, 54
+NAMES = ["cbp", "scikit-learn", "PyTorch eager", "JAX"]
+MEMORY_ROWS, MEMORY_COLUMNS, MEMORY_PROMISE = 1_000_000, 54, 64  # MiB
 
 
 def axes_of_growth(quick):
-    """{label of the x axis: [(x, workload), ...]}"""
+    """{label of the x axis: [(x, workload), ...]}, in each the slowest last."""
     step = 2 if quick else 1
-    top = 100_000 if quick else 1_000_000
-    rows = [
-        n for n in (1000, 3000, 10_000, 30_000, 100_000, 300_000, 10**6) if n <= top
-    ]
+    rows = [1000, 3000, 10_000, 30_000, 100_000, 300_000, 1_000_000]
     widths = [8, 16, 32, 64, 128, 256, 512, 1024][::step]
     depths = [1, 2, 4, 8, 16, 32][::step]
-    batches = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096, 10_000][::step]
+    batches = [10_000, 4096, 1024, 512, 256, 128, 64, 32, 16, 8, 4, 2, 1][::step]
     return {
-        "rows (54-100-7, batch 200)": [(n, replace(BASE, rows=n)) for n in rows],
-        "hidden units (54-n-n-7, 10,000 rows, batch 200)": [
+        "rows (54-100-7, batch 200)": [
+            (n, replace(BASE, rows=n)) for n in rows[: 5 if quick else 7 : step]
+        ],
+        "hidden units n (54-n-n-7, 10,000 rows, batch 200)": [
             (n, replace(BASE, layers=(54, n, n, 7))) for n in widths
         ],
-        "hidden layers of 64 (10,000 rows, batch 200)": [
+        "hidden layers of 64 units (10,000 rows, batch 200)": [
             (n, replace(BASE, layers=(54, *[64] * n, 7))) for n in depths
         ],
         "batch size (54-100-7, 10,000 rows)": [
@@ -52,16 +58,69 @@ def axes_of_growth(quick):
     }
 
 
-def seconds_per_epoch(workload, least, rounds):
+class Slow(Exception):
+    """An epoch takes longer than the limit."""
+
+
+def ready(workload, X, y, least, limit, program):
+    """(train, number of epochs), after a first run that compiles all there is."""
+    train = program(workload, X, y, n_threads=1).train
+    train(1)
+    start = time.process_time()
+    train(1)
+    if (taken := time.process_time() - start) > limit:
+        raise Slow(f"{taken:.1f} s per epoch")
+    return train, measure.epochs_lasting(train, least)
+
+
+def seconds_per_epoch(workload, names, settings, left_out):
     """{program: seconds}"""
     X, y = workload.load("float32")
-    programs, epochs = {}, {}
-    for name, program in PROGRAMS.items():
-        train = program(workload, X, y, n_threads=1).train
-        epochs[name] = epochs_lasting(train, least)
-        programs[name] = partial(train, epochs[name])
-    taken = measure.alternate(programs, rounds)
-    return {name: median(taken[name]) / epochs[name] for name in programs}
+    action = partial(ready, workload, X, y, settings.least, settings.limit)
+    programs = prepare(names, action, left_out)
+    actions = {}
+    for name, (train, epochs) in programs.items():
+        actions[name, "one"] = partial(train, 1)
+        actions[name, "more"] = partial(train, 1 + epochs)
+    taken = measure.alternate(actions, settings.rounds, time.process_time)
+    return {
+        name: median(np.subtract(taken[name, "more"], taken[name, "one"])) / epochs
+        for name, (_, epochs) in programs.items()
+    }
+
+
+def show(seconds):
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{1e3 * seconds:.3g} ms"
+
+
+def measure_series(label, workloads, settings, report):
+    """[(x, {program: seconds})], a table row for each."""
+    points, names, notes = [], list(NAMES), []
+    report.head([label, *NAMES])
+    for x, workload in workloads:
+        left_out = {}
+        seconds = seconds_per_epoch(workload, names, settings, left_out)
+        points.append((x, seconds))
+        names = list(seconds)
+        notes += [f"from {x:,} on: {reason}" for reason in left_out.values()]
+        cells = [show(seconds[n]) if n in seconds else "–" for n in NAMES]
+        report.row([f"{x:,}", *cells])
+    report.line()
+    for note in notes:
+        report.line(f"- {note}")
+    return points
+
+
+def tell_linearity(points, report):
+    """Time per row at the most rows over that at 10,000: 1 is linear."""
+    low, first = next(point for point in points if point[0] == BASE.rows)
+    for high, last in points[points.index((low, first)) + 1 :]:
+        found = [
+            f"{name} {last[name] / high / (first[name] / low):.2f}" for name in last
+        ]
+        report.line(
+            f"- time per row at {high:,} rows over that at {low:,}: {', '.join(found)}"
+        )
 
 
 def draw(series, path):
@@ -70,78 +129,97 @@ def draw(series, path):
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(2, 2, figsize=(10, 7), layout="constrained")
+    figure, axes = plt.subplots(2, 2, figsize=(10, 7.5), layout="constrained")
     for ax, (label, points) in zip(axes.flat, series.items(), strict=True):
-        for name in PROGRAMS:
-            marker, grey = MARKERS[name]
-            line = [(x, seconds[name]) for x, seconds in points if name in seconds]
-            ax.loglog(
-                *zip(*line, strict=True),
-                "-",
-                marker=marker,
-                mfc=grey,
-                mec="0",
-                color="0.5",
-                label=name,
-            )
+        for name in reversed(NAMES):
+            line = [(x, 1e3 * found[name]) for x, found in points if name in found]
+            marker, colour = MARKS[name]
+            if line:
+                style = dict(marker=marker, mfc=colour, mec="0", color=colour)
+                ax.loglog(*zip(*line, strict=True), "-", label=name, **style)
         ax.set_xlabel(label)
+        ticks = [x for x, _ in points][:: 1 + len(points) // 7]
+        ax.set_xticks(ticks, [f"{x:,}" for x in ticks])
+        ax.minorticks_off()
         ax.grid(color="0.9")
         ax.set_axisbelow(True)
-    figure.supylabel("seconds per epoch, float32, one thread")
-    axes[0, 0].legend()
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles[::-1], labels[::-1], loc="outside upper center", ncols=4)
+    figure.supylabel("milliseconds of CPU time per epoch (float32, one thread)")
     figure.savefig(path, dpi=150)
 
 
-def measure_memory():
-    """Print the MiB by which a fit raises this process's peak memory above its data."""
-    import resource
+# ---- memory -----------------------------------------------------------------------
 
-    # Made without copies: the peak so far must be what the data need.
+
+STATUS = Path("/proc/self/status")  # Linux alone
+
+
+def resident(kind):
+    """Bytes of memory that this process holds (VmRSS), or held at most (VmHWM).
+
+    Not getrusage's ru_maxrss: that begins with what the parent process held.
+    """
+    return 1024 * int(STATUS.read_text().split(f"{kind}:")[1].split()[0])
+
+
+def measure_memory():
+    """Print the MiB by which a fit raises this process's peak above what it held."""
     rng = np.random.default_rng(0)
     X = rng.random((MEMORY_ROWS, MEMORY_COLUMNS), dtype="float32")
     y = rng.integers(0, 7, MEMORY_ROWS)
-    small = Cbp(BASE, X[:1000].copy(), y[:1000], n_threads=1)
-    small.train(1)  # code and libraries are loaded
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    Cbp(BASE, X[:1000].copy(), y[:1000], n_threads=1).train(1)  # libraries are loaded
+    before = resident("VmRSS")
     Cbp(replace(BASE, rows=len(X)), X, y, n_threads=1).train(2)
-    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    print(f"{grown / unit:.0f} MiB beside X ({X.nbytes / 2**20:.0f} MiB) and y")
+    print((resident("VmHWM") - before) / 2**20, X.nbytes / 2**20)
+
+
+def tell_memory(report):
+    if not STATUS.exists():
+        report.line("\nPeak memory: not measured on this system.")
+        return
+    done = subprocess.run(
+        [sys.executable, __file__, "--memory"],
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    grown, data = map(float, done.stdout.split())
+    kept = "kept" if grown <= MEMORY_PROMISE else "**broken**"
+    report.line(
+        f"\nPeak memory of a fit on {MEMORY_ROWS:,} x {MEMORY_COLUMNS} float32: "
+        f"{grown:.0f} MiB above X ({data:.0f} MiB), y and libraries; promised: at most "
+        f"{MEMORY_PROMISE}, {kept}."
+    )
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="half the points")
-    parser.add_argument(
-        "--output", help="name.png is written (default growth; quick: none)"
-    )
-    parser.add_argument("--memory", action="store_true", help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    made = parser(__doc__)
+    made.add_argument("--memory", action="store_true", help=argparse.SUPPRESS)
+    args = made.parse_args()
     if args.memory:
         measure_memory()
         return
-    pinned = measure.pin_single()
-    for line in measure.conditions(_kernels.isa()):
-        print(line)
-    print(f"{pinned}; {'; '.join(measure.blas_kernels())}")
-    least, rounds = (0.05, 3) if args.quick else (0.3, 5)
+    # Seconds of one run at least; of one epoch at most; medians of how many runs.
+    args.least, args.limit, args.rounds = (0.03, 0.5, 5) if args.quick else (0.12, 3, 5)
+    start = time.time()
+    how = (
+        f"one thread, {measure.pin_single()}, float32, CPU time; medians of "
+        f"{args.rounds} runs; an epoch of over {args.limit} s is not timed"
+    )
+    report = Report(
+        "Growth", args, measure.conditions(_kernels.isa(), how, names=measure.PEERS)
+    )
     series = {}
     for label, workloads in axes_of_growth(args.quick).items():
-        print(f"\n| {label} | {' | '.join(PROGRAMS)} |")
-        print("|" + "---|" * (1 + len(PROGRAMS)))
-        series[label] = []
-        for x, workload in workloads:
-            seconds = seconds_per_epoch(workload, least, rounds)
-            series[label].append((x, seconds))
-            cells = [
-                f"{1e3 * seconds[n]:.4g} ms" if n in seconds else "–" for n in PROGRAMS
-            ]
-            print(f"| {x} | {' | '.join(cells)} |", flush=True)
-    print("\nPeak memory of a fit on 1,000,000 x 54 float32:", end=" ", flush=True)
-    subprocess.run([sys.executable, __file__, "--memory"], check=True)
-    output = args.output or (None if args.quick else "growth")
-    if output:
-        draw(series, measure.HERE / f"{output}.png")
+        series[label] = measure_series(label, workloads, args, report)
+        if label.startswith("rows"):
+            tell_linearity(series[label], report)
+    tell_memory(report)
+    if picture := report.picture("growth", "Time of an epoch, four growing sizes"):
+        draw(series, picture)
+    report.line(f"\n{time.time() - start:.0f} s in all.")
+    report.write()
 
 
 if __name__ == "__main__":

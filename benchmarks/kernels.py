@@ -1,6 +1,7 @@
 """The three products of backpropagation, in GFLOP/s and as share of the FMA peak.
 
-    python benchmarks/kernels.py [--quick]
+    python benchmarks/kernels.py             some two minutes
+    python benchmarks/kernels.py --quick     a quarter of one
 
 Through cbp's kernel table on every tier this CPU can run, beside the OpenBLAS that
 scipy carries (called from C too) and numpy's `@` (Python's call included, as
@@ -9,7 +10,6 @@ derivative. One core, CPU time, medians, operands in cache. Needs the sources
 (src_c/cbp.h).
 """
 
-import argparse
 import ctypes
 import math
 from functools import partial
@@ -18,6 +18,7 @@ from time import thread_time
 
 import measure
 import numpy as np
+from report import Report, parser
 from scipy.linalg import cython_blas
 
 from cbp import _kernels
@@ -84,31 +85,33 @@ def time_numpy(shape, dtype, repeats, product):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="fewer and shorter runs")
-    parser.add_argument("--dtype", default="float32,float64")
-    args = parser.parse_args()
+    made = parser(__doc__)
+    made.add_argument("--dtype", default="float32,float64")
+    args = made.parse_args()
     pinned = measure.pin_single()
     loops = load_loops()
-    for line in measure.conditions(_kernels.isa()):
-        print(line)
-    print(f"{pinned}; {'; '.join(measure.blas_kernels())}")
+    how = f"one thread, {pinned}, CPU time; medians"
+    report = Report(
+        "Matrix products",
+        args,
+        measure.conditions(_kernels.isa(), how, *measure.blas_kernels()),
+    )
     tiers = [tier for tier in _kernels.tiers() if tier != "scalar"]
     for dtype in args.dtype.split(","):
-        table(dtype, tiers, loops, args.quick)
+        table(dtype, tiers, loops, args.quick, report)
+    report.write()
 
 
-def table(dtype, tiers, loops, quick):
-    """Print the table of one dtype: forward/dW/delta per program and shape."""
+def table(dtype, tiers, loops, quick, report):
+    """The table of one dtype: forward/dW/delta per program and shape."""
     seconds, rounds = (0.001, 7) if quick else (0.005, 25)
     itemsize = np.dtype(dtype).itemsize
     tables = {tier: _kernels.table_address(tier, np.dtype(dtype)) for tier in tiers}
     peaks = {tier: measure.Peak(tier, dtype) for tier in tiers}
     head = [*[f"cbp {tier} (% of peak)" for tier in tiers], "scipy", "numpy"]
     head += [f"peak {tier}" for tier in tiers]
-    print(f"\n{dtype}, GFLOP/s, forward/dW/delta; * dW computed as its transpose\n")
-    print("| rows×n_in×n_out | " + " | ".join(head) + " |")
-    print("|" + "---|" * (len(head) + 1))
+    report.line(f"\n{dtype}, GFLOP/s, forward/dW/delta; * dW computed as its transpose")
+    report.head(["rows×n_in×n_out", *head])
     for shape in SHAPES:
         flop = 2 * math.prod(shape)
         repeats = max(1, int(seconds * 50e9 / flop))
@@ -137,7 +140,7 @@ def table(dtype, tiers, loops, quick):
                 share = [f"{100 * rate / median(peak[name]):.0f}" for rate in found]
                 cells[-1] += f" ({'/'.join(share)})"
         cells += [f"{median(peak[tier]):.0f}" for tier in tiers]
-        print("| " + " | ".join(cells) + " |", flush=True)
+        report.row(cells)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ Not here: what is timed (the scripts), the networks (workloads.py).
 """
 
 import ctypes
+import math
 import os
 import platform
 import subprocess
@@ -27,6 +28,9 @@ PEAK_FLAGS = {
     "avx2": ["-mavx2", "-mfma", "-DBYTES=32"],
     "neon": ["-DBYTES=16"],
 }
+# Distributions whose versions stand above a table; those not installed are passed over.
+REFERENCES = ("scikit-learn", "numpy", "scipy")
+PEERS = (*REFERENCES, "torch", "jax")
 # The cores that this process was given; None where the system does not tell.
 CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
 # Thread pools of the peers. Each is told the number of threads that a run may use.
@@ -62,20 +66,36 @@ def pin(n_threads):
     return "cores " + ",".join(map(str, cores))
 
 
+def thread_environment(n_threads):
+    """Environment variables that hold a process's thread pools to n_threads.
+
+    XLA goes by the cores that the process may use; on one core it is told besides to
+    keep its products on the calling thread.
+    """
+    found = dict.fromkeys(THREAD_VARIABLES, str(n_threads))
+    if n_threads == 1:
+        found["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"
+    return found
+
+
 def pin_single():
-    """One core, one BLAS thread. For scripts that compare with scikit-learn only."""
+    """One core, one thread for every program. Call it before peers are imported."""
     refuse_slowed_peers()
-    threadpoolctl.threadpool_limits(1)
+    os.environ.update(thread_environment(1))
+    threadpoolctl.threadpool_limits(1)  # the BLAS of NumPy and SciPy, loaded already
     return pin(1)
 
 
-def alternate(actions, rounds):
+def alternate(actions, rounds, clock=time.perf_counter):
     """Time callables in turn, forwards and backwards.
 
     Parameters
     ----------
     actions : dict of str -> callable
     rounds : int
+    clock : callable, default=time.perf_counter
+        Of one thread on a pinned core, time.process_time says what it takes where no
+        other program takes turns on that core.
 
     Returns
     -------
@@ -87,10 +107,22 @@ def alternate(actions, rounds):
         names = list(actions)
         for name in names if i % 2 == 0 else reversed(names):
             time.sleep(0.05)  # until pools of the last run have stopped spinning
-            start = time.perf_counter()
+            start = clock()
             actions[name]()
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(clock() - start)
     return seconds
+
+
+def epochs_lasting(train, seconds):
+    """How many epochs take that long, at least one."""
+    epochs = 1
+    while True:
+        start = time.perf_counter()
+        train(epochs)
+        taken = time.perf_counter() - start
+        if taken >= seconds / 2:
+            return max(1, round(epochs * seconds / taken))
+        epochs = math.ceil(epochs * min(10, seconds / taken))
 
 
 def ratio(slow, fast):
@@ -138,13 +170,26 @@ class Peak:
         return sum(found)
 
 
-def busy():
-    """A warning if other programs kept the machine busy in the last minute, else ''."""
-    if not hasattr(os, "getloadavg") or os.getloadavg()[0] < 0.5:
+def busy(seconds=1.0):
+    """A line that warns if other programs use the cores now, else ''."""
+
+    def ticks():
+        """(all, idle) of all cores since the machine started."""
+        fields = Path("/proc/stat").read_text().splitlines()[0].split()[1:]
+        return sum(map(int, fields)), int(fields[3]) + int(fields[4])
+
+    try:
+        before = ticks()
+        time.sleep(seconds)
+        total, idle = (b - a for a, b in zip(before, ticks(), strict=True))
+    except (OSError, ValueError, IndexError):
+        return ""
+    used = 1 - idle / max(total, 1)
+    if used < 0.1:
         return ""
     return (
-        f"WARNING: load {os.getloadavg()[0]:.1f} before the start. Other programs ran; "
-        "two-thread figures above all mean little"
+        f"**Not a quiet machine:** other programs used {used:.0%} of its cores at the "
+        "start. Figures for two threads mean little, rates are low"
     )
 
 
@@ -180,11 +225,13 @@ def blas_kernels():
     )
 
 
-def conditions(tier, names=("scikit-learn", "numpy", "scipy")):
-    """Lines that say where and when, for the top of a report."""
-    load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
-    return [
+def conditions(tier, *more, names=REFERENCES):
+    """Lines that say where, when and, in `more`, how, for the top of a report."""
+    lines = [
         f"{date.today().isoformat()}, {cpu_name()}, "
-        f"{os.cpu_count()} cores{load}, cbp tier {tier}",
+        f"{os.cpu_count()} cores, cbp tier {tier}",
         f"Python {platform.python_version()}, {versions(['cbp-learn', *names])}",
+        *more,
+        busy(),
     ]
+    return [line for line in lines if line]

@@ -1,27 +1,28 @@
 """What recording gradient flow costs: paired fits with and without it.
 
-    python benchmarks/monitor.py
+    python benchmarks/monitor.py             a minute and a half
+    python benchmarks/monitor.py --quick     half a minute
 
 Every workload in float32, one thread, pinned to one core; each round fits once with
 monitor=True and once without, in turn, and the median of the ratios is printed. The
 promise is 2 % at most, 5 % for a batch of one row.
 """
 
-import time
 import warnings
+from functools import partial
 
+import measure
 import numpy as np
-from measure import pin_single, refuse_slowed_peers
+from report import Report, parser
 from workloads import WORKLOADS
 
-from cbp import BPClassifier
+from cbp import BPClassifier, _kernels
 
-ROUNDS = 9
-SECONDS = 0.3  # of one fit, about
+MIN_EPOCHS = 12  # shorter fits watch a larger share of their steps
 
 
-def fit_seconds(workload, X, y, epochs, monitor):
-    model = BPClassifier(
+def fit(workload, X, y, epochs, monitor):
+    BPClassifier(
         workload.hidden,
         workload.activation,
         batch_size=workload.batch_size,
@@ -30,30 +31,37 @@ def fit_seconds(workload, X, y, epochs, monitor):
         n_iter_no_change=np.inf,
         random_state=0,
         monitor=monitor,
-    )
-    start = time.perf_counter()
-    model.fit(X, y)
-    return time.perf_counter() - start
+    ).fit(X, y)
 
 
 def main():
-    refuse_slowed_peers()
-    pin_single()
+    args = parser(__doc__).parse_args()
+    rounds, seconds = (5, 0.1) if args.quick else (15, 0.3)
+    how = f"one thread, {measure.pin_single()}, float32; medians of {rounds} pairs"
+    report = Report(
+        "What recording costs",
+        args,
+        measure.conditions(_kernels.isa(), how, names=measure.REFERENCES),
+    )
     warnings.simplefilter("ignore")
+    report.head(["workload", "epochs of a fit", "cost", "quartiles"])
     for workload in WORKLOADS.values():
-        X, y = workload.load(np.float32)
-        once = fit_seconds(workload, X, y, 1, False)
-        epochs = max(12, int(SECONDS / once))
-        ratios = []
-        for _ in range(ROUNDS):
-            with_records = fit_seconds(workload, X, y, epochs, True)
-            ratios.append(with_records / fit_seconds(workload, X, y, epochs, False))
-        low, median, high = np.quantile(ratios, [0.25, 0.5, 0.75]) - 1
-        print(
-            f"{workload.name}, batch {workload.batch_size}, {epochs} epochs: "
-            f"{median:+.1%} (quartiles {low:+.1%}, {high:+.1%})",
-            flush=True,
+        X, y = workload.load("float32")
+        plain = partial(fit, workload, X, y, monitor=False)
+        epochs = max(MIN_EPOCHS, measure.epochs_lasting(plain, seconds))
+        taken = measure.alternate(
+            {
+                "with": partial(fit, workload, X, y, epochs, monitor=True),
+                "without": partial(plain, epochs),
+            },
+            rounds,
         )
+        ratios = np.divide(taken["with"], taken["without"])
+        low, median, high = np.quantile(ratios, [0.25, 0.5, 0.75]) - 1
+        report.row(
+            [workload.title, f"{epochs}", f"{median:+.1%}", f"{low:+.1%} … {high:+.1%}"]
+        )
+    report.write()
 
 
 if __name__ == "__main__":

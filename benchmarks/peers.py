@@ -7,6 +7,7 @@ loss. PyTorch's eager Adam corrects biases before epsilon, all others after, as
 scikit-learn does. Nothing is timed here.
 """
 
+import importlib.util
 import warnings
 
 import numpy as np
@@ -58,6 +59,7 @@ def log_loss(workload, coefs, intercepts, X, y):
 class Cbp:
     """`BPClassifier.fit`, all of it."""
 
+    module = "cbp"
     estimator = BPClassifier
 
     def __init__(self, workload, X, y, n_threads):
@@ -89,21 +91,54 @@ class Cbp:
         -------
         coefs, intercepts : lists of arrays
         """
+        model = self._fit(epochs)
+        return model.coefs_, model.intercepts_
+
+    def _fit(self, epochs):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             model = self.estimator(max_iter=epochs, **self.parameters)
-            model.fit(self.X, self.y)
-        return model.coefs_, model.intercepts_
+            return model.fit(self.X, self.y)
+
+    def predictor(self, weights):
+        """How a user asks for probabilities.
+
+        Parameters
+        ----------
+        weights : (coefs, intercepts)
+
+        Returns
+        -------
+        predict : callable
+            Maps `given(X)` to probabilities of shape (rows, classes), several classes.
+        given : callable
+            X as this program's users hold it.
+        """
+        model = self._fit(1)
+        for own, new in zip((model.coefs_, model.intercepts_), weights, strict=True):
+            for array, values in zip(own, new, strict=True):
+                array[...] = values
+        return model.predict_proba, np.asarray
+
+
+class CbpAlone(Cbp):
+    """cbp on one thread, where others have more: what a second thread brings."""
+
+    def __init__(self, workload, X, y, n_threads):
+        super().__init__(workload, X, y, n_threads=1)
 
 
 class Sklearn(Cbp):
     """`MLPClassifier.fit`, all of it. Its threads are those of its BLAS."""
 
+    module = "sklearn"
     estimator = MLPClassifier
 
 
 class TorchEager:
     """The usual loop, with the fused Adam."""
+
+    module = "torch"
 
     def __init__(self, workload, X, y, n_threads):
         import torch
@@ -116,23 +151,30 @@ class TorchEager:
         if workload.n_outputs == 1:
             self.y = self.y.to(self.X.dtype)
 
-    def loss(self, weights, biases, X, y):
-        """Mean log loss of a batch. Weights lie as PyTorch keeps them, (out, in)."""
+    def logits(self, weights, biases, X):
+        """(rows, n_outputs). Weights lie as PyTorch keeps them, (out, in)."""
         f = self.torch.nn.functional
         a = X
         for W, b in zip(weights[:-1], biases[:-1], strict=True):
             z = f.linear(a, W, b)
             a = z.relu() if self.workload.activation == "relu" else z.sigmoid()
-        z = f.linear(a, weights[-1], biases[-1])
+        return f.linear(a, weights[-1], biases[-1])
+
+    def loss(self, weights, biases, X, y):
+        """Mean log loss of a batch."""
+        f, z = self.torch.nn.functional, self.logits(weights, biases, X)
         if self.workload.n_outputs == 1:
             return f.binary_cross_entropy_with_logits(z[:, 0], y)
         return f.cross_entropy(z, y)
 
     def start(self):
         """Fresh (weights, biases) as tensors."""
-        coefs, intercepts = initial_weights(self.workload, self.X.numpy().dtype)
+        return self.tensors(*initial_weights(self.workload, self.X.numpy().dtype))
+
+    def tensors(self, coefs, intercepts):
+        """(weights, biases)"""
         weights = [self.torch.from_numpy(W.T.copy()) for W in coefs]
-        return weights, [self.torch.from_numpy(b) for b in intercepts]
+        return weights, [self.torch.from_numpy(b.copy()) for b in intercepts]
 
     @staticmethod
     def finish(weights, biases):
@@ -174,6 +216,19 @@ class TorchEager:
             adam.step()
         return self.finish(weights, biases)
 
+    def probabilities(self, weights, biases, X):
+        return self.logits(weights, biases, X).softmax(1)
+
+    def predictor(self, weights):
+        """As Cbp.predictor; tensors in, tensors out."""
+        tensors = self.tensors(*weights)
+
+        def predict(X):
+            with self.torch.inference_mode():
+                return self.probabilities(*tensors, X)
+
+        return predict, self.torch.from_numpy
+
 
 class TorchCompiled(TorchEager):
     """One whole step (gather, gradient, Adam) in one torch.compile."""
@@ -181,7 +236,10 @@ class TorchCompiled(TorchEager):
     def __init__(self, workload, X, y, n_threads):
         super().__init__(workload, X, y, n_threads)
         self.torch._dynamo.reset()
-        self.step = self.torch.compile(self._step, fullgraph=True, dynamic=False)
+        self.step, self.probabilities = (
+            self.torch.compile(function, fullgraph=True, dynamic=False)
+            for function in (self._step, self.probabilities)
+        )
 
     def _step(self, weights, biases, m, v, rows, eta):
         penalty = ALPHA / len(rows)
@@ -211,6 +269,8 @@ class TorchCompiled(TorchEager):
 class Jax:
     """One jitted scan over the batches of an epoch."""
 
+    module = "jax"
+
     def __init__(self, workload, X, y, n_threads):
         import jax
 
@@ -220,14 +280,18 @@ class Jax:
         self.X, self.y = jax.numpy.asarray(X), jax.numpy.asarray(y, "int32")
         self.epoch = jax.jit(self._epoch, donate_argnums=0)
 
-    def _loss(self, parameters, X, y):
-        nn, jnp = self.jax.nn, self.jax.numpy
+    def _logits(self, parameters, X):
+        nn = self.jax.nn
         coefs, intercepts = parameters
         f = nn.relu if self.workload.activation == "relu" else nn.sigmoid
         a = X
         for W, b in zip(coefs[:-1], intercepts[:-1], strict=True):
             a = f(a @ W + b)
-        z = a @ coefs[-1] + intercepts[-1]
+        return a @ coefs[-1] + intercepts[-1]
+
+    def _loss(self, parameters, X, y):
+        nn, jnp = self.jax.nn, self.jax.numpy
+        coefs, z = parameters[0], self._logits(parameters, X)
         if self.workload.n_outputs == 1:
             z = z[:, 0]
             loss = jnp.mean(nn.softplus(jnp.where(y == 1, -z, z)))
@@ -271,10 +335,50 @@ class Jax:
         coefs, intercepts = self.jax.device_get(state[0])
         return coefs, intercepts
 
+    def predictor(self, weights):
+        """As Cbp.predictor; JAX's arrays in and out, the result waited for."""
+        jnp = self.jax.numpy
+        parameters = self.jax.tree.map(jnp.asarray, weights)
+        softmax = self.jax.jit(lambda p, X: self.jax.nn.softmax(self._logits(p, X)))
+        return lambda X: softmax(parameters, X).block_until_ready(), jnp.asarray
 
-# What each peer on the command line runs beside cbp.
-PEERS = {
-    "sklearn": {"scikit-learn": Sklearn},
-    "torch": {"PyTorch eager": TorchEager, "PyTorch compiled": TorchCompiled},
-    "jax": {"JAX": Jax},
+
+PROGRAMS = {
+    "cbp": Cbp,
+    "cbp, one thread": CbpAlone,
+    "scikit-learn": Sklearn,
+    "PyTorch eager": TorchEager,
+    "PyTorch compiled": TorchCompiled,
+    "JAX": Jax,
 }
+# Marker and colour per program (Okabe and Ito's palette): readable in grey, too.
+MARKS = {
+    "cbp": ("o", "#000000"),
+    "cbp, one thread": ("o", "#ffffff"),
+    "scikit-learn": ("s", "#e69f00"),
+    "PyTorch eager": ("v", "#56b4e9"),
+    "PyTorch compiled": ("^", "#0072b2"),
+    "JAX": ("D", "#009e73"),
+}
+
+
+def installed(name):
+    """Whether this program's module can be found."""
+    return importlib.util.find_spec(PROGRAMS[name].module) is not None
+
+
+def prepare(names, action, left_out):
+    """{name: action(program)} without the peers that cannot run here.
+
+    Why not is entered in the dict `left_out`, by name. Errors of cbp are raised.
+    """
+    prepared = {}
+    for name in names:
+        try:
+            prepared[name] = action(PROGRAMS[name])
+        except Exception as error:
+            if name.startswith("cbp"):
+                raise
+            reason = str(error).strip().split("\n")[0]
+            left_out[name] = f"{name} left out: {type(error).__name__}: {reason}"
+    return prepared

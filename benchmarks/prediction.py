@@ -1,34 +1,27 @@
-"""predict_proba of one row and of 10,000 rows, beside scikit-learn, one thread.
+"""predict_proba of one row and of 10,000 rows, beside all peers, one thread, float32.
 
-    python benchmarks/prediction.py [--quick]
+    python benchmarks/prediction.py             some two minutes
+    python benchmarks/prediction.py --quick     half a minute
 
-Both are called as a user calls them, with all their validation. Runs alternate;
-medians. The two give the same probabilities, which is checked first.
+All hold the same weights, and give the same probabilities, which is checked first. cbp
+and scikit-learn are called as a user calls them, with all their validation; PyTorch (in
+inference mode) and JAX get tensors of their own and give back the same. Calls of one
+row are timed in a loop; compiling is not timed. Runs alternate; medians.
 """
 
-import argparse
-import warnings
 from functools import partial
 from statistics import median
 
 import measure
 import numpy as np
-from peers import Cbp, Sklearn
+from peers import PROGRAMS, initial_weights, prepare
+from report import Report, parser, times
 from workloads import WORKLOADS
 
 from cbp import _kernels
 
 MANY = 10_000
-
-
-def fitted(program, workload, X, y):
-    """An estimator after one epoch."""
-    estimator = program.estimator(
-        max_iter=1, **program(workload, X, y, n_threads=1).parameters
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return estimator.fit(X, y)
+NAMES = [name for name in PROGRAMS if name != "cbp, one thread"]
 
 
 def call_often(function, argument, n_calls):
@@ -36,48 +29,62 @@ def call_often(function, argument, n_calls):
         function(argument)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="fewer calls")
-    calls, rounds = (200, 5) if parser.parse_args().quick else (2000, 15)
-    pinned = measure.pin_single()
-    for line in measure.conditions(_kernels.isa()):
-        print(line)
-    print(f"{pinned}; {'; '.join(measure.blas_kernels())}; {rounds} rounds\n")
-    print("| workload | dtype | rows | cbp | scikit-learn | ratio |")
-    print("|---|---|---|---|---|---|")
-    for name in ("W3", "W4"):
-        for dtype in ("float32", "float64"):
-            workload = WORKLOADS[name]
-            X, y = workload.load(dtype)
-            models = {
-                "cbp": fitted(Cbp, workload, X, y),
-                "scikit-learn": fitted(Sklearn, workload, X, y),
-            }
-            probabilities = [m.predict_proba(X[:100]) for m in models.values()]
-            np.testing.assert_allclose(*probabilities, rtol=1e-3, atol=1e-5)
-            many = np.resize(X, (MANY, X.shape[1]))
-            for rows, n_calls in [(X[:1], calls), (many, max(1, calls // 100))]:
-                actions = {
-                    name: partial(call_often, model.predict_proba, rows, n_calls)
-                    for name, model in models.items()
-                }
-                seconds = measure.alternate(actions, rounds)
-                cells = [
-                    show(median(seconds[name]) / n_calls, len(rows)) for name in models
-                ]
-                ratio = measure.ratio(seconds["scikit-learn"], seconds["cbp"])
-                print(
-                    f"| {workload.title} | {dtype} | {len(rows)} | "
-                    f"{' | '.join(cells)} | {ratio:.1f}× |",
-                    flush=True,
-                )
+def ready(workload, X, y, program):
+    """(predict, X of one row, X of many) of a program, compiled and checked."""
+    weights = initial_weights(workload, X.dtype)
+    predict, given = program(workload, X, y, n_threads=1).predictor(weights)
+    one, many = given(X[:1]), given(np.resize(X, (MANY, X.shape[1])))
+    predict(one)
+    return predict, one, many, np.asarray(predict(many))
 
 
 def show(seconds, n_rows):
     if n_rows == 1:
         return f"{1e6 * seconds:.1f} µs"
     return f"{n_rows / seconds / 1e6:.2f} M rows/s"
+
+
+def main():
+    args = parser(__doc__).parse_args()
+    calls, rounds = (300, 5) if args.quick else (2000, 15)
+    pinned = measure.pin_single()
+    how = f"one thread, {pinned}, float32; medians of {rounds} rounds"
+    report = Report(
+        "Prediction",
+        args,
+        measure.conditions(_kernels.isa(), how, names=measure.PEERS),
+    )
+    left_out, lines = {}, []
+    for workload in (WORKLOADS["W3"], WORKLOADS["W4"]):
+        X, y = workload.load("float32")
+        programs = prepare(NAMES, partial(ready, workload, X, y), left_out)
+        for name, (*_, found) in programs.items():
+            np.testing.assert_allclose(
+                found, programs["cbp"][-1], rtol=1e-3, atol=1e-5, err_msg=name
+            )
+        for i, n_rows, n_calls in [(1, 1, calls), (2, MANY, max(1, calls // 100))]:
+            actions = {
+                name: partial(call_often, program[0], program[i], n_calls)
+                for name, program in programs.items()
+            }
+            seconds = measure.alternate(actions, rounds)
+            network = "-".join(map(str, workload.layers))
+            cells = [network, f"{n_rows:,}"]
+            for name in NAMES:
+                cells.append("–")
+                if name in programs:
+                    cells[-1] = show(median(seconds[name]) / n_calls, n_rows)
+                if name in programs and name != "cbp":
+                    ratio = measure.ratio(seconds[name], seconds["cbp"])
+                    cells[-1] += f" / **{times(ratio)}**"
+            lines.append(cells)
+    for line in [*measure.blas_kernels(), *left_out.values()]:
+        report.line(f"- {line}")
+    report.head(["network", "rows", *NAMES])
+    for cells in lines:
+        report.row(cells)
+    report.line("\nPeers: time or rate / **cbp is how many times as fast**.")
+    report.write()
 
 
 if __name__ == "__main__":

@@ -1,15 +1,22 @@
 """The work people do round a fit, beside scikit-learn: grid search, L-BFGS, sparse X.
 
-    python benchmarks/search.py [--quick] [--only search,threads,lbfgs,sparse]
+    python benchmarks/search.py              half an hour, most of it scikit-learn's
+    python benchmarks/search.py --quick      under half a minute: small grids and data
+    python benchmarks/search.py --only lbfgs,sparse
 
-Grid search: 4 activations x 3 sizes x 2 penalties, 5 folds, on digits, everything else
-at scikit-learn's defaults, with the default batch size and with 32; the best score
-stands beside each time. Every line is one process, runs alternate; medians of ratios.
-The full form takes about an hour, nearly all of it scikit-learn's.
+- search: GridSearchCV over 4 activations x 3 sizes x 2 penalties, 5 folds, on digits,
+  everything else at scikit-learn's defaults, with the default batch size and with 32;
+  cbp in float64 and with precision="float32".
+- threads: the same search with joblib's threading backend, n_jobs=2 against n_jobs=1:
+  fits run without the GIL, so cbp needs no second process.
+- lbfgs: L-BFGS on digits, 64-100-10, until it stops by itself (or 200 iterations).
+- sparse: one epoch on CSR data, 20,000 x 50,000, 0.2 % filled, 100 hidden units.
+
+Results stand beside each time: the best mean score of a search; training loss and
+accuracy of a fit. Runs of one block alternate in one process; medians of at least five.
+Writes the section "Grid search, L-BFGS, sparse data" of results.md.
 """
 
-import argparse
-import os
 import warnings
 from functools import partial
 from statistics import median
@@ -17,6 +24,7 @@ from statistics import median
 import joblib
 import measure
 import numpy as np
+from report import Report, parser, say, times
 from scipy import sparse
 from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
@@ -38,20 +46,23 @@ def digits(dtype="float64"):
     return (X / 16).astype(dtype), y
 
 
-def run_search(estimator, quick, n_jobs, results, name):
-    """One grid search; its best mean score goes into results[name]."""
-    grid, folds = (QUICK_GRID, 3) if quick else (GRID, 5)
-    search = GridSearchCV(estimator, grid, cv=folds, n_jobs=n_jobs)
-    search.fit(*digits())
-    results[name] = search.best_score_
+def run_search(estimator, args, n_jobs=1):
+    """One grid search; its best mean score."""
+    grid, folds = (QUICK_GRID, 3) if args.quick else (GRID, 5)
+    with joblib.parallel_config(backend="threading"):
+        search = GridSearchCV(estimator, grid, cv=folds, n_jobs=n_jobs)
+        search.fit(*digits())
+    return f"score {search.best_score_:.4f}"
 
 
-def run_fit(estimator, X, y, results, name):
-    """One fit; its training loss goes into results[name]."""
-    results[name] = estimator.fit(X, y).loss_
+def run_fit(estimator, X, y):
+    """One fit; its training loss, accuracy and iterations."""
+    estimator.fit(X, y)
+    accuracy, n = estimator.score(X, y), estimator.n_iter_
+    return f"loss {estimator.loss_:.4g}, accuracy {accuracy:.4f}, {n} iterations"
 
 
-def compare_search(args):
+def compare_search(args, report):
     for batch_size in ("auto", 32):
         options = {"batch_size": batch_size, "random_state": 0}
         if args.quick:
@@ -59,75 +70,74 @@ def compare_search(args):
         estimators = {
             "MLPClassifier": MLPClassifier(**options),
             "cbp, float64": BPClassifier(**options),
-            "cbp, precision='float32'": BPClassifier(precision="float32", **options),
+            'cbp, precision="float32"': BPClassifier(precision="float32", **options),
         }
-        results = {}
         actions = {
-            name: partial(run_search, estimator, args.quick, 1, results, name)
+            name: partial(run_search, estimator, args)
             for name, estimator in estimators.items()
         }
-        report(f"grid search, batch_size={batch_size}", "score", actions, results, args)
+        compare(f"grid search, batch_size={batch_size}", actions, args, report)
 
 
-def compare_threads(args):
-    """n_jobs=2 with the threading backend: fits run without the GIL."""
-    if (os.cpu_count() or 1) < 2:
+def compare_threads(args, report):
+    if len(measure.CORES or [0]) < 2:
+        say("threads: one usable core, left out")
         return
-    measure.pin(2)
-    options = {"random_state": 0, "max_iter": 20 if args.quick else 200}
-    results = {}
-
-    def run(n_jobs, name):
-        with joblib.parallel_config(backend="threading"):
-            run_search(BPClassifier(**options), args.quick, n_jobs, results, name)
-
-    actions = {f"cbp, n_jobs={n}": partial(run, n, f"cbp, n_jobs={n}") for n in (1, 2)}
-    report("grid search, threading backend", "score", actions, results, args)
+    say(f"threads: {measure.pin(2)}")
+    estimator = BPClassifier(random_state=0, max_iter=20 if args.quick else 200)
+    actions = {
+        f"cbp, n_jobs={n}": partial(run_search, estimator, args, n) for n in (1, 2)
+    }
+    compare("grid search, two cores, threading backend", actions, args, report)
     measure.pin(1)
 
 
-def compare_lbfgs(args):
+def compare_lbfgs(args, report):
     for dtype in ("float64", "float32"):
-        options = {"solver": "lbfgs", "random_state": 0, "max_iter": 50}
-        fit_both(
-            f"L-BFGS, 50 iterations, 64-100-10, {dtype}", digits(dtype), options, args
-        )
+        title = f"L-BFGS, digits, 64-100-10, {dtype}"
+        options = {"solver": "lbfgs", "random_state": 0}
+        compare_fits(title, digits(dtype), options, args, report)
 
 
-def compare_sparse(args):
+def compare_sparse(args, report):
     rows, columns = (2_000, 5_000) if args.quick else (20_000, 50_000)
-    rng = np.random.default_rng(0)
     for dtype in ("float64", "float32"):
         X = sparse.random_array(
-            (rows, columns), density=0.002, format="csr", dtype=dtype, rng=rng
+            (rows, columns),
+            density=0.002,
+            format="csr",
+            dtype=dtype,
+            rng=np.random.default_rng(0),
         )
         y = X[:, : columns // 2].sum(axis=1) > X[:, columns // 2 :].sum(axis=1)
+        title = f"CSR {rows:,} x {columns:,}, 0.2 %, 100 hidden, one epoch, {dtype}"
         options = {"random_state": 0, "max_iter": 1}
-        title = f"CSR {rows} x {columns}, 0.2 %, 100 hidden, one epoch, {dtype}"
-        fit_both(title, (X, y.astype(int)), options, args)
+        compare_fits(title, (X, y.astype(int)), options, args, report)
 
 
-def fit_both(title, data, options, args):
-    results = {}
+def compare_fits(title, data, options, args, report):
     actions = {
-        "MLPClassifier": partial(
-            run_fit, MLPClassifier(**options), *data, results, "MLPClassifier"
-        ),
-        "cbp": partial(run_fit, BPClassifier(**options), *data, results, "cbp"),
+        "MLPClassifier": partial(run_fit, MLPClassifier(**options), *data),
+        "cbp": partial(run_fit, BPClassifier(**options), *data),
     }
-    report(title, "loss", actions, results, args)
+    compare(title, actions, args, report)
 
 
-def report(title, what, actions, results, args):
-    """Run in alternation; one line per program, ratios against the first."""
-    seconds = measure.alternate(actions, args.rounds)
+def compare(title, actions, args, report):
+    """Run in alternation; one row per program, ratios against the first."""
+    results = {}
+
+    def run(name, action):
+        results[name] = action()
+
+    seconds = measure.alternate(
+        {name: partial(run, name, action) for name, action in actions.items()},
+        args.rounds,
+    )
     first = seconds[next(iter(actions))]
     for name, taken in seconds.items():
-        print(
-            f"| {title} | {name} | {median(taken):.3g} s | {what} {results[name]:.4g} "
-            f"| {measure.ratio(first, taken):.3g}× |",
-            flush=True,
-        )
+        ratio = times(measure.ratio(first, taken))
+        report.row([title, name, f"{median(taken):.3g} s", ratio, results[name]])
 
 
 SECTIONS = {
@@ -139,20 +149,25 @@ SECTIONS = {
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="small grids and data")
-    parser.add_argument("--only", help=f"of {','.join(SECTIONS)}")
-    parser.add_argument("--rounds", type=int, default=3)
-    args = parser.parse_args()
-    pinned = measure.pin_single()
+    made = parser(__doc__)
+    made.add_argument("--only", help=f"of {','.join(SECTIONS)} (default: all)")
+    made.add_argument("--rounds", type=int, default=5)
+    args = made.parse_args()
+    chosen = args.only.split(",") if args.only else list(SECTIONS)
+    if unknown := set(chosen) - set(SECTIONS):
+        made.error(f"{sorted(unknown)}: known are {list(SECTIONS)}")
     warnings.simplefilter("ignore", ConvergenceWarning)
-    for line in measure.conditions(_kernels.isa()):
-        print(line)
-    print(f"{pinned}; {'; '.join(measure.blas_kernels())}; {args.rounds} rounds\n")
-    print("| what | program | time | result | times as fast |")
-    print("|---|---|---|---|---|")
-    for name in args.only.split(",") if args.only else SECTIONS:
-        SECTIONS[name](args)
+    how = f"one thread, {measure.pin_single()}; medians of {args.rounds} rounds"
+    report = Report(
+        "Grid search, L-BFGS, sparse data",
+        args,
+        measure.conditions(_kernels.isa(), how, *measure.blas_kernels()),
+    )
+    report.head(["what", "program", "time", "times as fast", "result"])
+    for name in chosen:
+        SECTIONS[name](args, report)
+    report.line("\nTimes as fast: against the first program of the block.")
+    report.write()
 
 
 if __name__ == "__main__":

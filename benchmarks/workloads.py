@@ -3,8 +3,8 @@
 Hidden layers are relu unless said, outputs softmax with log loss (two classes: one
 logistic output, as in scikit-learn), the solver is Adam with scikit-learn's defaults.
 Real data come with scikit-learn or with Debian's package dataset-fashion-mnist; where
-that is not installed, made-up data of the same shape take their place, and `source`
-says so.
+that is not installed, Gaussian clusters of the same shape take their place, and
+`source` says that they are made up.
 """
 
 import gzip
@@ -72,7 +72,7 @@ class Workload:
     @property
     def source(self):
         if self.data == "fashion" and not FASHION.is_dir():
-            return "made up, of Fashion-MNIST's shape"
+            return "made up"
         return {
             "breast_cancer": "breast cancer",
             "digits": "digits",
