@@ -16,8 +16,8 @@ cdef class Network:
     cdef ptrdiff_t master_items    # of W and b in the master layout
     cdef ptrdiff_t mirror_items
     cdef const cbp_kernels *k
-    cdef _predict_rows(self, theta, X, out, bint logits)
-    cdef _predict_packed(self, theta, X, out, bint logits)
+    cdef _predict_rows(self, theta, X, out, bint logits, bint finite)
+    cdef _predict_packed(self, theta, X, out, bint logits, bint finite)
     cdef ptrdiff_t _packed_items(self)
 
 

@@ -1,6 +1,6 @@
 # Types of what _network.pyx shows to Python. X may also be a SciPy CSR matrix.
 from collections.abc import Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, overload
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -32,4 +32,15 @@ class Network:
     def fit_bytes(
         self, batch_size: int, solver: Literal["sgd", "adam", "lbfgs"]
     ) -> int: ...
-    def predict(self, theta: _Floats, X: Any, logits: bool = False) -> _Floats: ...
+    @overload
+    def predict(
+        self,
+        theta: _Floats,
+        X: Any,
+        logits: bool = False,
+        finite: Literal[False] = False,
+    ) -> _Floats: ...
+    @overload
+    def predict(
+        self, theta: _Floats, X: Any, logits: bool, finite: bool
+    ) -> _Floats | None: ...

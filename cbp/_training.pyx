@@ -148,27 +148,30 @@ cdef double sum_in_order(const double *x, ptrdiff_t n) noexcept nogil:
 
 cdef void shuffle(int64_t *x, ptrdiff_t n, bitgen_t *bits) noexcept nogil:
     """Fisher and Yates as numpy's RandomState.shuffle draws: the same permutation."""
-    cdef ptrdiff_t i
-    cdef uint64_t mask, j
+    cdef uint64_t i = n - 1, mask = i, j
+    cdef bint taken
     cdef int64_t kept
-    for i in range(n - 1, 0, -1):
-        mask = <uint64_t>i
-        mask |= mask >> 1
-        mask |= mask >> 2
-        mask |= mask >> 4
-        mask |= mask >> 8
-        mask |= mask >> 16
-        mask |= mask >> 32
-        while True:
-            if <uint64_t>i <= 0xFFFFFFFFULL:
-                j = bits.next_uint32(bits.state) & mask
-            else:
-                j = bits.next_uint64(bits.state) & mask
-            if j <= <uint64_t>i:
-                break
+    mask |= mask >> 1
+    mask |= mask >> 2
+    mask |= mask >> 4
+    mask |= mask >> 8
+    mask |= mask >> 16
+    mask |= mask >> 32
+    while i > 0:
+        if mask >> 1 >= i:
+            mask >>= 1
+        if i <= 0xFFFFFFFFULL:
+            j = bits.next_uint32(bits.state) & mask
+        else:
+            j = bits.next_uint64(bits.state) & mask
+        # A draw beyond i is void. Without a branch, which no CPU could predict, it
+        # exchanges x[i] with itself.
+        taken = j <= i
+        j = j if taken else i
         kept = x[j]
         x[j] = x[i]
         x[i] = kept
+        i -= taken
 
 
 class Optimizer:

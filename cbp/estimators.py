@@ -197,7 +197,8 @@ def _check_csr(X) -> None:
 def _inside(p: Floats, dtype) -> Floats:
     """Probabilities computed in `dtype`, put strictly between 0 and 1 in place."""
     limits = np.finfo(dtype)
-    return np.clip(p, limits.tiny, limits.dtype.type(1) - limits.epsneg, out=p)
+    np.maximum(p, limits.tiny, out=p)  # np.clip takes three times as long for one row
+    return np.minimum(p, limits.dtype.type(1) - limits.epsneg, out=p)
 
 
 def _probability(logits: Floats) -> Floats:
@@ -371,13 +372,12 @@ class _BaseBP(BaseEstimator):
             raise ValueError("sample_weight is zero in every row: nothing to learn.")
         return _kernel_ready(weight)
 
-    def _check_rows(self, X, dtype):
-        """X ready for the network, in `dtype`, and the float type X came in.
+    def _is_ready(self, X, dtype) -> bool:
+        """Whether X, if its entries are finite, may skip `_check_rows`.
 
-        Rows that need no conversion and give no reason for complaint skip
-        validate_data, which takes longer than predicting a few rows.
+        validate_data takes longer than predicting a few rows.
         """
-        if (
+        return (
             type(X) is np.ndarray
             and X.dtype == dtype
             and X.ndim == 2
@@ -386,11 +386,10 @@ class _BaseBP(BaseEstimator):
             and X.shape[0] > 0
             and X.shape[1] == self.n_features_in_
             and not hasattr(self, "feature_names_in_")
-        ):
-            with np.errstate(over="ignore", invalid="ignore"):
-                total = X.sum()
-            if np.isfinite(total):  # so every entry is
-                return X, dtype
+        )
+
+    def _check_rows(self, X, dtype):
+        """X ready for the network, in `dtype`, and the float type X came in."""
         X = validate_data(
             self,
             X,
@@ -1057,8 +1056,12 @@ class _BaseBP(BaseEstimator):
         Computed in the network's type; a wider X makes the result as wide.
         """
         network, theta = self._fitted()
-        X, given = self._check_rows(X, network.dtype)
-        outputs = network.predict(theta, X, logits=logits)
+        outputs, given = None, network.dtype
+        if self._is_ready(X, network.dtype):
+            outputs = network.predict(theta, X, logits, finite=True)
+        if outputs is None:
+            X, given = self._check_rows(X, network.dtype)
+            outputs = network.predict(theta, X, logits)
         if not np.isfinite(outputs).all():
             rows = np.flatnonzero(~np.isfinite(outputs).all(axis=1))
             named = ", ".join(map(str, rows[:10])) + (", ..." if len(rows) > 10 else "")

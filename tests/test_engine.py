@@ -380,6 +380,16 @@ def test_training_in_batches_of_several_chunks_equals_the_reference(solver):
     )
 
 
+@every_solver
+def test_a_first_layer_beyond_the_caches_equals_the_reference(solver):
+    problem = Problem(sizes=(7000, 74, 3), activations=("relu",), n_rows=24, zeros=0.9)
+    assert_reference_trains_the_same(problem, solver=solver, batch_size=10, max_iter=2)
+    settings = dict(solver=solver, batch_size=10)
+    expected = outcome(problem.train(**settings)[0])
+    for X in (problem.X, csr_matrix(problem.X)):
+        assert outcome(problem.train(X, n_threads=2, **settings)[0]) == expected
+
+
 def test_adaptive_rate_falls_until_training_ends():
     problem = Problem()
     expected = assert_reference_trains_the_same(

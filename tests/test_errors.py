@@ -590,6 +590,20 @@ def test_a_failed_predict_leaves_the_model_as_it_was(estimator):
 
 
 @BOTH
+@pytest.mark.parametrize("n_rows", [1, 5, 6, 255, 256, 257, 1000])
+def test_nan_and_infinity_are_found_in_every_row(estimator, n_rows):
+    model = estimator(max_iter=2, activation="tanh").fit(X, y)
+    rows = np.resize(X, (n_rows, 4))
+    for place in {0, n_rows // 2, n_rows - 1}:
+        for bad, named in ((np.nan, "NaN"), (np.inf, "infinity")):
+            spoilt = rows.copy()
+            spoilt[place, 3] = bad
+            with pytest.raises(ValueError, match=f"Input X contains {named}"):
+                model.predict(spoilt)
+    model.predict(np.full((n_rows, 4), 1e307))  # their sum overflows, they do not
+
+
+@BOTH
 def test_a_refused_parameter_leaves_the_model_as_it_was(estimator):
     model = estimator(max_iter=5).fit(X, y)
     model.set_params(hidden_layer_sizes=(10**6, 10**6))
