@@ -24,7 +24,7 @@ from statistics import median
 import joblib
 import measure
 import numpy as np
-from report import Report, parser, say, times
+from report import Report, parser, times
 from scipy import sparse
 from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
@@ -81,9 +81,9 @@ def compare_search(args, report):
 
 def compare_threads(args, report):
     if len(measure.CORES or [0]) < 2:
-        say("threads: one usable core, left out")
+        report.row(["threading backend", "left out: one usable core", "", "", ""])
         return
-    say(f"threads: {measure.pin(2)}")
+    measure.pin(2)
     estimator = BPClassifier(random_state=0, max_iter=20 if args.quick else 200)
     actions = {
         f"cbp, n_jobs={n}": partial(run_search, estimator, args, n) for n in (1, 2)
