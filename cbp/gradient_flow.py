@@ -96,9 +96,8 @@ _RECORDS += ("saturated", "stuck", "floored", "nonfinite")
 class GradientFlow:
     """The records of one fit: what watched batches showed, averaged over an epoch.
 
-    With the solver 'lbfgs' iterations 0, 1, 2, 4, 8 and then every eighth are
-    recorded, over all rows. Root
-    mean squares are taken over all entries of a matrix.
+    With the solver 'lbfgs' iterations 0, 1, 2, 4, 8 and then every eighth are recorded,
+    over all rows. Root mean squares are taken over all entries of a matrix.
 
     Parameters
     ----------
