@@ -855,7 +855,7 @@ static void FN(compute_loss_row)(void *z_, const void *targets_, int32_t label,
 
 /* The constants of one step as vectors. */
 typedef struct {
-    vec alpha, rate, beta_1, beta_2, gain_1, gain_2, epsilon;
+    vec alpha, rate, beta_1, beta_2, gain_1, root_2, epsilon;
     int nesterov;
 } FN(step_vecs);
 
@@ -866,7 +866,8 @@ INLINE FN(step_vecs) FN(step_constants)(const cbp_step *s, int solver) {
     k.beta_1 = vec_set1((real)s->beta_1);
     k.beta_2 = vec_set1((real)s->beta_2);
     k.gain_1 = vec_set1((real)((1 - s->beta_1) * s->scale));
-    k.gain_2 = vec_set1((real)((1 - s->beta_2) * s->scale * s->scale));
+    /* Its square is the gain, but leaves the range of float for small scales. */
+    k.root_2 = vec_set1((real)(sqrt(1 - s->beta_2) * s->scale));
     k.epsilon = vec_set1((real)s->epsilon);
     k.nesterov = s->nesterov;
     return k;
@@ -879,9 +880,9 @@ INLINE vec FN(adam_vec)(vec w, vec g, real *m_, real *v_, const FN(step_vecs) * 
     g = vec_fma(k->alpha, w, g);
     const vec m = FN(flush_dust)(
         vec_fma(k->beta_1, vec_load(m_), vec_mul(k->gain_1, g)));
-    const vec v =
-        vec_fma(k->beta_2, vec_load(v_),
-                vec_fma(vec_mul(k->gain_2, g), g, vec_set1(SQUARE_FLOOR)));
+    const vec t = vec_mul(k->root_2, g);
+    const vec v = vec_fma(k->beta_2, vec_load(v_),
+                          vec_fma(t, t, vec_set1(SQUARE_FLOOR)));
     vec_store(m_, m);
     vec_store(v_, v);
     return vec_fnma(k->rate, vec_quotient(m, vec_add(vec_sqrt(v), k->epsilon)), w);

@@ -348,16 +348,17 @@ def sum_weights(W):
 def step_adam(W, G, state, s):
     """Kingma and Ba, algorithm 1; s: eta, scale, alpha, beta_1, beta_2, epsilon.
 
-    The gradient is (G + alpha W) scale, scale moved into the gains. Returns the new W
+    The gradient is (G + alpha W) scale, scale moved into the gain and the root. Returns the new W
     and state.
     """
     real = W.dtype.type
     m, v = state
     gain_1 = real((1 - s.beta_1) * s.scale)
-    gain_2 = real((1 - s.beta_2) * s.scale * s.scale)
+    root_2 = real(np.sqrt(1 - s.beta_2) * s.scale)
     g = fma(real(s.alpha), W, G)
     m = flush_dust(fma(real(s.beta_1), m, gain_1 * g))
-    square = fma(gain_2 * g, g, real(SQUARE_FLOOR[W.itemsize]))
+    t = root_2 * g
+    square = fma(t, t, real(SQUARE_FLOOR[W.itemsize]))
     v = fma(real(s.beta_2), v, square)
     return fma(-real(s.eta), m / (np.sqrt(v) + real(s.epsilon)), W), (m, v)
 

@@ -963,6 +963,19 @@ def test_a_grid_search_over_activations_in_a_pipeline():
     )
 
 
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+@pytest.mark.parametrize("c", [1e-30, 1e25])
+def test_a_common_factor_of_the_weights_changes_nothing(precision, c):
+    X, y = load_digits(return_X_y=True)
+    model = BPClassifier((16,), alpha=0, precision=precision, max_iter=5)
+    fits = [
+        clone(model).set_params(random_state=0).fit(X / 16, y, np.full(len(y), weight))
+        for weight in (1.0, c)
+    ]
+    curves = [fit.loss_curve_ for fit in fits]
+    np.testing.assert_allclose(curves[1], curves[0], rtol=1e-4)
+
+
 def test_sample_weight_is_routed():
     weight = np.where(y == 2, 0.0, 1.0)
     with sklearn.config_context(enable_metadata_routing=True):
