@@ -348,8 +348,8 @@ def sum_weights(W):
 def step_adam(W, G, state, s):
     """Kingma and Ba, algorithm 1; s: eta, scale, alpha, beta_1, beta_2, epsilon.
 
-    The gradient is (G + alpha W) scale, scale moved into the gain and the root. Returns the new W
-    and state.
+    The gradient is (G + alpha W) scale, scale moved into gain and root. Returns the new
+    W and state.
     """
     real = W.dtype.type
     m, v = state
