@@ -148,6 +148,10 @@ static void FN(clear_padding)(real *last_panel, ptrdiff_t n_lines, ptrdiff_t n_c
 
 /* ---- moving data ----------------------------------------------------------------- */
 
+/* Rows between the one that is copied and the one that is asked for, and how much of
+ * it: rows in random order come from main memory. benchmarks/growth.py. */
+enum { FN(ROWS_AHEAD) = 8, FN(LINES_AHEAD) = 8 };
+
 /* A[r, :] = X[order[r], :] for r < n_rows, padding columns zeroed. */
 static void FN(gather_rows)(const void *X, ptrdiff_t row_stride, const int64_t *order,
                             ptrdiff_t n_rows, ptrdiff_t n_cols, cbp_panels A) {
@@ -155,6 +159,11 @@ static void FN(gather_rows)(const void *X, ptrdiff_t row_stride, const int64_t *
     for (ptrdiff_t r = 0; r < n_rows; r++) {
         const real *x = (const real *)X + (order ? order[r] : r) * row_stride;
         real *a = (real *)A.data + r * P;
+        if (order && r + FN(ROWS_AHEAD) < n_rows) {
+            const real *next = (const real *)X + order[r + FN(ROWS_AHEAD)] * row_stride;
+            for (ptrdiff_t c = 0; c < n_cols && c < FN(LINES_AHEAD) * P; c += P)
+                __builtin_prefetch(next + c);
+        }
         for (ptrdiff_t p = 0; p < full; p++) UNROLL for (int v = 0; v < VPP; v++)
                 vec_store(a + p * A.stride + v * VL, vec_load(x + p * P + v * VL));
         if (rest) {
