@@ -123,10 +123,12 @@ $(TEST_TOOLS): $(MADE) pyproject.toml
 # One by one: where pip has no build of a peer, the tables say that it is left out.
 $(BENCH_TOOLS): $(MADE) benchmarks/requirements-bench.txt
 	@echo "== installing the peers (up to two gigabytes)"
-	@grep -v '^#' benchmarks/requirements-bench.txt | while read -r peer; do \
-	    $(PIP) install "$$peer" || echo "== no $$peer here: it is left out"; \
-	done
-	@touch $@
+	@missing=; for peer in $$(grep -v '^#' benchmarks/requirements-bench.txt); do \
+	    $(PIP) install "$$peer" < /dev/null || missing="$$missing $$peer"; \
+	done; \
+	if [ -z "$$missing" ]; then touch $@; else \
+	    echo "== could not be installed and left out, tried again next time:$$missing"; \
+	fi
 
 $(DEV_TOOLS): $(MADE) pyproject.toml
 	@echo "== installing the tools that check style and make packages"

@@ -1108,6 +1108,10 @@ cdef class Trainer:
             return
         if self.recorder is not None:
             self.recorder.end_epoch(self.n_iter)
+        if self.held_out != NULL:
+            self._score_epoch()
+            if self.abandoned:  # the epoch does not count
+                return
         self.n_iter += 1
         self.t += self.epoch_rows
         self.epoch_loss = self.epoch_weights = 0
@@ -1116,10 +1120,6 @@ cdef class Trainer:
             self._flush_curve()
         self.curve[self.curve_used] = loss
         self.curve_used += 1
-        if self.held_out != NULL:
-            self._score_epoch()
-        if self.abandoned:
-            return
         if self.callback:
             self._stop(EPOCH_DONE)
         else:
@@ -1278,6 +1278,8 @@ cdef class Trainer:
         BaseException
             What a signal handler raised (KeyboardInterrupt).
         """
+        if self.held_out == NULL:
+            raise ValueError("judge needs held_out")
         self.theta[:] = theta
         self._load()
         self._begin_call()

@@ -862,16 +862,15 @@ class _BaseBP(BaseEstimator):
             np.copyto(run.theta, theta, casting="same_kind")
             if not (math.isfinite(loss) and np.isfinite(run.theta).all()):
                 raise _StopLBFGS("diverged")
+            worn_out = run.scored and run.trainer.judge(run.theta)
             records.n_iter += 1
             records.loss_curve.append(loss)
             if self.verbose:
                 print(f"Iteration {records.n_iter}, loss = {loss:.8f}")
-            if run.scored:
-                worn_out = run.trainer.judge(run.theta)
-                if self.verbose:
+                if run.scored:
                     print(f"Validation score: {run.trainer.validation_scores[-1]:f}")
-                if worn_out:
-                    raise _StopLBFGS("patience")
+            if worn_out:
+                raise _StopLBFGS("patience")
 
         status = "finished"
         try:

@@ -119,7 +119,7 @@ typedef struct {
     ptrdiff_t n_rows;
     cbp_panels T;          /* room for one row of targets */
     void *inputs;          /* room for two padded rows of X, zeros behind n_in */
-    void *scratch;         /* as for compute_loss */
+    void *scratch;         /* as for compute_loss_row */
     double *block_squares; /* room for the sum of W^2 of every block */
     /* What was made: sums over rows (loss with penalty, before each step), the cost of
      * the last row, steps. */

@@ -7,8 +7,9 @@
  * is 1: TYPED(name) appends _f32 or _f64. `mask`, `vec`, `real`, `P` ... are macros, so
  * system headers come before this file, and no variable may carry these names.
  *
- * Every operation is exact IEEE arithmetic or a move of bits and gives the same bits on
- * every tier (a NaN may differ in its payload). There is no mathematics here: vmath.h.
+ * Every operation is exact IEEE arithmetic or a move of bits (vec_quotient comes to the
+ * rounded quotient from an estimate) and gives the same bits on every tier (a NaN may
+ * differ in its payload). There is no mathematics here: vmath.h.
  */
 #include <math.h>
 #include <stdint.h>
@@ -26,20 +27,17 @@
 #undef P
 #undef REAL_MAX
 #undef REAL_MIN_NORMAL
-#undef REAL_EPS
 #if CBP_DOUBLE
 #define TYPED(name) name##_f64
 #define CBP_S(f32, f64) f64
 #define P 8
 #define REAL_MIN_NORMAL 0x1p-1022
-#define REAL_EPS 0x1p-52
 #define REAL_MAX 0x1.fffffffffffffp1023
 #else
 #define TYPED(name) name##_f32
 #define CBP_S(f32, f64) f32 /* the constant or name that belongs to this dtype */
 #define P 16                /* columns of a panel: one 64-byte line, on every tier */
 #define REAL_MIN_NORMAL 0x1p-126f
-#define REAL_EPS 0x1p-23f
 #define REAL_MAX 0x1.fffffep127f
 #endif
 
@@ -54,7 +52,6 @@
 #define real_bits TYPED(real_bits)
 #define bits_real TYPED(bits_real)
 #define vec_with_sign TYPED(vec_with_sign)
-#define ivec_shr_arith TYPED(ivec_shr_arith)
 #define ivec_to_vec TYPED(ivec_to_vec)
 #define vec_transpose TYPED(vec_transpose)
 #define line_sum TYPED(line_sum)
@@ -91,13 +88,12 @@ CBP_INLINE real bits_real(integer i) {
  *   vec_max(a, b)             a > b ? a : b exactly, and vec_min(a, b) a < b ? a : b:
  *                             b when they are equal and when one is NaN
  *   vec_gt ge lt eq           -> mask; false when an operand is NaN
- *   vec_select(m, a, b)       m ? a : b;  vec_keep(m, a)  m ? a : +0;  mask_and mask_or
- *   vec_and_bits(v, bits)     v where the lane of bits is all ones, +0 where it is zero
+ *   vec_select(m, a, b)       m ? a : b;  vec_keep(m, a)  m ? a : +0
  *   vec_abs(v) vec_neg(v)     the sign bit cleared, flipped
  *   vec_with_sign(a, s)       a >= +0 with the sign bit of s
  *   vec_as_int int_as_vec     the same bits as ivec, as vec
- *   ivec_add sub set1         wrap round; ivec_shl(v, n), ivec_shr(v, n) (zeros enter),
- *                             ivec_shr_arith(v, n) (the sign enters), n a constant
+ *   ivec_add sub set1         wrap round; ivec_shl(v, n), ivec_shr(v, n): zeros enter,
+ *                             n a constant
  *   ivec_to_vec(v)            exact for |v| <= 2^24 (float), 2^31 (double)
  *   vec_transpose(r)          in place, r[VL]
  *   line_sum(line)            sum of the reals of line[VPP] in one fixed order */
@@ -125,9 +121,6 @@ CBP_INLINE real bits_real(integer i) {
 #undef vec_eq
 #undef vec_select
 #undef vec_keep
-#undef mask_and
-#undef mask_or
-#undef vec_and_bits
 #undef vec_abs
 #undef vec_neg
 #undef vec_as_int
@@ -170,9 +163,6 @@ CBP_INLINE vec vec_min(vec a, vec b) { return a < b ? a : b; }
 #define vec_eq(a, b) ((a) == (b))
 #define vec_select(m, a, b) ((m) ? (a) : (b))
 #define vec_keep(m, a) ((m) ? (a) : (real)0)
-#define mask_and(m, n) ((m) & (n))
-#define mask_or(m, n) ((m) | (n))
-#define vec_and_bits(v, bits) bits_real(real_bits(v) & real_bits(bits))
 #define vec_abs(v) CBP_S(fabsf, fabs)(v)
 #define vec_neg(v) (-(v))
 #define vec_as_int(v) real_bits(v)
@@ -183,7 +173,6 @@ CBP_INLINE vec vec_min(vec a, vec b) { return a < b ? a : b; }
 #define ivec_set1(i) ((integer)(i))
 #define ivec_shl(v, n) ((integer)(CBP_U(v) << (n)))
 #define ivec_shr(v, n) ((integer)(CBP_U(v) >> (n)))
-CBP_INLINE ivec ivec_shr_arith(ivec v, int n) { return v >> n; }
 CBP_INLINE vec ivec_to_vec(ivec v) { return (real)v; }
 
 CBP_INLINE vec vec_with_sign(vec a, vec s) { return CBP_S(copysignf, copysign)(a, s); }
@@ -263,24 +252,12 @@ typedef CBP_S(__mmask16, __mmask8) mask; /* one bit for each lane */
 #define vec_eq(a, b) MM(cmp)(a, b, _CMP_EQ_OQ)
 #define vec_select(m, a, b) MM(blendv)(b, a, m)
 #define vec_keep(m, a) MM(and)(m, a)
-#define mask_and(m, n) MM(and)(m, n)
-#define mask_or(m, n) MM(or)(m, n)
-#define vec_and_bits(v, bits) MM(and)(v, bits)
 #define vec_abs(v) MM(andnot)(vec_set1((real) - 0.0), v)
 #define vec_neg(v) MM(xor)(vec_set1((real) - 0.0), v)
 #define ivec_set1(i) CBP_S(_mm256_set1_epi32, _mm256_set1_epi64x)(i)
 
 CBP_INLINE vec vec_with_sign(vec a, vec s) {
     return MM(or)(a, MM(and)(vec_set1((real)-0.0), s));
-}
-
-CBP_INLINE ivec ivec_shr_arith(ivec v, int n) {
-#if CBP_DOUBLE /* no such instruction: shift in zeros, then extend the sign */
-    ivec sign = _mm256_set1_epi64x((int64_t)1 << (63 - n));
-    return _mm256_sub_epi64(_mm256_xor_si256(_mm256_srli_epi64(v, n), sign), sign);
-#else
-    return _mm256_srai_epi32(v, n);
-#endif
 }
 
 CBP_INLINE vec ivec_to_vec(ivec v) {
@@ -336,10 +313,7 @@ CBP_INLINE void vec_transpose(vec r[VL]) {
 #define MM_CMP(a, b, how) CBP_S(_mm512_cmp_ps_mask, _mm512_cmp_pd_mask)(a, b, how)
 #define vec_select(m, a, b) MM(mask_blend)(m, b, a)
 #define vec_keep(m, a) MM(maskz_mov)(m, a)
-#define mask_and(m, n) ((mask)((m) & (n)))
-#define mask_or(m, n) ((mask)((m) | (n)))
 /* Bitwise operations on floating vectors need avx512dq; those on integers do not. */
-#define vec_and_bits(v, bits) int_as_vec(MMS(and)(vec_as_int(v), vec_as_int(bits)))
 #define CBP_SIGN_BITS vec_as_int(vec_set1((real) - 0.0))
 #define vec_abs(v) int_as_vec(MMS(andnot)(CBP_SIGN_BITS, vec_as_int(v)))
 #define vec_neg(v) int_as_vec(MMS(xor)(CBP_SIGN_BITS, vec_as_int(v)))
@@ -348,8 +322,6 @@ CBP_INLINE void vec_transpose(vec r[VL]) {
 CBP_INLINE vec vec_with_sign(vec a, vec s) {
     return int_as_vec(MMS(or)(vec_as_int(a), MMS(and)(CBP_SIGN_BITS, vec_as_int(s))));
 }
-
-CBP_INLINE ivec ivec_shr_arith(ivec v, int n) { return MMI(srai)(v, (unsigned)n); }
 
 CBP_INLINE vec ivec_to_vec(ivec v) {
 #if CBP_DOUBLE /* as above: the conversion needs avx512dq */
@@ -364,9 +336,9 @@ CBP_INLINE vec ivec_to_vec(ivec v) {
 /* The divider takes 16 cycles for a vdivpd and owes Adam 24 for the square root; 11
  * FMAs run beside it. (16 floats take it 10 cycles, no more than 9 FMAs do.) y: 1 / b
  * by Newton's iteration from an estimate of 14 bits, correctly rounded in its last step
- * (Markstein, IBM J. Res. Dev. 34, 1990), unless all bits of b are ones; q: a / b but
- * for one unit, then corrected by an exact remainder: a / b rounded, unless b is such
- * and a a power of two. Where something overflows, the divider is asked. */
+ * (Markstein, IBM J. Res. Dev. 34, 1990), unless all bits of b's fraction are ones; q:
+ * a / b but for one unit, then corrected by an exact remainder. For such a b, and where
+ * something overflows, the divider is asked. */
 CBP_INLINE vec vec_quotient(vec a, vec b) {
     const vec one = vec_set1(1);
     vec y = _mm512_rcp14_pd(b);
@@ -376,8 +348,10 @@ CBP_INLINE vec vec_quotient(vec a, vec b) {
     q = vec_fma(vec_fnma(b, q, a), y, q);
     y = vec_fma(y, vec_fnma(b, y, one), y);
     q = vec_fma(vec_fnma(b, q, a), y, q);
+    const ivec fraction = ivec_set1(0xfffffffffffff); /* of b + 1: 0 after all ones */
     const mask safe =
-        mask_and(vec_lt(b, vec_set1(0x1p58)), vec_lt(vec_abs(q), vec_set1(INFINITY)));
+        vec_lt(b, vec_set1(0x1p58)) & vec_lt(vec_abs(q), vec_set1(INFINITY)) &
+        _mm512_test_epi64_mask(ivec_add(vec_as_int(b), ivec_set1(1)), fraction);
     if (__builtin_expect(safe != (mask)-1, 0)) return vec_div(a, b);
     return q;
 }
@@ -467,9 +441,6 @@ CBP_INLINE vec vec_min(vec a, vec b) { return NE(vbsl)(NE(vclt)(a, b), a, b); }
 #define vec_eq(a, b) NE(vceq)(a, b)
 #define vec_select(m, a, b) NE(vbsl)(m, a, b)
 #define vec_keep(m, a) CBP_F_FROM_U(NU(vand)(m, CBP_U_FROM_F(a)))
-#define mask_and(m, n) NU(vand)(m, n)
-#define mask_or(m, n) NU(vorr)(m, n)
-#define vec_and_bits(v, b) CBP_F_FROM_U(NU(vand)(CBP_U_FROM_F(v), CBP_U_FROM_F(b)))
 #define vec_abs(v) NE(vabs)(v)
 #define vec_neg(v) NE(vneg)(v)
 #define vec_as_int(v) CBP_S(vreinterpretq_s32_f32, vreinterpretq_s64_f64)(v)
@@ -480,8 +451,6 @@ CBP_INLINE vec vec_min(vec a, vec b) { return NE(vbsl)(NE(vclt)(a, b), a, b); }
 #define ivec_shl(v, n) CBP_S(vshlq_n_s32, vshlq_n_s64)(v, n)
 #define ivec_shr(v, n) CBP_S_FROM_U(CBP_S(vshrq_n_u32, vshrq_n_u64)(CBP_U_FROM_S(v), n))
 CBP_INLINE vec ivec_to_vec(ivec v) { return CBP_S(vcvtq_f32_s32, vcvtq_f64_s64)(v); }
-
-CBP_INLINE ivec ivec_shr_arith(ivec v, int n) { return NS(vshl)(v, ivec_set1(-n)); }
 
 CBP_INLINE vec vec_with_sign(vec a, vec s) {
     return NE(vbsl)(CBP_U_FROM_F(vec_set1((real)-0.0)), s, a);

@@ -8,7 +8,6 @@ and forks; memory.
 import os
 import pickle
 import signal
-import sys
 import threading
 import time
 import tracemalloc
@@ -25,6 +24,7 @@ from scipy.sparse import csr_array, csr_matrix
 from sklearn.metrics import accuracy_score, r2_score
 from sklearn.utils import shuffle as sklearn_shuffle
 
+from cbp import _training
 from cbp._network import LOSSES, Network
 from cbp._training import Trainer
 
@@ -760,17 +760,28 @@ def test_a_single_class_is_always_right():
     assert trainer.validation_scores == [1, 1, 1]
 
 
-def test_early_stopping_does_not_come_back_to_python():
+def test_early_stopping_does_not_come_back_to_python(monkeypatch):
+    calls = []
+
+    class Counted(_training.Team):
+        def work(self):
+            calls.append(1)
+            super().work()
+
+    monkeypatch.setattr(_training, "Team", Counted)
     problem = Problem(sizes=(12, 3), activations=(), n_rows=150)
     trainer = problem.trainer(rows=TRAINED, held_out=HELD_OUT, n_iter_no_change=np.inf)
-    called = []
-    sys.setprofile(lambda frame, event, arg: called.append(event))
-    try:
-        trainer.run(200)
-    finally:
-        sys.setprofile(None)
+    trainer.run(200)
     assert len(trainer.validation_scores) == 200
-    assert len(called) < 100
+    assert len(calls) == 1
+    problem.trainer(rows=TRAINED).run(20, on_epoch=lambda epoch, loss: None)
+    assert len(calls) == 21
+
+
+def test_judge_needs_rows_to_score():
+    problem = Problem()
+    with pytest.raises(ValueError, match="held_out"):
+        problem.trainer().judge(problem.theta)
 
 
 # ---- the loss curve

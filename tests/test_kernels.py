@@ -882,10 +882,11 @@ def test_step_divides_as_ieee_demands(kernels):
     # reciprocal is hardest to get right.
     size = rng.uniform(-50, 60, shape)
     b = np.exp2(np.where(rng.rand(*shape) < 0.5, size, np.round(size))).astype(dtype)
-    b = np.nextafter(b, dtype.type(rng.choice([0, np.inf])))
+    b = np.nextafter(b, rng.choice([0, np.inf], shape).astype(dtype))
     m = (rng.standard_normal(shape) * np.exp2(rng.uniform(-30, 30, shape))).astype(
         dtype
     )
+    m[::4] = np.exp2(np.round(np.log2(abs(m[::4]))))
     b[0], m[1] = np.inf, np.finfo(dtype).max
     b[2] = np.finfo(dtype).max / 4
     with np.errstate(over="ignore"):
@@ -1095,7 +1096,6 @@ class RowNetwork:
             y.line_blocks = -(-y.n_lines // P)
             y.n_panels = -(-M.shape[1] // P)
             y.n_blocks = y.line_blocks * y.n_panels
-            # Junk behind the lines: nothing may be made of it.
             lines = np.zeros((y.n_panels, y.line_blocks * P, P), dtype)
             padded_M = np.zeros((len(M), y.n_panels * P), dtype)
             padded_M[:, : M.shape[1]] = M
@@ -1132,7 +1132,7 @@ class RowNetwork:
         y.A.data = self._keep(np.zeros(width, dtype))
         y.A.stride = y.D.stride = P
         y.D.data = y.A.data
-        if y is not self.layers[-1] and y.b_at != self.layers[-1].b_at:
+        if y.b_at != self.layers[-1].b_at:
             y.D.data = self._keep(np.zeros(width, dtype))
 
     def _keep(self, values):
@@ -1147,7 +1147,7 @@ class RowNetwork:
         width = -(-max(n_out, X.shape[1]) // P) * P
         labels = target.dtype == np.int32
         inputs = [Vector(X), Vector(target), Vector(np.asarray(order, np.int64))]
-        inputs.append(Vector(np.full(len(order), eta)))
+        inputs.append(Vector(eta * np.arange(1, len(order) + 1)))
         if weight is not None:
             inputs.append(Vector(weight))
         step = cbp_step(**vars(s))
@@ -1168,7 +1168,7 @@ class RowNetwork:
             order=inputs[2].pointer.value,
             n_rows=len(order),
             inputs=self._keep(np.zeros(2 * width, dtype)),
-            scratch=self._keep(np.zeros(2 * P * width, dtype)),
+            scratch=self._keep(np.zeros(n_out + -n_out % P, dtype)),
             block_squares=self.squares.pointer.value,
         )
         rows.T.data, rows.T.stride = self._keep(np.zeros(width, dtype)), P
@@ -1215,6 +1215,7 @@ def slow_rows(kernels, W, b, activation, solver, transposed, case, s, eta):
         [[z[l].copy() for _ in range(n_states)] for z in zeros] for l in range(len(W))
     ]
     total = weights = 0.0
+    steps = 0
     for r in order:
         w_row = 1.0 if weight is None else float(weight[r])
         if not w_row > 0:
@@ -1231,7 +1232,9 @@ def slow_rows(kernels, W, b, activation, solver, transposed, case, s, eta):
             none = np.zeros(W[l].shape[0], kernels.dtype)
             back = reference.forward_row(deltas[0], W[l].T, none, "identity")
             deltas.insert(0, reference.multiply_derivative(back, a[l], activation))
-        settings_W = SimpleNamespace(**{**vars(s), "eta": eta, "scale": 1 / w_row})
+        steps += 1
+        changed = {"eta": eta * steps, "scale": 1 / w_row}
+        settings_W = SimpleNamespace(**{**vars(s), **changed})
         settings_b = SimpleNamespace(**{**vars(settings_W), "alpha": 0.0})
         squares = 0.0
         for l in range(len(W)):
