@@ -1108,6 +1108,8 @@ cdef class Trainer:
             return
         if self.recorder is not None:
             self.recorder.end_epoch(self.n_iter)
+        if self.curve_used == CURVE_ROOM:
+            self._flush_curve()
         if self.held_out != NULL:
             self._score_epoch()
             if self.abandoned:  # the epoch does not count
@@ -1116,8 +1118,6 @@ cdef class Trainer:
         self.t += self.epoch_rows
         self.epoch_loss = self.epoch_weights = 0
         self.epoch_rows = self.position = 0
-        if self.curve_used == CURVE_ROOM:
-            self._flush_curve()
         self.curve[self.curve_used] = loss
         self.curve_used += 1
         if self.callback:
