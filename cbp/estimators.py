@@ -281,6 +281,18 @@ class _BaseBP(BaseEstimator):
 
     # ---------------------------------------------------------------- parameters
 
+    def _check_parameters(self) -> None:
+        """Refuse parameters by name, as scikit-learn does; all but those unchanged.
+
+        Looking at all of them takes 170 us, a third of a `partial_fit` on few rows.
+        What a sequence holds is checked by every call, in the two methods below.
+        """
+        given = tuple(getattr(self, name) for name in self._parameter_constraints)
+        checked = self.__dict__.get("_checked_parameters", ())
+        if len(checked) != len(given) or not all(map(operator.is_, given, checked)):
+            self._validate_params()
+            self._checked_parameters = given
+
     def _hidden_sizes(self) -> list[int]:
         """The widths of the hidden layers; an empty list if there are none."""
         given = self.hidden_layer_sizes
@@ -556,7 +568,7 @@ class _BaseBP(BaseEstimator):
 
     def _fit(self, X, y, sample_weight, *, incremental: bool) -> None:
         """Train from new weights or go on; fitted attributes are set at the end."""
-        self._validate_params()
+        self._check_parameters()
         hidden = self._hidden_sizes()
         activations = self._hidden_activations(len(hidden))
         early_stopping = bool(self.early_stopping) and not incremental
@@ -667,7 +679,7 @@ class _BaseBP(BaseEstimator):
             As `fit`.
         """
         with self._undone_on_failure():
-            self._validate_params()
+            self._check_parameters()
             hidden = self._hidden_sizes()
             activations = self._hidden_activations(len(hidden))
             for name in ("classes_", "_multilabel"):
@@ -1079,6 +1091,7 @@ class _BaseBP(BaseEstimator):
         if "_network" in self.__dict__:
             self._fitted()  # takes over what the user put into the lists
         state = dict(super().__getstate__())
+        state.pop("_checked_parameters", None)
         if "_network" not in state:
             return state
         network = state.pop("_network")
@@ -1469,6 +1482,8 @@ class BPClassifier(ClassifierMixin, _BaseBP):
         y = y.toarray() if sparse.issparse(y) else y
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
+        if incremental and (index := self._known_index(y)) is not None:
+            return index, self._n_class_outputs()
         check_classification_targets(y)
         kind = type_of_target(y)
         if kind == "multiclass-multioutput":
@@ -1490,8 +1505,28 @@ class BPClassifier(ClassifierMixin, _BaseBP):
         if multilabel:
             return np.ascontiguousarray(y, dtype=dtype), y.shape[1]
         index = np.searchsorted(self.classes_, y).astype(np.int32)
-        n_classes = len(self.classes_)
-        return index, n_classes if n_classes > 2 else 1
+        return index, self._n_class_outputs()
+
+    def _n_class_outputs(self) -> int:
+        return len(self.classes_) if len(self.classes_) > 2 else 1
+
+    def _known_index(self, y) -> NDArray | None:
+        """Indices of labels that all are classes_, or None if that takes a closer look.
+
+        Such labels need no other check; scikit-learn's take 350 us of a `partial_fit`.
+        """
+        classes = self.__dict__.get("classes_")
+        if (
+            classes is None
+            or getattr(self, "_multilabel", True)
+            or y.ndim != 1
+            or y.dtype.kind != classes.dtype.kind
+            or y.dtype.kind not in "biufU"
+        ):
+            return None
+        index = np.searchsorted(classes, y)
+        np.minimum(index, len(classes) - 1, out=index)
+        return index.astype(np.int32) if (classes[index] == y).all() else None
 
     def _check_known(self, labels, multilabel: bool, incremental: bool) -> None:
         """Refuse labels other than those the model was made for."""
