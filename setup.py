@@ -30,8 +30,8 @@ DIRECTIVES = {
 }
 
 # Results must be the same bits from every compiler. So no flag here may change what an
-# operation returns (never -ffast-math, never -march), and a*b+c is fused only where the
-# code says fma. -fno-math-errno gives up errno alone, to let sqrt be one instruction.
+# operation returns or choose a CPU, and a*b+c is fused only where the code says fma.
+# -fno-math-errno gives up errno alone, to let sqrt be one instruction.
 UNIX_FLAGS = [
     "-std=gnu11",
     "-ffp-contract=off",

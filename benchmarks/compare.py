@@ -72,7 +72,9 @@ def parse_arguments():
         help=f"of {','.join(PEERS)} (default: all; quick: without {','.join(SLOW)})",
     )
     cores = len(measure.CORES or [0])
-    made.add_argument("--threads", type=numbers, default=[1, 2][:cores])
+    made.add_argument(
+        "--threads", type=numbers, default=[1, 2][:cores], help="default: 1,2"
+    )
     made.add_argument(
         "--dtype",
         type=names,
@@ -90,7 +92,13 @@ def parse_arguments():
     args.peers = args.peers or [p for p in PEERS if not (args.quick and p in SLOW)]
     args.rounds = args.rounds or (5 if args.quick else 7)
     args.seconds = args.seconds or (0.05 if args.quick else 0.5)
-    for given, known in [(args.peers, PEERS), (args.workloads, WORKLOADS)]:
+    checked = [
+        (args.peers, PEERS),
+        (args.workloads, WORKLOADS),
+        (args.threads, range(1, cores + 1)),
+        (args.dtype or [], ["float32", "float64"]),
+    ]
+    for given, known in checked:
         if unknown := set(given) - set(known):
             made.error(f"{sorted(unknown)}: known are {list(known)}")
     return args

@@ -225,12 +225,28 @@ def blas_kernels():
     )
 
 
+def commit():
+    """Which sources were measured; nothing where git does not tell."""
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--match", "v*"],
+            cwd=HERE,
+            capture_output=True,
+            check=True,
+            text=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return f"commit {found.stdout.strip()}"
+
+
 def conditions(tier, *more, names=REFERENCES):
     """Lines that say where, when and, in `more`, how, for the top of a report."""
     lines = [
         f"{date.today().isoformat()}, {cpu_name()}, "
         f"{os.cpu_count()} cores, cbp tier {tier}",
         f"Python {platform.python_version()}, {versions(['cbp-learn', *names])}",
+        commit(),
         *more,
         busy(),
     ]

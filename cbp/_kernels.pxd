@@ -149,10 +149,6 @@ cdef extern from "cbp.h" nogil:
 # The table of the tier in use for items of 4 or 8 bytes.
 cdef const cbp_kernels *kernels(int itemsize) noexcept nogil
 
-# The table for Adam on batches of one row. Floats take AVX2 even on a CPU with AVX-512:
-# the divider, the limit here, serves 8 lanes sooner than 16, and the clock stays higher
-# (workload W1: 3.58 against 3.33 million rows a second). The same bits.
-cdef const cbp_kernels *row_kernels(int itemsize) noexcept nogil
 
 # The first byte of a C-contiguous array; NULL if it has none. The caller keeps the
 # array alive.

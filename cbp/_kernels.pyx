@@ -14,7 +14,6 @@ cdef extern from "cbp.h" nogil:
     const cbp_kernels *cbp_table(int tier, int itemsize)
 
 cdef int _tier = 0
-cdef int _row_tier = 0
 
 
 def tiers():
@@ -66,10 +65,6 @@ cdef const cbp_kernels *kernels(int itemsize) noexcept nogil:
     return cbp_table(_tier, itemsize)
 
 
-cdef const cbp_kernels *row_kernels(int itemsize) noexcept nogil:
-    return cbp_table(_row_tier if itemsize == 4 else _tier, itemsize)
-
-
 cdef const void *address(object array) except? NULL:
     cdef const unsigned char[::1] view = _flat(array).view("u1")
     return &view[0] if view.shape[0] else NULL
@@ -81,6 +76,3 @@ cdef void *writable_address(object array) except? NULL:
 
 
 _tier = _tier_number(os.environ.get("CBP_ISA") or tiers().pop())
-_row_tier = _tier
-if isa() == "avx512" and not os.environ.get("CBP_ISA"):
-    _row_tier = _tier_number("avx2")

@@ -7,6 +7,7 @@ All matrices in flight are panels (src_c/cbp.h). Nothing here validates what use
 
 import numpy as np
 
+from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int32_t, int64_t
 
 from cbp._kernels cimport (
@@ -66,6 +67,9 @@ cdef enum:
     # Weights of a first layer that the caches do not hold. Without a mirror a fit of
     # 50,000 x 100 was 7 to 17 % faster, one of 64 x 100 up to 8 % slower.
     WIDE_ITEMS = 500000
+
+# Floating-point operations of a prediction between two looks for signals: some 10 ms.
+cdef double FLOPS_PER_LOOK = 2e8
 
 
 cdef class Network:
@@ -229,6 +233,7 @@ cdef class Network:
         cdef cbp_panels Z
         cdef int l
         cdef ptrdiff_t biases = self.segments[self.n_layers][1]
+        cdef double unseen_flops = 0
         if finite and not self.k.all_finite(x, n_rows * n_in):
             return None
         with nogil:
@@ -251,6 +256,7 @@ cdef class Network:
                     self.k.apply_output(Z, n_out, 0, 1, self.output_code,
                                         base + (2 * widest + P * P) * size)
                 self.k.scatter_rows(Z, 1, n_out, y + r * n_out * size, n_out)
+                look(&unseen_flops, 2.0 * w_at)
         return out
 
     cdef _predict_packed(self, theta, X, out, bint logits, bint finite):
@@ -261,6 +267,7 @@ cdef class Network:
         cdef ptrdiff_t widest = round_up(max(self.layer_sizes), P)
         cdef ptrdiff_t scratch_items = 2 * P * round_up(n_out, P)
         cdef ptrdiff_t r, m
+        cdef double unseen_flops = 0
         cdef bint sparse = not isinstance(X, np.ndarray)
         cdef char *y = <char *>writable_address(out)
         cdef const char *x = NULL
@@ -303,6 +310,7 @@ cdef class Network:
                             A, layer[l].n_in, layer[l].W, layer[l].b, Z,
                             layer[l].n_out, 0, m, layer[l].activation
                         )
+                    look(&unseen_flops, 2.0 * m * layer[l].n_in * layer[l].n_out)
                     A = Z
                 if not logits:
                     self.k.apply_output(Z, n_out, 0, m, self.output_code, scratch)
@@ -318,6 +326,16 @@ cdef class Network:
             items += round_up(self.layers[l].n_out, P) // P * self.layers[l].W.stride
             items += round_up(self.layers[l].n_out, P)
         return items
+
+
+cdef int look(double *unseen_flops, double flops) except -1 nogil:
+    """Counts flops; looks for signals, lest Ctrl-C wait for a long prediction."""
+    unseen_flops[0] += flops
+    if unseen_flops[0] > FLOPS_PER_LOOK:
+        unseen_flops[0] = 0
+        with gil:
+            PyErr_CheckSignals()
+    return 0
 
 
 cdef aligned_zeros(n_items, dtype):

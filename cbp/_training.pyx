@@ -37,7 +37,6 @@ from cbp._kernels cimport (
     cbp_panels,
     cbp_rows,
     cbp_step,
-    row_kernels,
     writable_address,
 )
 
@@ -369,7 +368,7 @@ cdef class Trainer:
         if monitor:
             batches = -(-self.n_rows // self.batch_size)
             self.recorder = Recorder(network, self.chunk_rows, batches, self.one_row)
-            self.recorder.layers, self.recorder.k = self.layers, self.k
+            self.recorder.layers = self.layers
             if solver == "lbfgs":
                 self.recorder.every = ITERATIONS_APART
         self._load()
@@ -506,8 +505,6 @@ cdef class Trainer:
         rows = self.n_rows if solver == "lbfgs" else self.batch_size
         self.chunk_rows = min(rows, CBP_CHUNK_ROWS)
         self.one_row = rows == 1 and self.sparse is None and solver != "lbfgs"
-        if self.one_row and self.solver == CBP_ADAM:
-            self.k = row_kernels(self.size)
         self.n_weights = weights
         # A chunk is what threads share; P rows are the least that one of them takes.
         useful = min(6.0 * weights * self.chunk_rows / FLOPS_PER_THREAD,

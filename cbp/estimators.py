@@ -96,8 +96,8 @@ class _Run:
         return self.theta
 
 
-class _Diverged(ValueError):
-    """Training diverged; `flow` has the records of it, for `diagnose`."""
+class DivergenceError(ValueError):
+    """Training diverged; `flow` has the records of it, which `diagnose` explains."""
 
     def __init__(self, message: str, flow: FailedFlow | None = None):
         super().__init__(message)
@@ -412,9 +412,10 @@ class _BaseBP(BaseEstimator):
         )
         given = X.dtype
         if given != dtype:  # again, for numbers too large for float32
-            X = check_array(
-                X, accept_sparse="csr", dtype=dtype, order="C", input_name="X"
-            )
+            with np.errstate(over="ignore"):
+                X = check_array(
+                    X, accept_sparse="csr", dtype=dtype, order="C", input_name="X"
+                )
         return _kernel_ready(X), given
 
     # ------------------------------------------------------------------- weights
@@ -562,7 +563,7 @@ class _BaseBP(BaseEstimator):
             if not (isinstance(error, KeyboardInterrupt) and reached):
                 self.__dict__.clear()
                 self.__dict__.update(former)
-            if isinstance(error, _Diverged) and error.flow is not None:
+            if isinstance(error, DivergenceError) and error.flow is not None:
                 self._failed_flow = error.flow
             raise
 
@@ -944,11 +945,14 @@ class _BaseBP(BaseEstimator):
         if isinstance(self, RegressorMixin):
             message += ", targets scaled to unit variance"
         if not run.scored:
-            raise _Diverged(message + ".", self._failed_records(run))
+            raise DivergenceError(message + ".", self._failed_records(run))
+        kept = "The weights of the best validation score are kept."
+        if not run.trainer.validation_scores:
+            kept = "It did so before any score: the weights to begin with are kept."
         run.records.outcome = "diverged"
         run.trainer.validation_scores.append(math.nan)
         warnings.warn(
-            message + ". The weights of the best validation score are kept.",
+            f"{message}. {kept}",
             ConvergenceWarning,
             stacklevel=2,
         )

@@ -665,16 +665,22 @@ class _Fit:
         limit = PENALTY * self.batch * self.summary.mean_weight
         return f"alpha={_round(limit / 1000)}"
 
+    @property
+    def highest_rate(self) -> float:
+        """The highest learning rate that is worth a try without further knowledge."""
+        return 0.01 if self.solver == "adam" else 0.3
+
     def lower_rate(self) -> str:
         """A learning rate at which a first step changes some 2 % of the weights."""
         rate = self.parameters["learning_rate_init"]
         factor = 0.02 / self.first_step.max() if len(self.flow.epoch) else 0.0
-        return f"learning_rate_init={_round(rate * min(max(factor, 1e-4), 0.1))}"
+        wanted = min(rate * min(max(factor, 1e-4), 0.1), self.highest_rate)
+        return f"learning_rate_init={_round(wanted)}"
 
     def higher_rate(self) -> str:
         """A learning rate at which the weights could change three times over."""
         rate = self.parameters["learning_rate_init"]
-        highest = 0.01 if self.solver == "adam" else 0.3
+        highest = self.highest_rate
         wanted = rate * max(3 / max(self.moved, 1e-12), 10)
         if rate >= highest:  # then more steps
             return f"max_iter={5 * self.parameters['max_iter']}"
@@ -713,8 +719,9 @@ def _records_of(
         )
     if not state.get("loss_curve_"):
         raise NotFittedError(
-            f"This {name} has weights but was not trained. Call fit(X, y) first, with "
-            "monitor=True."
+            f"This {name} has weights but finished no epoch: they were drawn by "
+            "initialize, or training was interrupted in its first epoch. Call fit(X, y) "
+            "first, with monitor=True."
         )
     flow, summary = state.get("gradient_flow_"), state.get("_fit_summary")
     if flow is None or summary is None:

@@ -70,11 +70,11 @@
 #if CBP_DOUBLE
 #define DUST 1e-290
 #define LOG_DUST (-668.0)
-#define SQUARE_FLOOR 1e-300
+#define SQUARE_FLOOR 1e-290
 #else
 #define DUST 1e-30f
 #define LOG_DUST (-69.5f)
-#define SQUARE_FLOOR 1e-34f
+#define SQUARE_FLOOR 1e-33f
 #endif
 
 INLINE vec FN(flush_dust)(vec x) {
@@ -894,7 +894,7 @@ INLINE vec FN(adam_vec)(vec w, vec g, real *m_, real *v_, const FN(step_vecs) * 
                           vec_fma(t, t, vec_set1(SQUARE_FLOOR)));
     vec_store(m_, m);
     vec_store(v_, v);
-    return vec_fnma(k->rate, vec_quotient(m, vec_add(vec_sqrt(v), k->epsilon)), w);
+    return vec_fnma(k->rate, vec_div(m, vec_add(vec_root(v), k->epsilon)), w);
 }
 
 /* (6.1), (6.2) with momentum: u = momentum u - eta g, w += u; Nesterov looks one

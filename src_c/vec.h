@@ -7,8 +7,8 @@
  * is 1: TYPED(name) appends _f32 or _f64. `mask`, `vec`, `real`, `P` ... are macros, so
  * system headers come before this file, and no variable may carry these names.
  *
- * Every operation is exact IEEE arithmetic or a move of bits (vec_quotient comes to the
- * rounded quotient from an estimate) and gives the same bits on every tier (a NaN may
+ * Every operation is exact IEEE arithmetic or a move of bits (vec_root comes to the
+ * rounded root from an estimate) and gives the same bits on every tier (a NaN may
  * differ in its payload). There is no mathematics here: vmath.h.
  */
 #include <math.h>
@@ -55,7 +55,7 @@
 #define ivec_to_vec TYPED(ivec_to_vec)
 #define vec_transpose TYPED(vec_transpose)
 #define line_sum TYPED(line_sum)
-#define vec_quotient TYPED(vec_quotient)
+#define vec_root TYPED(vec_root)
 
 typedef CBP_S(float, double) real;
 typedef CBP_S(int32_t, int64_t) integer; /* as wide as real */
@@ -79,8 +79,7 @@ CBP_INLINE real bits_real(integer i) {
  *   vec_load(p) vec_store(p, v) vec_set1(x) vec_broadcast(p) vec_zero()
  *                             p may have the alignment of a real only
  *   vec_add sub mul div sqrt  one IEEE operation
- *   vec_quotient(a, b)        vec_div for b >= 1e-150 and a = +0 or |a| >= 1e-290, by
- *                             another way where that is faster; floats: any a, b
+ *   vec_root(v)               vec_sqrt by another way where that is faster
  *   vec_fma(a, b, c)          a b + c in one rounding;  vec_fnma(a, b, c)  c - a b
  *   vec_fma_acc(c, a, b)      statement: c += a b, one fma, c kept in its register
  *   vec_fma_bcast(c, p, b)    statement: c += *p b
@@ -332,30 +331,28 @@ CBP_INLINE vec ivec_to_vec(ivec v) {
 #endif
 }
 
-#if CBP_DOUBLE
-/* The divider takes 16 cycles for a vdivpd and owes Adam 24 for the square root; 11
- * FMAs run beside it. (16 floats take it 10 cycles, no more than 9 FMAs do.) y: 1 / b
- * by Newton's iteration from an estimate of 14 bits, correctly rounded in its last step
- * (Markstein, IBM J. Res. Dev. 34, 1990), unless all bits of b's fraction are ones; q:
- * a / b but for one unit, then corrected by an exact remainder. For such a b, and where
- * something overflows, the divider is asked. */
-CBP_INLINE vec vec_quotient(vec a, vec b) {
-    const vec one = vec_set1(1);
-    vec y = _mm512_rcp14_pd(b);
-    y = vec_fma(y, vec_fnma(b, y, one), y);
-    y = vec_fma(y, vec_fnma(b, y, one), y);
-    vec q = vec_mul(a, y);
-    q = vec_fma(vec_fnma(b, q, a), y, q);
-    y = vec_fma(y, vec_fnma(b, y, one), y);
-    q = vec_fma(vec_fnma(b, q, a), y, q);
-    const ivec fraction = ivec_set1(0xfffffffffffff); /* of b + 1: 0 after all ones */
-    const mask safe =
-        vec_lt(b, vec_set1(0x1p58)) & vec_lt(vec_abs(q), vec_set1(INFINITY)) &
-        _mm512_test_epi64_mask(ivec_add(vec_as_int(b), ivec_set1(1)), fraction);
-    if (__builtin_expect(safe != (mask)-1, 0)) return vec_div(a, b);
-    return q;
+/* For a step of Adam the divider owes a root and a quotient: 24 and 16 cycles for 8
+ * doubles, 20 and 16 for 16 floats. These FMAs take the root from it and run beside.
+ * g = sqrt(x) and h = 1 / (2 sqrt x) by Goldschmidt's iteration from an estimate of 14
+ * bits; the last line corrects g, then off by a unit at most, by the exact remainder
+ * x - g g, which rounds as prescribed (Markstein, IBM J. Res. Dev. 34, 1990;
+ * tests/test_kernels.py looks at every x for which that is not plain). Where the
+ * remainder may be subnormal, and for infinity and NaN, the divider is asked. */
+CBP_INLINE vec vec_root(vec x) {
+    const vec half = vec_set1((real)0.5);
+    vec h = CBP_S(_mm512_rsqrt14_ps, _mm512_rsqrt14_pd)(x);
+    vec g = vec_mul(x, h);
+    h = vec_mul(h, half);
+    for (int i = 0; i < CBP_S(1, 2); i++) {
+        const vec r = vec_fnma(g, h, half);
+        g = vec_fma(g, r, g);
+        h = vec_fma(h, r, h);
+    }
+    const mask safe = vec_ge(x, vec_set1(CBP_S(0x1p-102f, 0x1p-969))) &
+                      vec_lt(x, vec_set1(INFINITY));
+    if (__builtin_expect(safe != (mask)-1, 0)) return vec_sqrt(x);
+    return vec_fma(vec_fnma(g, g, x), h, g);
 }
-#endif
 
 /* 2 x 2 or 4 x 4 blocks inside 128-bit lanes, then the 4 x 4 matrix of lanes. */
 CBP_INLINE void vec_transpose(vec r[VL]) {
@@ -474,8 +471,8 @@ CBP_INLINE void vec_transpose(vec r[VL]) {
 
 #define VPP (P / VL)
 
-#if !defined(CBP_TIER_AVX512) || !CBP_DOUBLE
-CBP_INLINE vec vec_quotient(vec a, vec b) { return vec_div(a, b); }
+#if !defined(CBP_TIER_AVX512)
+CBP_INLINE vec vec_root(vec x) { return vec_sqrt(x); }
 #endif
 
 /* Sum of the P reals of a line: halves are added, lane i to lane i + P/2, until one is

@@ -326,7 +326,7 @@ def compute_loss_row(z, t, weight, output, loss):
 
 # Below these, optimizer state and output errors become zero; squares are held up.
 DUST = {4: 1e-30, 8: 1e-290}
-SQUARE_FLOOR = {4: 1e-34, 8: 1e-300}
+SQUARE_FLOOR = {4: 1e-33, 8: 1e-290}
 
 
 def flush_dust(x):

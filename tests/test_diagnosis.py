@@ -500,3 +500,17 @@ if __name__ == "__main__":
             report(TUNING, [])
         else:
             report(JUDGING, healthy(ALSO_HEALTHY))
+
+
+@pytest.mark.parametrize("solver, highest", [("adam", 0.01), ("sgd", 0.3)])
+def test_after_an_absurd_rate_the_advice_is_a_usual_one(solver, highest):
+    X, y = datasets.load_iris(return_X_y=True)
+    model = BPClassifier(
+        20, "identity", solver=solver, learning_rate_init=1e150, random_state=0
+    )
+    with pytest.raises(ValueError, match="diverged"):
+        model.fit(X * 1e10, y)
+    advice = [finding.advice for finding in model.diagnose().findings]
+    rates = [float(text.split("=")[1]) for text in advice if "learning_rate" in text]
+    assert rates
+    assert max(rates) <= highest

@@ -489,7 +489,8 @@ def test_divergence_with_early_stopping_keeps_finite_weights(estimator, solver):
         random_state=0,
     )
     data = X * (1e307 if solver == "lbfgs" else 1)
-    with pytest.warns(ConvergenceWarning, match="diverged.*best validation score"):
+    kept = "to begin with" if solver == "lbfgs" else "best validation score"
+    with pytest.warns(ConvergenceWarning, match=f"diverged.*{kept}"):
         model.fit(data, y)
     assert np.isnan(model.validation_scores_[-1])
     assert all(np.isfinite(a).all() for a in model.coefs_ + model.intercepts_)
@@ -604,6 +605,24 @@ def test_nan_and_infinity_are_found_in_every_row(estimator, n_rows):
 
 
 @BOTH
+def test_a_parameter_that_has_become_bad_is_refused_by_every_call(estimator):
+    sizes = [5, 5]
+    model = estimator(hidden_layer_sizes=sizes, max_iter=5).fit(X, y)
+    sizes[1] = "five"
+    with pytest.raises(ValueError, match="hidden_layer_sizes"):
+        model.partial_fit(X, y)
+    sizes[1] = 5
+    model.partial_fit(X, y).set_params(alpha=-1)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="alpha"):
+            model.partial_fit(X, y)
+    model.alpha = 1e-4
+    model.partial_fit(X, y).momentum = "high"
+    with pytest.raises(ValueError, match="momentum"):
+        model.fit(X, y)
+
+
+@BOTH
 def test_a_refused_parameter_leaves_the_model_as_it_was(estimator):
     model = estimator(max_iter=5).fit(X, y)
     model.set_params(hidden_layer_sizes=(10**6, 10**6))
@@ -673,6 +692,35 @@ def test_an_interrupt_is_raised_and_leaves_the_weights_reached(
         assert not np.array_equal(model.coefs_[0], fresh.coefs_[0])
     model.predict(data[:10])
     model.set_params(solver="adam").partial_fit(data[:50], labels[:50])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends SIGINT")
+@pytest.mark.parametrize("n_rows", [5, 60_000])
+def test_an_interrupt_ends_a_long_prediction(n_rows):
+    model = BPRegressor(hidden_layer_sizes=(4000, 4000), max_iter=1)
+    model.initialize(X, y)
+    rows = np.resize(X, (n_rows, 4))
+    for delay in (0.3, 0.4, 0.5):  # another try where another process took the CPU
+        sent = interrupt_after(delay)
+        with pytest.raises(KeyboardInterrupt):
+            while True:
+                model.predict(rows)
+        late = time.perf_counter() - sent[0]
+        if late < 0.2:
+            return
+    pytest.fail(f"felt after {late:.3f} s")
+
+
+def test_diagnose_says_so_if_the_first_epoch_was_interrupted(monkeypatch):
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(BPClassifier, "_run_stochastic", interrupted)
+    model = BPClassifier()
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(X, y)
+    with pytest.raises(NotFittedError, match="interrupted in its first epoch"):
+        model.diagnose()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="sends SIGINT")

@@ -735,6 +735,37 @@ def test_partial_fit_knows_classes_before_it_has_seen_them():
     assert model.score(X, y) > 0.9
 
 
+@pytest.mark.parametrize(
+    "labels",
+    [
+        np.array([3, 1, 2]),
+        np.array([3, 1, 2], np.uint8),
+        np.array([-1.0, 0.0, 7.0]),
+        np.array(["c", "a", "bb"]),
+        np.array([True, False]),
+        ["c", "a", "bb"],
+        np.array(["c", "a", "bb"], object),
+    ],
+    ids=lambda labels: str(getattr(labels, "dtype", "list")),
+)
+def test_partial_fit_takes_a_label_the_same_way_early_and_late(labels):
+    """The first call looks closely at y, later ones only for what they do not know."""
+    y_all = np.resize(labels, 60) if isinstance(labels, np.ndarray) else labels * 20
+    models = [BPClassifier(random_state=0) for _ in range(2)]
+    for model in models:
+        model.partial_fit(X[:60], y_all, classes=np.unique(labels))
+    models[1]._known_index = lambda y: None  # always the close look
+    for part in (slice(0, 1), slice(1, 2), slice(0, 60)):
+        for model in models:
+            model.partial_fit(X[:60][part], y_all[part])
+        np.testing.assert_array_equal(models[0].coefs_[0], models[1].coefs_[0])
+    unknown = "b" if isinstance(labels[0], str) else labels[0] + 10
+    with pytest.raises(ValueError):
+        models[0].partial_fit(X[:2], np.array([y_all[0], unknown]))
+    with pytest.raises(ValueError):
+        models[0].partial_fit(X[:2], [[0, 1], [1, 0]])
+
+
 def test_partial_fit_of_two_declared_classes_sees_one_at_a_time():
     model = BPClassifier(random_state=0).partial_fit(
         X[:9], ["a"] * 9, classes=["a", "b"]

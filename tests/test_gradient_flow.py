@@ -381,7 +381,7 @@ def test_what_is_not_fitted_is_told_to_fit():
 
 def test_weights_without_training_are_told_to_fit(moons):
     model = BPClassifier(random_state=0).initialize(*moons)
-    with pytest.raises(NotFittedError, match="not trained.*Call fit"):
+    with pytest.raises(NotFittedError, match="finished no epoch.*Call fit"):
         diagnose(model)
 
 
