@@ -720,8 +720,8 @@ def _records_of(
     if not state.get("loss_curve_"):
         raise NotFittedError(
             f"This {name} has weights but finished no epoch: they were drawn by "
-            "initialize, or training was interrupted in its first epoch. Call fit(X, y) "
-            "first, with monitor=True."
+            "initialize, or training was interrupted in its first epoch. Call "
+            "fit(X, y) first, with monitor=True."
         )
     flow, summary = state.get("gradient_flow_"), state.get("_fit_summary")
     if flow is None or summary is None:
