@@ -140,8 +140,7 @@ cdef extern from "cbp.h" nogil:
         double (*sum_squared_change)(const void *, const void *,
                                      ptrdiff_t) noexcept nogil
         ptrdiff_t (*count_below)(const void *, ptrdiff_t, double) noexcept nogil
-        ptrdiff_t (*count_saturated)(const void *, ptrdiff_t, ptrdiff_t, int,
-                                     ptrdiff_t *) noexcept nogil
+        void (*count_saturated)(const void *, ptrdiff_t, int, int32_t *) noexcept nogil
 
     const int cbp_n_states[2]
 

@@ -4,6 +4,14 @@ from libc.stdint cimport int32_t, int64_t
 from cbp._kernels cimport cbp_csr, cbp_kernels, cbp_layer
 
 
+cdef enum:
+    # Rows of a large batch that are propagated and summed before the next ones.
+    PIECE_ROWS = 256
+    # Partial sums of a gradient kept beside it then: as many as a number below
+    # CBP_CHUNK_ROWS / PIECE_ROWS has bits.
+    PIECE_PARTS = 3
+
+
 cdef class Network:
     cdef readonly tuple layer_sizes, activations, segments
     cdef readonly str output, loss

@@ -67,6 +67,9 @@ cdef enum:
     # Weights of a first layer that the caches do not hold. Without a mirror a fit of
     # 50,000 x 100 was 7 to 17 % faster, one of 64 x 100 up to 8 % slower.
     WIDE_ITEMS = 500000
+    # Bytes of a gradient of which a few copies do not crowd out of the caches what its
+    # pieces are there to keep in them.
+    DIVIDED_BYTES = 1 << 20
 
 # Floating-point operations of a prediction between two looks for signals: some 10 ms.
 cdef double FLOPS_PER_LOOK = 2e8
@@ -169,6 +172,17 @@ cdef class Network:
                     mirror += round_up(y.n_in, P) // P * y.WT.stride
         self.master_items, self.mirror_items = at, mirror
 
+    def divides(self, ptrdiff_t batch_size):
+        """Whether gradients of a dense batch are summed PIECE_ROWS rows at a time, those
+        just propagated, before they leave the caches. Never changes a bit.
+
+        64-100-10, float64, L-BFGS on 1797 rows: 1.18 times as fast; Adam at batch 2000:
+        1.25 times, at 500 no faster.
+        """
+        return batch_size > 2 * PIECE_ROWS and (
+            self.master_items * self.dtype.itemsize <= DIVIDED_BYTES
+        )
+
     def fit_bytes(self, batch_size, solver):
         """Bytes that a `Trainer` allocates beside theta and the data.
 
@@ -181,12 +195,17 @@ cdef class Network:
         -------
         int
         """
-        rows = min(int(batch_size), CBP_CHUNK_ROWS) + 17
+        rows = PIECE_ROWS if self.divides(batch_size) else CBP_CHUNK_ROWS
+        rows = min(int(batch_size), rows) + 17
         per_row = 2 * sum(n + 16 for n in self.layer_sizes[1:])
         per_row += self.layer_sizes[0] + 16 + self.n_outputs + 16
         copies = 1 + (cbp_n_states[SOLVERS[solver]] if solver in SOLVERS else 1)
-        if solver in SOLVERS and batch_size > CBP_CHUNK_ROWS:
+        if solver in SOLVERS and (
+            batch_size > CBP_CHUNK_ROWS or self.divides(batch_size)
+        ):
             copies += 1
+        if self.divides(batch_size):
+            copies += PIECE_PARTS
         items = copies * self.master_items + self.mirror_items + rows * per_row
         return items * self.dtype.itemsize
 

@@ -1,5 +1,5 @@
 # The recorder of gradient flow, declared for _training.pyx.
-from libc.stdint cimport int64_t
+from libc.stdint cimport int32_t, int64_t
 
 from cbp._kernels cimport cbp_kernels, cbp_layer, cbp_panels
 
@@ -28,7 +28,7 @@ cdef class Recorder:
     # in one order: rows in groups of P, blocks of weights, panels of units.
     cdef double[:, ::1] group_delta, group_back
     cdef double[::1] block_gradient, block_update, block_floored
-    cdef double[::1] panel_saturated, panel_stuck
+    cdef int32_t[::1] saturated_rows
 
     cdef double[:, ::1] sums      # n_layers x N_SUMS, this epoch
     cdef int64_t watched          # batches in them
@@ -41,7 +41,7 @@ cdef class Recorder:
 
     cdef bint due(self, int64_t step, int64_t epoch) noexcept nogil
     cdef void measure_rows(self, int l, bint back, cbp_panels delta, ptrdiff_t r0,
-                           ptrdiff_t r1) noexcept nogil
+                           ptrdiff_t r1, ptrdiff_t first) noexcept nogil
     cdef void measure_units(self, int l, ptrdiff_t q, ptrdiff_t panel,
                             ptrdiff_t n_rows) noexcept nogil
     cdef void measure_block(self, ptrdiff_t number, const void *G, const void *before,

@@ -53,8 +53,7 @@ cdef class Recorder:
         self.block_gradient = np.zeros(blocks)
         self.block_update = np.zeros(blocks)
         self.block_floored = np.zeros(blocks)
-        self.panel_saturated = np.zeros(panels)
-        self.panel_stuck = np.zeros(panels)
+        self.saturated_rows = np.zeros(panels * P, np.int32)
         self.sums = np.zeros((self.n_layers, N_SUMS))
         self.every = max(STEPS_APART_ONE_ROW if one_row else STEPS_APART,
                          batches // BATCHES_PER_EPOCH)
@@ -75,9 +74,9 @@ cdef class Recorder:
         return step % self.every == 0
 
     cdef void measure_rows(self, int l, bint back, cbp_panels delta, ptrdiff_t r0,
-                           ptrdiff_t r1) noexcept nogil:
+                           ptrdiff_t r1, ptrdiff_t first) noexcept nogil:
         """Squares of delta^l, or (back) of (delta^{l+1} W^{l+1}T) before f', in groups
-        of P rows."""
+        of P rows. first: the place of row 0 in the chunk."""
         cdef ptrdiff_t P = self.k.panel, size = self.k.itemsize, r = r0, q, rows
         cdef double squares
         while r < r1:
@@ -88,21 +87,20 @@ cdef class Recorder:
                     <char *>delta.data + (q * delta.stride + r * P) * size, rows * P
                 )
             if back:
-                self.group_back[l, r // P] = squares
+                self.group_back[l, (first + r) // P] = squares
             else:
-                self.group_delta[l, r // P] = squares
+                self.group_delta[l, (first + r) // P] = squares
             r += rows
 
     cdef void measure_units(self, int l, ptrdiff_t q, ptrdiff_t panel,
                             ptrdiff_t n_rows) noexcept nogil:
-        """Saturated and stuck units of panel q of layer l, number `panel` of all."""
+        """Adds the rows that saturate units of panel q of layer l, panel `panel` of
+        all."""
         cdef cbp_layer *y = &self.layers[l]
-        cdef ptrdiff_t P = self.k.panel, stuck = 0
-        self.panel_saturated[panel] = self.k.count_saturated(
-            <char *>y.A.data + q * y.A.stride * self.k.itemsize, n_rows,
-            min(P, y.n_out - q * P), y.activation, &stuck
+        self.k.count_saturated(
+            <char *>y.A.data + q * y.A.stride * self.k.itemsize, n_rows, y.activation,
+            &self.saturated_rows[panel * self.k.panel]
         )
-        self.panel_stuck[panel] = stuck
 
     cdef void measure_block(self, ptrdiff_t number, const void *G, const void *before,
                             const void *after, const void *v, ptrdiff_t n,
@@ -117,7 +115,7 @@ cdef class Recorder:
     cdef void end_batch(self, ptrdiff_t n_rows, double scale,
                         const double *weight_squares) noexcept nogil:
         """Adds the slots, in order, to the epoch's means."""
-        cdef ptrdiff_t P = self.k.panel, i, block = 0, panel = 0, groups
+        cdef ptrdiff_t P = self.k.panel, i, block = 0, unit = 0, groups
         cdef double n_weights, lanes, total
         cdef int l
         cdef cbp_layer *y
@@ -141,12 +139,15 @@ cdef class Recorder:
                 s[DELTA_SQUARES] += self.group_delta[l, i] / n_rows / y.n_out
                 if l < self.n_layers - 1:
                     s[BACK_SQUARES] += self.group_back[l, i] / n_rows / y.n_out
-            for i in range(panel, panel + round_up(y.n_out, P) // P):
-                s[SATURATED] += self.panel_saturated[i] / n_rows / y.n_out
-                s[STUCK] += self.panel_stuck[i] / y.n_out
-            panel += round_up(y.n_out, P) // P
+            total = 0
+            for i in range(unit, unit + y.n_out):
+                total += self.saturated_rows[i]
+                s[STUCK] += (self.saturated_rows[i] == n_rows) / <double>y.n_out
+            s[SATURATED] += total / n_rows / y.n_out
+            unit += round_up(y.n_out, P)
             if not isfinite(s[GRADIENT_SQUARES] + s[DELTA_SQUARES] + s[WEIGHT_SQUARES]):
                 s[NONFINITE] += 1
+        self.saturated_rows[:] = 0
         self.watched += 1
 
     cdef void end_epoch(self, int64_t epoch) noexcept nogil:

@@ -40,7 +40,14 @@ from cbp._kernels cimport (
     writable_address,
 )
 
-from cbp._network cimport CsrData, Network, aligned_zeros, round_up
+from cbp._network cimport (
+    PIECE_PARTS,
+    PIECE_ROWS,
+    CsrData,
+    Network,
+    aligned_zeros,
+    round_up,
+)
 from cbp._recorder cimport UPDATE_SQUARES, Recorder
 
 from cbp._kernels import isa
@@ -258,10 +265,12 @@ cdef class Trainer:
     cdef cbp_layer *layers
     cdef int n_layers
     cdef ptrdiff_t P, size
-    cdef object _master, _mirror, _gradient, _workspace
+    cdef object _master, _mirror, _workspace
     cdef char *master
     cdef char *mirror
+    cdef object _gradient, _parts
     cdef char *gradient            # NULL while the step follows each sum at once
+    cdef char *parts               # sums of pieces that have not joined it yet
     cdef void *states[CBP_MAX_STATES]
     cdef int n_states
     cdef ptrdiff_t total_blocks
@@ -288,8 +297,12 @@ cdef class Trainer:
     # the first item, the weights of the rows that are right and of all.
     cdef double[::1] score_sums, score_base
 
-    # One batch (at most CBP_CHUNK_ROWS rows of it at a time).
-    cdef ptrdiff_t chunk_rows, item_rows
+    # One batch: chunks of CBP_CHUNK_ROWS rows, in pieces that are propagated and summed
+    # one at a time.
+    cdef ptrdiff_t chunk_rows, piece_rows, item_rows
+    cdef int piece, height         # its number in its chunk; parts before it
+    cdef bint first_chunk, last_piece
+    cdef ptrdiff_t piece_start     # its first row, counted in the chunk
     cdef bint one_row
     cdef double rates[MAX_ROWS]
     cdef cbp_panels A0             # (batch, n_features) the inputs; one_row: 2 rows
@@ -504,11 +517,14 @@ cdef class Trainer:
             weights += self.network.layers[l].n_in * self.network.layers[l].n_out
         rows = self.n_rows if solver == "lbfgs" else self.batch_size
         self.chunk_rows = min(rows, CBP_CHUNK_ROWS)
+        self.piece_rows, self.last_piece = self.chunk_rows, True
+        if self.sparse is None and self.network.divides(rows):
+            self.piece_rows = PIECE_ROWS
         self.one_row = rows == 1 and self.sparse is None and solver != "lbfgs"
         self.n_weights = weights
-        # A chunk is what threads share; P rows are the least that one of them takes.
-        useful = min(6.0 * weights * self.chunk_rows / FLOPS_PER_THREAD,
-                     self.chunk_rows / self.P)
+        # A piece is what threads share; P rows are the least that one of them takes.
+        useful = min(6.0 * weights * self.piece_rows / FLOPS_PER_THREAD,
+                     self.piece_rows / self.P)
         self.n_threads = max(1, min(int(n_threads), int(useful)))
         if isa() == "scalar":
             limit = FLOPS_PER_ITEM_SCALAR
@@ -543,10 +559,13 @@ cdef class Trainer:
                     mirror += round_up(y.n_in, self.P) // self.P * y.WT.stride
             self.total_blocks += y.n_blocks
         self.block_squares = np.zeros(self.total_blocks)
-        self.fused = self.solver >= 0 and self.batch_size <= CBP_CHUNK_ROWS
+        self.fused = self.solver >= 0 and self.batch_size == self.piece_rows
         if not self.fused:
             self._gradient = aligned_zeros(net.master_items, dtype)
             self.gradient = <char *>writable_address(self._gradient)
+        if self.piece_rows < self.chunk_rows:
+            self._parts = aligned_zeros(PIECE_PARTS * net.master_items, dtype)
+            self.parts = <char *>writable_address(self._parts)
         # Measured first with no base, then laid out.
         self._workspace = np.zeros(self._lay_out(0) + 64, "u1")
         self._lay_out(self._workspace.ctypes.data)
@@ -558,7 +577,7 @@ cdef class Trainer:
         cdef int l
         cdef cbp_layer *y
         # An odd number of lines per panel, see Network; a single row lies contiguous.
-        lines = 1 if self.one_row else round_up(self.chunk_rows, 16) + 1
+        lines = 1 if self.one_row else round_up(self.piece_rows, 16) + 1
 
         self.A0.stride = lines * P
         self.A0.data = <void *>at
@@ -582,9 +601,9 @@ cdef class Trainer:
         self.scratch = <char *>at
         at += self.n_threads * self.scratch_items * self.size
         self.batch_weight = <char *>at
-        at += round_up(self.chunk_rows, P) * self.size
+        at += round_up(self.piece_rows, P) * self.size
         self.batch_labels = <int32_t *>at
-        at += round_up(self.chunk_rows, 16) * sizeof(int32_t)
+        at += round_up(self.piece_rows, 16) * sizeof(int32_t)
         self.row_loss = <double *>at
         at += round_up(self.chunk_rows, 16) * sizeof(double)
         if self.sparse is not None:
@@ -737,7 +756,7 @@ cdef class Trainer:
         else:
             self.k.compute_loss(
                 y.D, self.T, self.batch_labels, weight, y.n_out, r0, r1,
-                self.network.loss_code, self.row_loss, scratch
+                self.network.loss_code, self.row_loss + self.piece_start, scratch
             )
 
     cdef void _backward(self, ptrdiff_t r0, ptrdiff_t r1) noexcept nogil:
@@ -753,7 +772,8 @@ cdef class Trainer:
                 self.k.multiply_delta(y.D, y.n_out, y.WT, below.A, below.D, y.n_in,
                                       r0, r1, below.activation)
         if self.watching_rows:
-            self.recorder.measure_rows(0, False, self.layers[0].D, r0, r1)
+            self.recorder.measure_rows(0, False, self.layers[0].D, r0, r1,
+                                       self.piece_start)
 
     cdef void _backward_one_row(self, cbp_layer *y, cbp_layer *below) noexcept nogil:
         """delta^{l+1} W^{l+1}T of a batch of one row."""
@@ -774,29 +794,29 @@ cdef class Trainer:
         """(3.7), both factors apart so that each can be measured. The same bits."""
         cdef cbp_layer *y = &self.layers[l]
         cdef cbp_layer *below = &self.layers[l - 1]
-        self.recorder.measure_rows(l, False, y.D, r0, r1)
+        self.recorder.measure_rows(l, False, y.D, r0, r1, self.piece_start)
         if self.one_row:
             self._backward_one_row(y, below)
         else:
             self.k.multiply_delta(y.D, y.n_out, y.WT, below.A, below.D, y.n_in, r0, r1,
                                   CBP_IDENTITY)
-        self.recorder.measure_rows(l - 1, True, below.D, r0, r1)
+        self.recorder.measure_rows(l - 1, True, below.D, r0, r1, self.piece_start)
         self._derive(y, below, r0, r1)
 
-    cdef void _update(self, int thread, bint first_chunk) noexcept nogil:
+    cdef void _update(self, int thread) noexcept nogil:
         """This thread's share of the weights, group by group: (4.1) and at once (6.1),
-        or, when a batch has several chunks, the sum of (4.1) over them."""
+        or, when a batch has several pieces, the sum of (4.1) over them."""
         cdef ptrdiff_t block = self.total_blocks * thread // self.n_threads
         cdef ptrdiff_t end = self.total_blocks * (thread + 1) // self.n_threads
         cdef ptrdiff_t first = 0
         cdef int l
         for l in range(self.n_layers):
-            self._update_layer(thread, l, first, block, end, first_chunk)
+            self._update_layer(thread, l, first, block, end)
             if self.abandoned:
                 return
             first += self.layers[l].n_blocks
-        self._update_biases(thread, first_chunk)
-        if self.watching and first_chunk:
+        self._update_biases(thread)
+        if self.watching_rows:
             self._watch_units(thread)
 
     cdef void _watch_units(self, int thread) noexcept nogil:
@@ -809,7 +829,7 @@ cdef class Trainer:
                 panel += 1
 
     cdef void _update_layer(self, int thread, int l, ptrdiff_t first, ptrdiff_t block,
-                            ptrdiff_t end, bint first_chunk) noexcept nogil:
+                            ptrdiff_t end) noexcept nogil:
         """The groups of layer l that begin at the block-th to (end - 1)-th block of the
         network, counted as they are computed; first: the blocks of the layers below."""
         cdef cbp_layer *y = &self.layers[l]
@@ -819,7 +839,7 @@ cdef class Trainer:
             width = y.n_panels // n_groups + (g < y.n_panels % n_groups)
             for p in range(y.line_blocks):
                 if block <= first + q * y.line_blocks + p * width < end:
-                    self._update_group(thread, l, first, p, q, width, first_chunk)
+                    self._update_group(thread, l, first, p, q, width)
                     if thread == 0:
                         self._poll(2.0 * width * self.P * self.P * self.batch_rows)
                     if self.abandoned:
@@ -827,8 +847,7 @@ cdef class Trainer:
             q += width
 
     cdef void _update_group(self, int thread, int l, ptrdiff_t first, ptrdiff_t p,
-                            ptrdiff_t q, ptrdiff_t width,
-                            bint first_chunk) noexcept nogil:
+                            ptrdiff_t q, ptrdiff_t width) noexcept nogil:
         """Blocks (p, q) to (p, q + width - 1) of layer l."""
         cdef cbp_layer *y = &self.layers[l]
         cdef ptrdiff_t P = self.P, lines = min(P, y.n_lines - p * P), i, number
@@ -839,17 +858,58 @@ cdef class Trainer:
         cdef char *scratch = self.scratch + thread * self.scratch_items * self.size
         cdef char *room = scratch + CBP_GROUP_PANELS * P * P * self.size
         G.data, G.stride = scratch, P * P
-        if not self.fused and first_chunk:
-            G.data, G.stride = self.gradient + at * self.size, stride
+        if not self.fused and not self._apart():
+            G.data, G.stride = self._part(self.height) + at * self.size, stride
         self._sum_group(l, p, q, width, lines, G, room)
         for i in range(width):
             if self.fused:
                 number = first + (q + i) * y.line_blocks + p
                 self._step_block(y, p, q + i, lines, number,
                                  <char *>G.data + i * G.stride * self.size, room)
-            elif not first_chunk:
-                self.k.add(self.gradient + (at + i * stride) * self.size,
-                           <char *>G.data + i * G.stride * self.size, lines * P)
+            else:
+                self._join(<char *>G.data + i * G.stride * self.size, at + i * stride,
+                           lines * P)
+
+    cdef char *_part(self, int i) noexcept nogil:
+        """Part i of the stack of partial sums, at the bottom of that of the first chunk
+        the gradient itself."""
+        if self.first_chunk:
+            i -= 1
+        if i < 0:
+            return self.gradient
+        return self.parts + i * self.network.master_items * self.size
+
+    cdef bint _apart(self) noexcept nogil:
+        """Is the sum of this piece to be added to an older one, and no new part?"""
+        return self.piece & 1 or (
+            self.piece == 0 and self.last_piece and not self.first_chunk
+        )
+
+    cdef void _join(self, const void *G, ptrdiff_t at, ptrdiff_t n) noexcept nogil:
+        """Joins n items G of a piece's sum to those before it, as a binary counter
+        does: cbp.h's tree, the one that sum_gradient builds of the blocks in a piece."""
+        cdef int height = self.height, bits = self.piece
+        cdef ptrdiff_t offset = at * self.size
+        if bits & 1:
+            self.k.add(self._part(height - 1) + offset, G, n)
+            bits >>= 1
+            while bits & 1:
+                height -= 1
+                self.k.add(self._part(height - 1) + offset,
+                           self._part(height) + offset, n)
+                bits >>= 1
+        elif self._apart():
+            self.k.add(self.gradient + offset, G, n)
+            return
+        else:
+            height += 1
+        if not self.last_piece:
+            return
+        while height > 1:
+            height -= 1
+            self.k.add(self._part(height - 1) + offset, self._part(height) + offset, n)
+        if not self.first_chunk:
+            self.k.add(self.gradient + offset, self._part(0) + offset, n)
 
     cdef void _sum_group(self, int l, ptrdiff_t p, ptrdiff_t q, ptrdiff_t width,
                          ptrdiff_t lines, cbp_panels G, void *room) noexcept nogil:
@@ -924,7 +984,7 @@ cdef class Trainer:
         for i in range(self.n_states):
             state[i] = <char *>self.states[i] + at * self.size
 
-    cdef void _update_biases(self, int thread, bint first_chunk) noexcept nogil:
+    cdef void _update_biases(self, int thread) noexcept nogil:
         """(5.1), (6.2): panels of all layers are dealt to the threads in turn."""
         cdef ptrdiff_t q, at, turn = 0
         cdef int l
@@ -940,19 +1000,19 @@ cdef class Trainer:
                     continue
                 at = y.b_at + q * self.P
                 sum_here = g
-                if not self.fused and first_chunk:
-                    sum_here = self.gradient + at * self.size
+                if not self.fused and not self._apart():
+                    sum_here = self._part(self.height) + at * self.size
                 self.k.sum_columns(<char *>y.D.data + q * y.D.stride * self.size,
                                    self.batch_rows, sum_here)
                 if self.fused:
                     self._states_at(at, state)
                     self.k.step[self.solver](self.master + at * self.size, g, state,
                                              self.P, &self.step_b)
-                elif not first_chunk:
-                    self.k.add(self.gradient + at * self.size, g, self.P)
+                else:
+                    self._join(sum_here, at, self.P)
 
     cdef void _step_all(self, int thread) noexcept nogil:
-        """(6.1), (6.2) from gradients summed over several chunks."""
+        """(6.1), (6.2) from gradients summed over several pieces."""
         cdef ptrdiff_t block = self.total_blocks * thread // self.n_threads
         cdef ptrdiff_t end = self.total_blocks * (thread + 1) // self.n_threads
         cdef ptrdiff_t first = 0, i, p, q, lines, stride, P = self.P
@@ -1053,16 +1113,32 @@ cdef class Trainer:
         self.learning_rate = self.eta_init * sqrt(correct_2) / correct_1
         return self.learning_rate
 
-    cdef void _end_chunk(self) noexcept nogil:
-        """Adds the weighted cost of the chunk's rows to the batch's."""
+    cdef void _begin_piece(self, ptrdiff_t start, ptrdiff_t rows) noexcept nogil:
+        """The piece that begins at row `start` of a batch of `rows`."""
+        cdef ptrdiff_t most = self.piece_rows, chunk = start // CHUNK * CHUNK
+        self.batch_rows = min(rows - start, most)
+        self.piece_start = start - chunk
+        self.piece = <int>(self.piece_start // most)
+        self.height = (self.piece & 1) + (self.piece >> 1 & 1) + (self.piece >> 2)
+        self.first_chunk = chunk == 0
+        self.last_piece = start + self.batch_rows == min(chunk + CHUNK, rows)
+        self.watching_rows = self.watching and self.first_chunk
+
+    cdef void _end_piece(self) noexcept nogil:
+        """Weighs the costs of its rows; those of a whole chunk are added to the batch's
+        """
+        cdef double *loss = self.row_loss + self.piece_start
         cdef ptrdiff_t i
         cdef double w
         if self.weight != NULL:
             for i in range(self.batch_rows):
                 # A row of weight 0 does not exist, even if its cost has overflowed.
                 w = self.k.item(self.batch_weight, i)
-                self.row_loss[i] = self.row_loss[i] * w if w > 0 else 0
-        self.batch_loss += sum_in_order(self.row_loss, self.batch_rows)
+                loss[i] = loss[i] * w if w > 0 else 0
+        if self.last_piece:
+            self.batch_loss += sum_in_order(self.row_loss,
+                                            self.piece_start + self.batch_rows)
+            self.piece_start = 0
 
     cdef double _penalty(self) noexcept nogil:
         """alpha / 2 times the sum of squared weights, as they were before the step."""
@@ -1192,7 +1268,7 @@ cdef class Trainer:
 
     cdef double _score(self) noexcept nogil:
         """Accuracy or R2 of the held-out rows; NaN if an output is not finite."""
-        cdef ptrdiff_t start = 0, rows, most = min(self.chunk_rows, self.item_rows)
+        cdef ptrdiff_t start = 0, rows, most = min(self.piece_rows, self.item_rows)
         cdef const int64_t *order
         self.score_sums[:] = 0
         while start < self.n_held_out:
@@ -1310,8 +1386,8 @@ cdef class Trainer:
             rows = min(self.batch_size, self.n_rows - self.batch_start)
             start = 0
             while start < rows and not self.abandoned:
-                self._work_chunk(thread, start, rows)
-                start += CHUNK
+                self._work_piece(thread, start, rows)
+                start += self.piece_rows
             if self.solver < 0:
                 continue
             if not self.fused and not self.abandoned:
@@ -1320,19 +1396,18 @@ cdef class Trainer:
             if thread == 0 and not self.abandoned:
                 self._end_batch(rows)
 
-    cdef void _work_chunk(self, int thread, ptrdiff_t start,
+    cdef void _work_piece(self, int thread, ptrdiff_t start,
                           ptrdiff_t rows) noexcept nogil:
-        """One chunk of the batch: propagate, meet, sum and perhaps step, meet."""
+        """One piece of the batch: propagate, meet, sum and perhaps step, meet."""
         if thread == 0:
-            self.batch_rows = min(rows - start, CHUNK)
-            self.watching_rows = self.watching and start == 0
+            self._begin_piece(start, rows)
         self._meet()
         self._propagate(thread, self.order + self.batch_start + start)
         self._meet()
         if not self.abandoned:
             if thread == 0:
-                self._end_chunk()
-            self._update(thread, start == 0)
+                self._end_piece()
+            self._update(thread)
         self._meet()
 
     cdef void _train_one_row(self) noexcept nogil:
@@ -1343,8 +1418,8 @@ cdef class Trainer:
         self._forward(order, 0, 1)
         self._compute_loss(0, 0, 1)
         self._backward(0, 1)
-        self._update(0, True)
-        self._end_chunk()
+        self._update(0)
+        self._end_piece()
         self._end_batch(1)
         self._poll(6.0 * self.n_weights)
 
@@ -1571,7 +1646,7 @@ cdef class Trainer:
             for _ in range(3)
         )
         while start < self.n_rows:
-            rows = min(self.n_rows - start, CHUNK)
+            rows = min(self.n_rows - start, self.piece_rows)
             self._gather(self.order + start, 0, rows)
             self._show_forward(start, rows, z, a)
             self._compute_loss(0, 0, rows)

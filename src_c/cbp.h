@@ -195,8 +195,8 @@ typedef struct {
     double (*sum_squares)(const void *x, ptrdiff_t n);
     double (*sum_squared_change)(const void *now, const void *before, ptrdiff_t n);
     ptrdiff_t (*count_below)(const void *x, ptrdiff_t n, double limit);
-    ptrdiff_t (*count_saturated)(const void *a, ptrdiff_t n_rows, ptrdiff_t n_cols,
-                                 int activation, ptrdiff_t *stuck);
+    void (*count_saturated)(const void *a, ptrdiff_t n_rows, int activation,
+                            int32_t *counts);
 
     /* Elementwise functions by themselves, for their tests: 0 exp, 1 log, 2 log1p on
      * [0, 1], 3 logistic, 4 tanh. n a multiple of P. */

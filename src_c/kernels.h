@@ -1308,27 +1308,19 @@ static ptrdiff_t FN(count_below)(const void *x_, ptrdiff_t n, double limit) {
     return count;
 }
 
-/* Units of one panel whose f'(z) is below 1 % of its maximum: the return value counts
- * rows and units, *stuck the units that are so in every row. */
-static ptrdiff_t FN(count_saturated)(const void *a_, ptrdiff_t n_rows, ptrdiff_t n_cols,
-                                     int activation, ptrdiff_t *stuck) {
+/* Adds to counts[c] the rows in which f'(z) of unit c of a panel is below 1 % of its
+ * maximum. */
+static void FN(count_saturated)(const void *a_, ptrdiff_t n_rows, int activation,
+                                int32_t *counts) {
     const real *a = a_;
-    int32_t rows[P] = {0};
-    ptrdiff_t count = 0;
-    *stuck = 0;
-    if (activation == CBP_IDENTITY) return 0;
+    if (activation == CBP_IDENTITY) return;
     for (ptrdiff_t r = 0; r < n_rows; r++)
         for (int c = 0; c < P; c++) {
             const real x = a[r * P + c];
-            rows[c] += activation == CBP_LOGISTIC ? x - x * x < (real)0.0025
-                       : activation == CBP_TANH   ? 1 - x * x < (real)0.01
-                                                  : x <= 0;
+            counts[c] += activation == CBP_LOGISTIC ? x - x * x < (real)0.0025
+                         : activation == CBP_TANH   ? 1 - x * x < (real)0.01
+                                                    : x <= 0;
         }
-    for (int c = 0; c < n_cols; c++) {
-        count += rows[c];
-        *stuck += rows[c] == n_rows;
-    }
-    return count;
 }
 
 static void FN(map)(int function, const void *x_, void *y_, ptrdiff_t n) {

@@ -152,7 +152,7 @@ class cbp_kernels(ctypes.Structure):
         ("sum_squares", _function("pn", c_double)),
         ("sum_squared_change", _function("ppn", c_double)),
         ("count_below", _function("pnd", c_ssize_t)),
-        ("count_saturated", _function("pnnip", c_ssize_t)),
+        ("count_saturated", _function("pnip")),
         ("map", _function("ippn")),
     ]
 

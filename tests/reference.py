@@ -404,7 +404,7 @@ def count_below(x, limit):
 
 
 def count_saturated(a, activation):
-    """How many f'(z) lie below 1 % of their maximum; of units that all do."""
+    """Per unit, the rows in which f'(z) lies below 1 % of its maximum."""
     real = a.dtype.type
     saturated = {
         "identity": np.zeros(a.shape, bool),
@@ -412,8 +412,7 @@ def count_saturated(a, activation):
         "tanh": 1 - a * a < real(0.01),
         "relu": a <= 0,
     }[activation]
-    stuck = saturated.all(axis=0) & (activation != "identity")
-    return int(saturated.sum()), int(stuck.sum())
+    return saturated.sum(axis=0)
 
 
 # ---- a network, independent of the kernels above -------------------------------------

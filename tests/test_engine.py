@@ -73,8 +73,33 @@ def test_csr_training_has_the_bits_of_the_dense_one(batch, solver, dtype):
     assert outcome(wide) == outcome(dense)
 
 
+@pytest.mark.parametrize(
+    "n_rows",
+    [512, 513, 640, 768, 1025, 1281, 1537, 1920, 2048, 2049, 2304, 2305, 2700, 4097],
+)
+@every_dtype
+def test_sums_in_pieces_have_the_bits_of_those_at_once(n_rows, dtype):
+    """Dense batches of more than 512 rows come in pieces, sparse ones never do."""
+    problem = Problem(n_rows=n_rows, dtype=dtype, zeros=0.5)
+    sparse = csr_matrix(problem.X)
+    assert problem.network.divides(n_rows) == (n_rows > 512)
+    gradients = [
+        problem.trainer(X, solver="lbfgs", weighted=True).loss_gradient(problem.theta)
+        for X in (problem.X, sparse)
+    ]
+    assert gradients[0][0] == gradients[1][0]
+    assert np.array_equal(gradients[0][1], gradients[1][1])
+    settings = dict(batch_size=n_rows, max_iter=2, alpha=0.1, monitor=True)
+    dense, whole = (
+        problem.train(X, weighted=True, **settings)[0] for X in (problem.X, sparse)
+    )
+    assert outcome(dense) == outcome(whole)
+    for name, records in dense.recorder.flow().items():
+        assert np.array_equal(records, whole.recorder.flow()[name]), name
+
+
 @pytest.mark.parametrize("n_threads", [2, 3, 4, 8])
-@pytest.mark.parametrize("batch_size", [200, 333, 2500])
+@pytest.mark.parametrize("batch_size", [200, 333, 700, 2500])
 @pytest.mark.parametrize("sparse", [False, True], ids=["dense", "sparse"])
 @every_solver
 def test_any_number_of_threads_gives_the_same_bits(
@@ -1128,6 +1153,7 @@ def test_run_goes_on_after_an_interrupt():
 MEMORY = {
     "large network": ((300, 400, 20), 600, 32),
     "large batch": ((40, 30, 5), 1500, 1000),
+    "large batch of a large network": ((400, 500, 20), 1500, 1000),
     "several chunks": ((40, 30, 5), 9000, 5000),
     "one row": ((100, 50, 3), 50, 1),
 }

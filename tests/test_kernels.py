@@ -987,22 +987,21 @@ def test_count_below_counts_what_is_smaller(kernels, lines):
 
 @every_table
 @every_activation
-def test_saturated_units_are_counted_by_row_and_where_stuck(kernels, activation):
-    for n_rows, n_cols in ((1, 1), (5, kernels.P), (40, 3), (129, kernels.P - 1)):
-        z = random(n_rows, n_cols, dtype=kernels.dtype, scale=4.0)
+def test_saturated_units_are_counted_by_row(kernels, activation):
+    for n_rows in (1, 5, 40, 129):
+        z = random(n_rows, kernels.P, dtype=kernels.dtype, scale=4.0)
         z[:, 0] = -9
         a = reference.activate(z, activation)
-        stuck = Vector.output(1, np.int64)
-        saturated = kernels.count_saturated(
+        counts = Vector(np.arange(kernels.P, dtype=np.int32))
+        kernels.count_saturated(
             Matrix(kernels.P, a).panel(0),
             n_rows,
-            n_cols,
             code(ACTIVATIONS, activation),
-            stuck.pointer,
+            counts.pointer,
         )
-        stuck.assert_guards()
+        counts.assert_guards()
         expected = reference.count_saturated(a, activation)
-        assert (saturated, stuck.values[0]) == expected
+        assert_same(counts.values - np.arange(kernels.P), expected)
 
 
 # ---- NaN and extremes ----------------------------------------------------------------
