@@ -173,11 +173,11 @@ cdef class Network:
         self.master_items, self.mirror_items = at, mirror
 
     def divides(self, ptrdiff_t batch_size):
-        """Whether gradients of a dense batch are summed PIECE_ROWS rows at a time, those
-        just propagated, before they leave the caches. Never changes a bit.
+        """Whether gradients of a dense batch are summed PIECE_ROWS rows at a time,
+        those just propagated, before they leave the caches. Never changes a bit.
 
-        64-100-10, float64, L-BFGS on 1797 rows: 1.18 times as fast; Adam at batch 2000:
-        1.25 times, at 500 no faster.
+        64-100-10, float64: an evaluation of 1797 rows takes 673 us in place of 825,
+        Adam at batch 2000 is 1.18 times as fast; at 500 nothing is gained.
         """
         return batch_size > 2 * PIECE_ROWS and (
             self.master_items * self.dtype.itemsize <= DIVIDED_BYTES
