@@ -199,7 +199,7 @@ typedef struct {
                             int32_t *counts);
 
     /* Elementwise functions by themselves, for their tests: 0 exp, 1 log, 2 log1p on
-     * [0, 1], 3 logistic, 4 tanh. n a multiple of P. */
+     * [0, 1], 3 logistic, 4 tanh, 5 root. n a multiple of P. */
     void (*map)(int function, const void *x, void *y, ptrdiff_t n);
 } cbp_kernels;
 

@@ -1,6 +1,8 @@
 /* dispatch.c - which tiers this build has and this CPU can run, and their tables.
  * cpuid and xgetbv are read by hand: __builtin_cpu_supports is unreliable under some
  * clangs and says nothing of the registers that the operating system saves. */
+#include <math.h>
+
 #include "cbp.h"
 
 extern const cbp_kernels *const cbp_scalar[2],
@@ -40,9 +42,26 @@ static int cpu_runs(const char *tier) {
 }
 #endif
 
+/* vec_root of vec.h rounds as prescribed from whatever estimate a CPU makes, but for
+ * these numbers (times powers of 4), whose roots lie next to the middle of two
+ * neighbours (tests/test_math.py). */
+static int takes_roots(int tier) {
+    const float x[16] = {0x1.f82294p0f, 0x1.000002p0f, 0x1.fffffep1f, 0x1.fffffap1f};
+    const double y[8] = {0x1.d407bb3641da5p0, 0x1.5b95344972fe2p1, 0x1.0000000000001p0,
+                         0x1.fffffffffffffp1, 0x1.ffffffffffffdp1};
+    float root_x[16];
+    double root_y[8];
+    int exact = 1;
+    tables[tier][0]->map(5, x, root_x, 16);
+    tables[tier][1]->map(5, y, root_y, 8);
+    for (int i = 0; i < 16; i++) exact &= root_x[i] == sqrtf(x[i]);
+    for (int i = 0; i < 8; i++) exact &= root_y[i] == sqrt(y[i]);
+    return exact;
+}
+
 int cbp_tier_usable(int tier) {
     return tier >= 0 && tier < CBP_N_TIERS && tables[tier][0] != NULL &&
-           cpu_runs(cbp_tier_names[tier]);
+           cpu_runs(cbp_tier_names[tier]) && takes_roots(tier);
 }
 
 const cbp_kernels *cbp_table(int tier, int itemsize) {

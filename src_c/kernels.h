@@ -1332,7 +1332,8 @@ static void FN(map)(int function, const void *x_, void *y_, ptrdiff_t n) {
                          : function == 1 ? vec_log(v)
                          : function == 2 ? vec_log1p_unit(v)
                          : function == 3 ? vec_logistic(v)
-                                         : vec_tanh(v));
+                         : function == 4 ? vec_tanh(v)
+                                         : vec_root(v));
     }
 }
 

@@ -336,8 +336,9 @@ CBP_INLINE vec ivec_to_vec(ivec v) {
  * g = sqrt(x) and h = 1 / (2 sqrt x) by Goldschmidt's iteration from an estimate of 14
  * bits; the last line corrects g, then off by a unit at most, by the exact remainder
  * x - g g, which rounds as prescribed (Markstein, IBM J. Res. Dev. 34, 1990;
- * tests/test_kernels.py looks at every x for which that is not plain). Where the
- * remainder may be subnormal, and for infinity and NaN, the divider is asked. */
+ * tests/test_math.py looks at every x for which that is not plain, dispatch.c at those
+ * for which it hangs on the estimate). Where the remainder may be subnormal, and for
+ * infinity and NaN, the divider is asked. */
 CBP_INLINE vec vec_root(vec x) {
     const vec half = vec_set1((real)0.5);
     vec h = CBP_S(_mm512_rsqrt14_ps, _mm512_rsqrt14_pd)(x);

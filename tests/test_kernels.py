@@ -872,64 +872,6 @@ def test_steps_have_the_bits_of_their_formulas(kernels, solver, s, lines):
     assert squares == reference.sum_weights(W)
 
 
-def odd_roots(k, bits):
-    """All odd m below 2^bits with m^2 = k modulo 2^bits, for k = 1 modulo 8."""
-    m = 1
-    for known in range(3, bits):  # m^2 = k modulo 2^known; one bit more
-        if (m * m - k) >> known & 1:
-            m += 1 << (known - 1)
-    half = 1 << (bits - 1)
-    return {root % (1 << bits) for root in (m, -m, m + half, half - m)}
-
-
-def hard_roots(dtype):
-    """Numbers in [1, 4) whose roots are all but half-way between two neighbours.
-
-    With a fraction of f bits, x = i / 2^f and m odd of f + 2 bits, the middle of two
-    neighbours: m^2 = i 2^s + k with a small k.
-    """
-    f = np.finfo(dtype).nmant
-    found = []
-    for k in range(1 - 8 * 64, 8 * 64, 8):
-        for s, binade in ((f + 2, 1.0), (f + 3, 2.0)):
-            for m in odd_roots(k, s):
-                i = (m * m - k) >> s
-                if m >> (f + 1) == 1 and i >> f == 1:
-                    found.append(i / 2.0**f * binade)
-    return np.array(found, dtype)
-
-
-@every_table
-def test_step_takes_roots_as_ieee_demands(kernels):
-    """W = 0, eta = -1 and epsilon = 0: the new W is g / sqrt v."""
-    dtype, limits = kernels.dtype, np.finfo(kernels.dtype)
-    rng = np.random.RandomState(3)
-    hard = hard_roots(dtype)
-    assert len(hard) > 100
-    sizes = rng.uniform(np.log2(limits.tiny), np.log2(limits.max), 4096)
-    squares = rng.randint(2**11, size=999).astype(dtype) ** 2
-    near = [np.nextafter(squares, dtype.type(to)) for to in (0, np.inf)]
-    v = np.concatenate(
-        [hard, np.exp2(sizes).astype(dtype), squares, *near]
-        + [[0, limits.max, np.inf, limits.smallest_subnormal]]
-    )
-    v = np.resize(v, (-(-len(v) // kernels.P), kernels.P)).astype(dtype)
-    root = np.sqrt(v)
-    # Just below 1 the quotient tells any root from its neighbours.
-    g = np.where((root > 0) & np.isfinite(root), root * dtype.type(0.999), 1)
-    other = np.nextafter(root, dtype.type(0))
-    # All of v and no memory of m: v' = v + floor, m' = g.
-    s = settings(eta=-1.0, scale=1.0, alpha=0.0, beta_1=0.0, beta_2=1.0, epsilon=0.0)
-    zeros = np.zeros_like(v)
-    got, (_, v_new), _ = call_step(kernels, "adam", zeros, g, [zeros, v], s)
-    floored = v_new != v
-    assert (np.sqrt(v_new[floored]) < 1e-12).all()
-    with np.errstate(divide="ignore", over="ignore"):
-        assert_same(got, g / np.sqrt(v_new))
-        told = floored | np.isinf(v) | (g / root != g / other)
-    assert told.all()
-
-
 @every_table
 @every_step
 def test_state_is_never_subnormal(kernels, solver, s):

@@ -1,9 +1,11 @@
-"""exp, log, log1p, logistic and tanh of src_c/vmath.h: at most 2 ULP, on every tier.
+"""exp, log, log1p, logistic and tanh of src_c/vmath.h: at most 2 ULP, on every tier;
+vec_root of src_c/vec.h: no error.
 
 Measured against NumPy in the next wider type (float64 for float32, long double for
 float64), over a sweep of all exponents and a denser one where the functions bend.
 """
 
+from fractions import Fraction
 from functools import cache
 
 import numpy as np
@@ -45,7 +47,8 @@ def call_map(kernels, function, x):
     n = len(x)
     whole = np.concatenate([x, np.ones(-n % kernels.P, x.dtype)])
     source, out = Vector(whole), Vector.output(len(whole), kernels.dtype)
-    kernels.map(FUNCTIONS.index(function), source.pointer, out.pointer, len(whole))
+    number = [*FUNCTIONS, "root"].index(function)
+    kernels.map(number, source.pointer, out.pointer, len(whole))
     source.assert_unchanged()
     out.assert_guards()
     return out.values[:n]
@@ -193,3 +196,78 @@ def test_probabilities_of_opposite_logits_add_up(kernels):
 
 def test_every_tier_and_dtype_is_tested():
     assert len(TABLES) == len(TIERS) * len(DTYPES)
+
+
+# ---- roots: exact
+
+
+def odd_roots(k, bits):
+    """All odd m below 2^bits with m^2 = k modulo 2^bits, for k = 1 modulo 8."""
+    m = 1
+    for known in range(3, bits):  # m^2 = k modulo 2^known; one bit more
+        if (m * m - k) >> known & 1:
+            m += 1 << (known - 1)
+    half = 1 << (bits - 1)
+    return {root % (1 << bits) for root in (m, -m, m + half, half - m)}
+
+
+def hard_roots(dtype):
+    """Numbers in [1, 4) whose roots are all but half-way between two neighbours.
+
+    With a fraction of f bits, x = i / 2^f and m odd of f + 2 bits, the middle of two
+    neighbours: m^2 = i 2^s + k with a small k.
+    """
+    f = np.finfo(dtype).nmant
+    found = []
+    for k in range(1 - 8 * 64, 8 * 64, 8):
+        for s, binade in ((f + 2, 1.0), (f + 3, 2.0)):
+            for m in odd_roots(k, s):
+                i = (m * m - k) >> s
+                if m >> (f + 1) == 1 and i >> f == 1:
+                    found.append(i / 2.0**f * binade)
+    return np.array(found, dtype)
+
+
+# Their roots hang on the estimate that vec_root starts from; dispatch.c looks at them.
+DOUBTFUL = {
+    4: ["0x1.f82294p0", "0x1.000002p0", "0x1.fffffep1", "0x1.fffffap1"],
+    8: ["0x1.d407bb3641da5p0", "0x1.5b95344972fe2p1", "0x1.0000000000001p0"]
+    + ["0x1.fffffffffffffp1", "0x1.ffffffffffffdp1"],
+}
+
+
+def corrected(x, unit):
+    """All that vec_root's last line can come to, as fractions: g is less than a unit
+    of the last place off the root, h less than 1.5 off 1 / (2 sqrt x)."""
+    x, root = Fraction(float(x)), Fraction(float(np.sqrt(x)))
+    for g in (root - unit, root, root + unit):
+        if abs(x - g * g) < 2 * root * unit:
+            for error in range(-12, 13):
+                h = (1 + error * unit / 8) / (2 * root)
+                yield round((g + (x - g * g) * h) / unit) * unit
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_few_roots_hang_on_the_estimate(dtype):
+    unit = Fraction(1, 1 << np.finfo(dtype).nmant)
+    hard = hard_roots(dtype)
+    doubtful = {float(x) for x in hard if set(corrected(x, unit)) != {np.sqrt(x)}}
+    assert doubtful == set(map(float.fromhex, DOUBTFUL[dtype().itemsize]))
+
+
+@every_table
+def test_roots_are_those_of_ieee(kernels):
+    """Hard ones, all magnitudes, squares and their neighbours, zero and infinity."""
+    dtype, limits = kernels.dtype, np.finfo(kernels.dtype)
+    rng = np.random.RandomState(3)
+    hard = hard_roots(dtype)
+    assert len(hard) > 100
+    exponents = rng.uniform(np.log2(limits.tiny), np.log2(limits.max), 1 << 16)
+    squares = rng.randint(2**11, size=4096).astype(dtype) ** 2
+    ends = special(dtype)
+    x = np.concatenate(
+        [hard, hard * 4, hard / 16, np.exp2(exponents), ends[~np.signbit(ends)]]
+        + [squares, *(np.nextafter(squares, dtype.type(to)) for to in (0, np.inf))]
+    ).astype(dtype)
+    for part in np.array_split(x, 7):
+        assert_same_bytes(call_map(kernels, "root", part), np.sqrt(part))
