@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from problem import Problem
 
 from cbp import BPRegressor
 
@@ -46,3 +47,22 @@ def test_lbfgs_records_its_first_iterations_densely_and_later_ones_evenly():
     assert model.n_iter_ > 2 * len(epochs)
     assert list(epochs[:5]) == [0, 1, 2, 4, 8]
     assert list(epochs[4:]) == list(range(8, model.n_iter_, 8))
+
+
+@pytest.mark.parametrize("n_rows", [1, 40, 700])
+def test_weights_that_stand_still_are_recorded_alike_in_every_epoch(n_rows):
+    problem = Problem(n_rows=n_rows)
+    problem.theta *= 10
+    trainer, _ = problem.train(
+        solver="sgd",
+        learning_rate_init=1e-300,
+        batch_size=n_rows,
+        shuffle=False,
+        monitor=True,
+        max_iter=5,
+    )
+    flow = trainer.recorder.flow()
+    assert len(flow["epoch"]) > 1
+    assert flow["saturated"][0, :2].min() > 0
+    for name in ("gradient", "delta", "back", "weight", "saturated", "stuck"):
+        assert (flow[name] == flow[name][0]).all(), name
