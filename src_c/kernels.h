@@ -63,17 +63,19 @@
 #define K_BLOCK_PANELS (256 / P)
 
 /* Optimizer state and output errors of at most DUST are rounding dust; flushed so that
- * no subnormal, a hundred times slower on many CPUs, is fed to a step. */
+ * subnormals, a hundred times slower on many CPUs, do not arise: not in a step, and not
+ * where errors meet the weights of a dead unit, which the penalty lowers until the
+ * gradient it makes of them is dust (floats: to some 1e-17). */
 #undef DUST
 #undef LOG_DUST
 #undef SQUARE_FLOOR
 #if CBP_DOUBLE
 #define DUST 1e-290
 #define LOG_DUST (-668.0)
-#define SQUARE_FLOOR 1e-290
+#define SQUARE_FLOOR 1e-270
 #else
-#define DUST 1e-30f
-#define LOG_DUST (-69.5f)
+#define DUST 1e-22f
+#define LOG_DUST (-51.0f)
 #define SQUARE_FLOOR 1e-33f
 #endif
 
@@ -913,12 +915,16 @@ INLINE vec FN(step_vec)(vec w, vec g, real *m, real *v, const FN(step_vecs) * k,
     return solver == CBP_ADAM ? FN(adam_vec)(w, g, m, v, k) : FN(sgd_vec)(w, g, m, k);
 }
 
+/* What a sum of W^2 begins with: the squares of weights that a penalty has all but
+ * removed would be subnormal if added to 0. */
+INLINE vec FN(no_squares)(void) { return vec_set1(REAL_MIN_NORMAL); }
+
 /* A step over n_lines lines of gradients G; returns the sum of W^2 before. */
 INLINE double FN(step_lines)(real *w, const real *g, real *m, real *m2,
                              ptrdiff_t n_lines, const cbp_step *s, int solver) {
     const FN(step_vecs) k = FN(step_constants)(s, solver);
     vec squares[VPP];
-    UNROLL for (int v = 0; v < VPP; v++) squares[v] = vec_zero();
+    UNROLL for (int v = 0; v < VPP; v++) squares[v] = FN(no_squares)();
     for (ptrdiff_t i = 0; i < n_lines; i++)
         UNROLL for (int v = 0; v < VPP; v++) {
             const ptrdiff_t at = i * P + v * VL;
@@ -1081,7 +1087,7 @@ INLINE void FN(step_panel)(real *w, real *m, real *m2, const real *factor,
     }
     for (ptrdiff_t i = 0; i < n_lines;) {
         const ptrdiff_t end = n_lines - i < P ? n_lines : i + P;
-        UNROLL for (int v = 0; v < VPP; v++) total[v] = vec_zero();
+        UNROLL for (int v = 0; v < VPP; v++) total[v] = FN(no_squares)();
         for (; i < end; i++) {
             const vec f = vec_broadcast(factor + i);
             UNROLL for (int v = 0; v < VPP; v++) {

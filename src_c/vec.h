@@ -350,7 +350,7 @@ CBP_INLINE vec vec_root(vec x) {
         h = vec_fma(h, r, h);
     }
     const mask safe =
-        vec_ge(x, vec_set1(CBP_S(0x1p-102f, 0x1p-969))) & vec_lt(x, vec_set1(INFINITY));
+        vec_ge(x, vec_set1(CBP_S(0x1p-79f, 0x1p-916))) & vec_lt(x, vec_set1(INFINITY));
     if (__builtin_expect(safe != (mask)-1, 0)) return vec_sqrt(x);
     return vec_fma(vec_fnma(g, g, x), h, g);
 }

@@ -325,8 +325,8 @@ def compute_loss_row(z, t, weight, output, loss):
 # ---- optimizers ----------------------------------------------------------------------
 
 # Below these, optimizer state and output errors become zero; squares are held up.
-DUST = {4: 1e-30, 8: 1e-290}
-SQUARE_FLOOR = {4: 1e-33, 8: 1e-290}
+DUST = {4: 1e-22, 8: 1e-290}
+SQUARE_FLOOR = {4: 1e-33, 8: 1e-270}
 
 
 def flush_dust(x):
@@ -336,7 +336,7 @@ def flush_dust(x):
 
 def sum_weights(W):
     """Sum of W^2 over lines (n_lines, P): chains down the columns, then by halves."""
-    chain = np.zeros(W.shape[1], W.dtype)
+    chain = np.full(W.shape[1], np.finfo(W.dtype).tiny)
     for line in W:
         chain = fma(line, line, chain)
     while len(chain) > 1:
