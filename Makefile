@@ -1,5 +1,6 @@
 # cbp: everything a developer types. Needs GNU make, a C compiler and Python 3.11 or newer
-# with venv and headers (Debian, Ubuntu: apt install make gcc python3-dev python3-venv).
+# with venv and headers (Debian, Ubuntu: apt install make gcc libc6-dev python3-dev
+# python3-venv).
 # Everything else is installed into .venv. A second call does only what has changed.
 #
 #   make demo PYTHON=python3.13         another Python (after `make clean`)

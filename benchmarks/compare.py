@@ -53,8 +53,9 @@ size and initial weights, and for the loss in the same order of rows too, so tha
 differ only by rounding and by where PyTorch's eager Adam adds epsilon. In timed runs
 PyTorch and JAX shuffle in their own, faster way.
 Two classes (W1) are one logistic output everywhere. PyTorch and JAX are timed without
-compiling; cbp and scikit-learn with all that `fit` does. Made-up rows are Gaussian
-clusters of the shape of Fashion-MNIST (784 inputs) or Covertype (54)."""
+the time that compiling takes; cbp and scikit-learn with all that `fit` does. Made-up
+rows are Gaussian clusters of the shape of Fashion-MNIST (784 inputs) or Covertype (54).
+"""
 
 
 def parse_arguments():
@@ -71,7 +72,7 @@ def parse_arguments():
         type=names,
         help=f"of {','.join(PEERS)} (default: all; quick: without {','.join(SLOW)})",
     )
-    cores = len(measure.CORES or [0])
+    cores = os.cpu_count() if measure.CORES is None else len(measure.CORES)
     made.add_argument(
         "--threads", type=numbers, default=[1, 2][:cores], help="default: 1,2"
     )

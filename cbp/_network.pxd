@@ -13,7 +13,7 @@ cdef enum:
 
 
 cdef class Network:
-    cdef readonly tuple layer_sizes, activations, segments
+    cdef readonly tuple layer_sizes, activations, segments, kind
     cdef readonly str output, loss
     cdef readonly object dtype
     cdef readonly object n_params

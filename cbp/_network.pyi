@@ -21,6 +21,7 @@ class Network:
     segments: tuple[tuple[str, int, tuple[int, ...], bool], ...]
     n_params: int
     n_outputs: int
+    kind: tuple[tuple[int, ...], tuple[str, ...], str, str, np.dtype[Any]]
     def __init__(
         self,
         layer_sizes: Sequence[int],
@@ -31,7 +32,10 @@ class Network:
     ) -> None: ...
     def divides(self, batch_size: int) -> bool: ...
     def fit_bytes(
-        self, batch_size: int, solver: Literal["sgd", "adam", "lbfgs"]
+        self,
+        batch_size: int,
+        solver: Literal["sgd", "adam", "lbfgs"],
+        sparse: bool = False,
     ) -> int: ...
     @overload
     def predict(

@@ -96,6 +96,8 @@ cdef class Network:
     segments : tuple of (name, offset, shape, decays)
         theta = [W1 ... WL | b1 ... bL], every W row-major (n_in, n_out).
     n_params : int
+    kind : tuple
+        The arguments; networks of the same kind do the same.
     """
 
     def __init__(self, layer_sizes, activations, output, loss, dtype):
@@ -113,6 +115,9 @@ cdef class Network:
             raise ValueError(
                 f"output {output!r} with loss {loss!r}; valid: {sorted(LOSSES)}"
             )
+        self.kind = (
+            self.layer_sizes, self.activations, self.output, self.loss, self.dtype
+        )
         self.output_code = OUTPUTS[output]
         self.loss_code = LOSSES[output, loss]
         self.k = kernels(self.dtype.itemsize)
@@ -183,28 +188,30 @@ cdef class Network:
             self.master_items * self.dtype.itemsize <= DIVIDED_BYTES
         )
 
-    def fit_bytes(self, batch_size, solver):
+    def fit_bytes(self, batch_size, solver, sparse=False):
         """Bytes that a `Trainer` allocates beside theta and the data.
 
         Parameters
         ----------
         batch_size : int
         solver : {"sgd", "adam", "lbfgs"}
+        sparse : bool, default=False
+            Whether X is a CSR matrix.
 
         Returns
         -------
         int
         """
-        rows = PIECE_ROWS if self.divides(batch_size) else CBP_CHUNK_ROWS
-        rows = min(int(batch_size), rows) + 17
+        divided = self.divides(batch_size) and not sparse
+        rows = min(int(batch_size), PIECE_ROWS if divided else CBP_CHUNK_ROWS) + 17
         per_row = 2 * sum(n + 16 for n in self.layer_sizes[1:])
         per_row += self.layer_sizes[0] + 16 + self.n_outputs + 16
         copies = 1 + (cbp_n_states[SOLVERS[solver]] if solver in SOLVERS else 1)
         if solver in SOLVERS and (
-            batch_size > CBP_CHUNK_ROWS or self.divides(batch_size)
+            batch_size > CBP_CHUNK_ROWS or divided
         ):
             copies += 1
-        if self.divides(batch_size):
+        if divided:
             copies += PIECE_PARTS
         items = copies * self.master_items + self.mirror_items + rows * per_row
         return items * self.dtype.itemsize

@@ -35,7 +35,7 @@ cdef class Recorder:
     cdef int64_t every            # steps from one watched batch to the next
     cdef int64_t stride           # epochs from one record to the next
     cdef int room                 # records that fit
-    cdef int n_records
+    cdef readonly int n_records
     cdef double[:, :, ::1] records
     cdef int64_t[::1] epochs
 

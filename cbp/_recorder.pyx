@@ -1,9 +1,10 @@
 """What a fit measures of its own gradients, inside the compiled loop.
 
 Watched batches (a few per epoch, fewer when epochs are short, so that measuring costs
-at most one or two percent) fill slots; an epoch with watched batches makes one record.
-When the records outgrow their room every second one is dropped and the stride doubles.
-What the numbers mean is said in gradient_flow.py. Nothing here changes the training.
+one or two percent of a fit of hundreds of batches) fill slots; an epoch with watched
+batches makes one record. When the records outgrow their room every second one is
+dropped and the stride doubles. What the numbers mean is said in gradient_flow.py.
+Nothing here changes the training.
 """
 
 import numpy as np
@@ -23,6 +24,10 @@ cdef enum:
     MAX_RECORDS = 512
     MAX_BYTES = 65536
 
+# The names of what is summed, in its order.
+COLUMNS = ("gradient", "delta", "back", "weight", "update", "saturated", "stuck",
+           "floored", "nonfinite")
+
 
 cdef class Recorder:
     """Gradient flow of one fit.
@@ -31,7 +36,7 @@ cdef class Recorder:
     ----------
     network : Network
     chunk_rows : int
-        Most rows that are propagated at a time.
+        Most rows of a batch that are measured.
     batches : int
         Batches per epoch.
     one_row : bool
@@ -65,8 +70,8 @@ cdef class Recorder:
         self.epochs = np.zeros(self.room, np.int64)
 
     cdef bint due(self, int64_t step, int64_t epoch) noexcept nogil:
-        """Whether step number `step` of this fit (from 0) is to be watched: regularly,
-        and the first ones more densely, where gradients change fastest."""
+        """Whether step number `step` of the optimizer (from 0) is to be watched:
+        regularly, and the first ones more densely, where gradients change fastest."""
         if epoch % self.stride:
             return False
         if step < self.every:
@@ -192,22 +197,13 @@ cdef class Recorder:
             "saturated",
             "stuck", "floored"; and "nonfinite", the batches with a non-finite number.
         """
+        # All columns at once: partial_fit pays for every call of NumPy.
         records = np.asarray(self.records)[: self.n_records]
-        epochs = np.asarray(self.epochs)[: self.n_records]
-
-        def column(number):
-            return records[:, :, number]
-
+        columns = records.transpose(2, 0, 1).copy()
         with np.errstate(over="ignore", invalid="ignore"):
-            return {
-                "epoch": epochs.copy(),
-                "gradient": np.sqrt(column(GRADIENT_SQUARES)).astype(np.float32),
-                "delta": np.sqrt(column(DELTA_SQUARES)).astype(np.float32),
-                "back": np.sqrt(column(BACK_SQUARES)).astype(np.float32),
-                "weight": np.sqrt(column(WEIGHT_SQUARES)).astype(np.float32),
-                "update": np.sqrt(column(UPDATE_SQUARES)).astype(np.float32),
-                "saturated": column(SATURATED).astype(np.float32),
-                "stuck": column(STUCK).astype(np.float32),
-                "floored": column(FLOORED).astype(np.float32),
-                "nonfinite": column(NONFINITE).astype(np.float32),
-            }
+            np.sqrt(columns[:SATURATED], out=columns[:SATURATED])
+            columns = columns.astype(np.float32)
+        return {
+            "epoch": np.asarray(self.epochs)[: self.n_records].copy(),
+            **dict(zip(COLUMNS, columns)),
+        }

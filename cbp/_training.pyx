@@ -115,6 +115,8 @@ cdef enum:
     POWERS = 64
     # Batches of one row that are handed to C at a time, at most.
     MAX_ROWS = 256
+    # The most that all threads' copies of a batch's inputs may take.
+    OWN_INPUTS_BYTES = 1 << 23
     # Epoch losses and scores kept before they are moved to the Python lists.
     CURVE_ROOM = 256
 
@@ -234,7 +236,7 @@ cdef class Trainer:
     random_state : numpy.random.RandomState
         Shuffles come from its bit generator, as scikit-learn draws them.
     optimizer : Optimizer, default=None
-        State to go on with; None begins anew.
+        State to go on with, which is copied; None begins anew.
     t, best_loss, no_improvement_count
         Where an earlier run of the same model stood.
     monitor : bool, default=False
@@ -305,11 +307,11 @@ cdef class Trainer:
     cdef ptrdiff_t piece_start     # its first row, counted in the chunk
     cdef bint one_row
     cdef double rates[MAX_ROWS]
-    # (batch, n_features) the inputs; one_row: 2 rows. Every thread has all of them, one
-    # copy behind the other: to gather rows twice is cheaper than to read them from
-    # another core's cache.
+    # (piece, n_features) the inputs; one_row: 2 rows. Where every thread needs all of
+    # them for its share of dW, each has its own copy, one behind the other: to gather
+    # rows again is cheaper than to read them from another core's cache.
     cdef cbp_panels A0
-    cdef ptrdiff_t A0_bytes
+    cdef ptrdiff_t A0_bytes        # from one thread's to the next; 0 if they share it
     cdef cbp_panels T              # (batch, n_out) the targets
     cdef int32_t *batch_labels
     cdef char *batch_weight
@@ -495,21 +497,19 @@ cdef class Trainer:
         self.beta_2_gone = steps_until_gone(self.beta_2)
         self.n_states = cbp_n_states[self.solver]
         shape = (self.n_states, self.network.master_items)
+        state = aligned_zeros(shape[0] * shape[1], self.network.dtype).reshape(shape)
         if optimizer is None:
-            state = aligned_zeros(shape[0] * shape[1], self.network.dtype)
-            optimizer = Optimizer(
-                solver, float(learning_rate_init), 0, state.reshape(shape)
-            )
+            optimizer = Optimizer(solver, float(learning_rate_init), 0, state)
         elif optimizer.state.shape != shape or (
             optimizer.state.dtype != self.network.dtype or optimizer.solver != solver
         ):
             raise ValueError("the optimizer's state is of another network or solver")
         else:
             self.learning_rate = optimizer.learning_rate
-        if <size_t>address(optimizer.state) % 64:  # unpickled: lines would straddle two
-            state = aligned_zeros(shape[0] * shape[1], self.network.dtype)
-            state[:] = optimizer.state.ravel()
-            optimizer.state = state.reshape(shape)
+            state[:] = optimizer.state
+            optimizer = Optimizer(
+                solver, optimizer.learning_rate, optimizer.steps, state
+            )
         self.optimizer, self.steps = optimizer, optimizer.steps
         for i in range(self.n_states):
             self.states[i] = writable_address(optimizer.state[i])
@@ -527,7 +527,7 @@ cdef class Trainer:
         self.one_row = rows == 1 and self.sparse is None and solver != "lbfgs"
         self.n_weights = weights
         # A piece is what threads share; P rows are the least that one of them takes.
-        useful = min(6.0 * weights * self.piece_rows / FLOPS_PER_THREAD,
+        useful = min(6.0 * weights * self.chunk_rows / FLOPS_PER_THREAD,
                      self.piece_rows / self.P)
         self.n_threads = max(1, min(int(n_threads), int(useful)))
         if isa() == "scalar":
@@ -587,10 +587,12 @@ cdef class Trainer:
         self.A0.stride = lines * P
         self.A0.data = <void *>at
         if self.sparse is None:
-            self.A0_bytes = (
-                (1 + self.one_row) * round_up(self.n_features, P) * lines * self.size
-            )
-            at += self.n_threads * self.A0_bytes
+            size = (1 + self.one_row) * round_up(self.n_features, P) * lines * self.size
+            y = &self.layers[0]
+            own = y.n_panels > CBP_GROUP_PANELS and not y.transposed
+            own = own and self.n_threads * size <= OWN_INPUTS_BYTES
+            self.A0_bytes = size if own else 0
+            at += self.n_threads * size if own else size
         for l in range(self.n_layers):
             y = &self.layers[l]
             y.A.stride = y.D.stride = lines * P
@@ -686,7 +688,7 @@ cdef class Trainer:
 
     cdef void _share_rows(self, int thread, ptrdiff_t *r0,
                           ptrdiff_t *r1) noexcept nogil:
-        """A thread's rows of the chunk: whole groups of P, no line is shared."""
+        """A thread's rows of the piece: whole groups of P, no line is shared."""
         cdef ptrdiff_t groups = round_up(self.batch_rows, self.P) // self.P
         r0[0] = min(groups * thread // self.n_threads * self.P, self.batch_rows)
         r1[0] = min(groups * (thread + 1) // self.n_threads * self.P, self.batch_rows)
@@ -708,8 +710,9 @@ cdef class Trainer:
             if thread == 0:
                 self._poll(4.0 * self.n_weights * (end - r))
             r = end
-        self._gather_inputs(thread, order, 0, r0)
-        self._gather_inputs(thread, order, r1, self.batch_rows)
+        if self.A0_bytes:
+            self._gather_inputs(thread, order, 0, r0)
+            self._gather_inputs(thread, order, r1, self.batch_rows)
 
     cdef cbp_panels _inputs(self, int thread) noexcept nogil:
         cdef cbp_panels A = self.A0
@@ -1106,9 +1109,7 @@ cdef class Trainer:
 
     cdef bint _due(self) noexcept nogil:
         """Whether the next step is to be watched."""
-        return self.recorder is not None and self.recorder.due(
-            self.steps - self.first_step, self.n_iter
-        )
+        return self.recorder is not None and self.recorder.due(self.steps, self.n_iter)
 
     cdef double _sum_weights(self, const int64_t *rows, ptrdiff_t n) noexcept nogil:
         """Sum of the sample weights of these rows, chunk by chunk."""
@@ -1155,8 +1156,7 @@ cdef class Trainer:
         self.watching_rows = self.watching and self.first_chunk
 
     cdef void _end_piece(self) noexcept nogil:
-        """Weighs the costs of its rows; those of a whole chunk are added to the batch's
-        """
+        """Weighs the costs of its rows, and adds those of a chunk to the batch's."""
         cdef double *loss = self.row_loss + self.piece_start
         cdef ptrdiff_t i
         cdef double w
@@ -1504,6 +1504,8 @@ cdef class Trainer:
             self._work(thread)
 
     cdef void _begin_call(self):
+        if self.recorder is not None:
+            self.recorder.saturated_rows[:] = 0
         self._exception, self.halt, self.abandoned = None, False, False
         self.status, self.last_poll = RUNNING, now()
 

@@ -671,10 +671,13 @@ class _Fit:
         return 0.01 if self.solver == "adam" else 0.3
 
     def lower_rate(self) -> str:
-        """A learning rate at which a first step changes some 2 % of the weights."""
+        """A learning rate at which a first step changes some 2 % of the weights; the
+        default where no first step tells."""
         rate = self.parameters["learning_rate_init"]
         factor = 0.02 / self.first_step.max() if len(self.flow.epoch) else 0.0
         wanted = min(rate * min(max(factor, 1e-4), 0.1), self.highest_rate)
+        if factor < 1e-4:
+            wanted = min(wanted, 0.001)
         return f"learning_rate_init={_round(wanted)}"
 
     def higher_rate(self) -> str:

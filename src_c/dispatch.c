@@ -46,12 +46,17 @@ static int cpu_runs(const char *tier) {
  * these numbers (times powers of 4), whose roots lie next to the middle of two
  * neighbours (tests/test_math.py). */
 static int takes_roots(int tier) {
-    const float x[16] = {0x1.f82294p0f, 0x1.000002p0f, 0x1.fffffep1f, 0x1.fffffap1f};
-    const double y[8] = {0x1.d407bb3641da5p0, 0x1.5b95344972fe2p1, 0x1.0000000000001p0,
-                         0x1.fffffffffffffp1, 0x1.ffffffffffffdp1};
-    float root_x[16];
-    double root_y[8];
+    const float floats[4] = {0x1.f82294p0f, 0x1.000002p0f, 0x1.fffffep1f,
+                             0x1.fffffap1f};
+    const double doubles[5] = {0x1.d407bb3641da5p0, 0x1.5b95344972fe2p1,
+                               0x1.0000000000001p0, 0x1.fffffffffffffp1,
+                               0x1.ffffffffffffdp1};
+    float x[16], root_x[16];
+    double y[8], root_y[8];
     int exact = 1;
+    /* No lane may be 0: vec_root would ask the divider for all of them. */
+    for (int i = 0; i < 16; i++) x[i] = floats[i % 4];
+    for (int i = 0; i < 8; i++) y[i] = doubles[i % 5];
     tables[tier][0]->map(5, x, root_x, 16);
     tables[tier][1]->map(5, y, root_y, 8);
     for (int i = 0; i < 16; i++) exact &= root_x[i] == sqrtf(x[i]);

@@ -13,6 +13,7 @@ import time
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -226,6 +227,15 @@ def test_unknown_tier_is_an_import_error_that_lists_the_valid_ones():
     for name, line in zip(names, lines, strict=True):
         for word in ("CBP_ISA", repr(name), *map(repr, TIERS)):
             assert word in line
+
+
+def test_a_cpu_with_avx512_uses_it():
+    """Also if vec_root were wrong: then the tier would vanish, and its tests too."""
+    info = Path("/proc/cpuinfo")
+    flags = set(info.read_text().split()) if info.exists() else set()
+    if not {"avx512f", "avx512dq", "avx512bw", "avx512vl"} <= flags:
+        pytest.skip("this CPU has no AVX-512, or does not tell")
+    assert TIERS[-1] == "avx512"
 
 
 def test_without_a_choice_the_fastest_tier_is_used():
@@ -1180,6 +1190,31 @@ def test_fit_allocates_what_fit_bytes_says(sizes, n_rows, batch_size, solver, dt
     rows = 8 * n_rows  # the shuffled row numbers belong to the data
     assert peak <= 1.05 * promised + rows + 65536
     assert peak >= promised / 2
+
+
+def test_fit_bytes_knows_that_sparse_batches_come_whole():
+    problem = Problem(activations=("relu",), sizes=(10, 900, 3), n_rows=2000, zeros=0.9)
+    promised = problem.network.fit_bytes(2000, "sgd", sparse=True)
+    X = csr_matrix(problem.X)
+    tracemalloc.start()
+    try:
+        problem.train(X, solver="sgd", batch_size=2000, max_iter=1)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert promised / 2 <= peak <= 1.1 * promised + X.data.nbytes + 65536
+
+
+def test_copies_of_the_inputs_for_threads_are_bounded():
+    problem = Problem(activations=("relu",), sizes=(3000, 60, 3), n_rows=600)
+    promised = problem.network.fit_bytes(300, "sgd")
+    tracemalloc.start()
+    try:
+        problem.train(solver="sgd", batch_size=300, n_threads=16, max_iter=1)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak <= 1.05 * promised + (1 << 23)
 
 
 @pytest.mark.parametrize("solver, copies", [("adam", 4), ("sgd", 3), ("lbfgs", 3)])
