@@ -16,7 +16,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from numbers import Integral, Number, Real
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -1022,7 +1022,10 @@ class _BaseBP(BaseEstimator):
         if run.summary is not None:
             self.gradient_flow_ = self._flow(run)
             self._fit_summary = run.summary
-        elif not (incremental and run.look):  # no batch watched: the last record stays
+        elif incremental and run.look:  # no batch was watched: the last records stay
+            if "_fit_summary" in self.__dict__:
+                self._fit_summary = replace(self._fit_summary, outcome="partial")
+        else:
             for name in ("gradient_flow_", "_fit_summary"):
                 self.__dict__.pop(name, None)
 
