@@ -122,9 +122,11 @@ cdef enum:
 
 # Seconds between two looks for signals; Ctrl-C is felt within twice this.
 cdef double POLL_SECONDS = 0.04
-# Products of a batch (multiply-adds counted twice) that occupy one more thread: below
-# about a millionth of a second's work the meeting costs what the thread saves.
-cdef double FLOPS_PER_THREAD = 1e6
+# Products of a batch (multiply-adds counted twice), in bytes, that occupy one more
+# thread: with less, to read what the other has written costs what the thread saves
+# (64-100-10, batch 200, 36e6 in float32: 0.94 times one thread's speed; twice that in
+# float64: 1.07 to 1.19).
+cdef double WORK_PER_THREAD = 2e7
 # Work between two looks at the clock, and the most that one look can be late.
 cdef double FLOPS_PER_LOOK = 1e6
 cdef double FLOPS_PER_ITEM = 1e9
@@ -527,8 +529,8 @@ cdef class Trainer:
         self.one_row = rows == 1 and self.sparse is None and solver != "lbfgs"
         self.n_weights = weights
         # A piece is what threads share; P rows are the least that one of them takes.
-        useful = min(6.0 * weights * self.chunk_rows / FLOPS_PER_THREAD,
-                     self.piece_rows / self.P)
+        work = 6.0 * weights * self.chunk_rows * self.size
+        useful = min(work / WORK_PER_THREAD, self.piece_rows / self.P)
         self.n_threads = max(1, min(int(n_threads), int(useful)))
         if isa() == "scalar":
             limit = FLOPS_PER_ITEM_SCALAR

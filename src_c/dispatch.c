@@ -42,8 +42,8 @@ static int cpu_runs(const char *tier) {
 }
 #endif
 
-/* vec_root of vec.h rounds as prescribed from whatever estimate a CPU makes, but for
- * these numbers (times powers of 4), whose roots lie next to the middle of two
+/* vec_root_plus of vec.h rounds as prescribed from whatever estimate a CPU makes, but
+ * for these numbers (times powers of 4), whose roots lie next to the middle of two
  * neighbours (tests/test_math.py). */
 static int takes_roots(int tier) {
     const float floats[4] = {0x1.f82294p0f, 0x1.000002p0f, 0x1.fffffep1f,
@@ -54,7 +54,7 @@ static int takes_roots(int tier) {
     float x[16], root_x[16];
     double y[8], root_y[8];
     int exact = 1;
-    /* No lane may be 0: vec_root would ask the divider for all of them. */
+    /* No lane may be 0: vec_root_plus would ask the divider for all of them. */
     for (int i = 0; i < 16; i++) x[i] = floats[i % 4];
     for (int i = 0; i < 8; i++) y[i] = doubles[i % 5];
     tables[tier][0]->map(5, x, root_x, 16);

@@ -896,7 +896,7 @@ INLINE vec FN(adam_vec)(vec w, vec g, real *m_, real *v_, const FN(step_vecs) * 
                           vec_fma(t, t, vec_set1(SQUARE_FLOOR)));
     vec_store(m_, m);
     vec_store(v_, v);
-    return vec_fnma(k->rate, vec_div(m, vec_add(vec_root(v), k->epsilon)), w);
+    return vec_fnma(k->rate, vec_div(m, vec_root_plus(v, k->epsilon)), w);
 }
 
 /* (6.1), (6.2) with momentum: u = momentum u - eta g, w += u; Nesterov looks one
@@ -1339,7 +1339,7 @@ static void FN(map)(int function, const void *x_, void *y_, ptrdiff_t n) {
                          : function == 2 ? vec_log1p_unit(v)
                          : function == 3 ? vec_logistic(v)
                          : function == 4 ? vec_tanh(v)
-                                         : vec_root(v));
+                                         : vec_root_plus(v, vec_zero()));
     }
 }
 

@@ -7,8 +7,8 @@
  * is 1: TYPED(name) appends _f32 or _f64. `mask`, `vec`, `real`, `P` ... are macros, so
  * system headers come before this file, and no variable may carry these names.
  *
- * Every operation is exact IEEE arithmetic or a move of bits (vec_root comes to the
- * rounded root from an estimate) and gives the same bits on every tier (a NaN may
+ * Every operation is exact IEEE arithmetic or a move of bits (vec_root_plus comes to
+ * the rounded root from an estimate) and gives the same bits on every tier (a NaN may
  * differ in its payload). There is no mathematics here: vmath.h.
  */
 #include <math.h>
@@ -55,7 +55,7 @@
 #define ivec_to_vec TYPED(ivec_to_vec)
 #define vec_transpose TYPED(vec_transpose)
 #define line_sum TYPED(line_sum)
-#define vec_root TYPED(vec_root)
+#define vec_root_plus TYPED(vec_root_plus)
 
 typedef CBP_S(float, double) real;
 typedef CBP_S(int32_t, int64_t) integer; /* as wide as real */
@@ -79,7 +79,8 @@ CBP_INLINE real bits_real(integer i) {
  *   vec_load(p) vec_store(p, v) vec_set1(x) vec_broadcast(p) vec_zero()
  *                             p may have the alignment of a real only
  *   vec_add sub mul div sqrt  one IEEE operation
- *   vec_root(v)               vec_sqrt by another way where that is faster
+ *   vec_root_plus(v, c)       vec_add(vec_sqrt(v), c) by another way where that is
+ *                             faster
  *   vec_fma(a, b, c)          a b + c in one rounding;  vec_fnma(a, b, c)  c - a b
  *   vec_fma_acc(c, a, b)      statement: c += a b, one fma, c kept in its register
  *   vec_fma_bcast(c, p, b)    statement: c += *p b
@@ -337,10 +338,15 @@ CBP_INLINE vec ivec_to_vec(ivec v) {
  * bits; the last line corrects g, then off by a unit at most, by the exact remainder
  * x - g g, which rounds as prescribed (Markstein, IBM J. Res. Dev. 34, 1990;
  * tests/test_math.py looks at every x for which that is not plain, dispatch.c at those
- * for which it hangs on the estimate). Where the remainder may be subnormal, and for
- * infinity and NaN, the divider is asked. */
-CBP_INLINE vec vec_root(vec x) {
+ * for which it hangs on the estimate). Floats are scaled up lest the remainder be
+ * subnormal, and down again, exactly, in the sum. Outside the range, and for infinity
+ * and NaN, the divider is asked. */
+CBP_INLINE vec vec_root_plus(vec x, vec c) {
     const vec half = vec_set1((real)0.5);
+    const mask safe = vec_ge(x, vec_set1(CBP_S(0x1p-119f, 0x1p-916))) &
+                      vec_lt(x, vec_set1(CBP_S(0x1p80f, INFINITY)));
+    if (__builtin_expect(safe != (mask)-1, 0)) return vec_add(vec_sqrt(x), c);
+    x = vec_mul(x, vec_set1(CBP_S(0x1p40f, 1)));
     vec h = CBP_S(_mm512_rsqrt14_ps, _mm512_rsqrt14_pd)(x);
     vec g = vec_mul(x, h);
     h = vec_mul(h, half);
@@ -349,10 +355,12 @@ CBP_INLINE vec vec_root(vec x) {
         g = vec_fma(g, r, g);
         h = vec_fma(h, r, h);
     }
-    const mask safe =
-        vec_ge(x, vec_set1(CBP_S(0x1p-79f, 0x1p-916))) & vec_lt(x, vec_set1(INFINITY));
-    if (__builtin_expect(safe != (mask)-1, 0)) return vec_sqrt(x);
-    return vec_fma(vec_fnma(g, g, x), h, g);
+    g = vec_fma(vec_fnma(g, g, x), h, g);
+#if CBP_DOUBLE
+    return vec_add(g, c);
+#else
+    return vec_fma(g, vec_set1(0x1p-20f), c);
+#endif
 }
 
 /* 2 x 2 or 4 x 4 blocks inside 128-bit lanes, then the 4 x 4 matrix of lanes. */
@@ -473,7 +481,7 @@ CBP_INLINE void vec_transpose(vec r[VL]) {
 #define VPP (P / VL)
 
 #if !defined(CBP_TIER_AVX512)
-CBP_INLINE vec vec_root(vec x) { return vec_sqrt(x); }
+CBP_INLINE vec vec_root_plus(vec x, vec c) { return vec_add(vec_sqrt(x), c); }
 #endif
 
 /* Sum of the P reals of a line: halves are added, lane i to lane i + P/2, until one is
