@@ -230,7 +230,7 @@ def test_unknown_tier_is_an_import_error_that_lists_the_valid_ones():
 
 
 def test_a_cpu_with_avx512_uses_it():
-    """Also if vec_root_plus were wrong: then the tier would vanish, and its tests too."""
+    """Else, were vec_root_plus wrong, the tier would vanish, and its tests too."""
     info = Path("/proc/cpuinfo")
     flags = set(info.read_text().split()) if info.exists() else set()
     if not {"avx512f", "avx512dq", "avx512bw", "avx512vl"} <= flags:

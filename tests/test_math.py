@@ -228,7 +228,7 @@ def hard_roots(dtype):
     return np.array(found, dtype)
 
 
-# Their roots hang on the estimate that vec_root_plus starts from; dispatch.c looks at them.
+# Their roots hang on the estimate that vec_root_plus starts from: see dispatch.c.
 DOUBTFUL = {
     4: ["0x1.f82294p0", "0x1.000002p0", "0x1.fffffep1", "0x1.fffffap1"],
     8: ["0x1.d407bb3641da5p0", "0x1.5b95344972fe2p1", "0x1.0000000000001p0"]
@@ -237,8 +237,8 @@ DOUBTFUL = {
 
 
 def corrected(x, unit):
-    """All that vec_root_plus's last line can come to, as fractions: g is less than a unit
-    of the last place off the root, h less than 1.5 off 1 / (2 sqrt x)."""
+    """All that vec_root_plus can come to in the end, as fractions: g is less than a
+    unit of the last place off the root, h less than 1.5 off 1 / (2 sqrt x)."""
     x, root = Fraction(float(x)), Fraction(float(np.sqrt(x)))
     for g in (root - unit, root, root + unit):
         if abs(x - g * g) < 2 * root * unit:
