@@ -148,7 +148,6 @@ cdef extern from "cbp.h" nogil:
 # The table of the tier in use for items of 4 or 8 bytes.
 cdef const cbp_kernels *kernels(int itemsize) noexcept nogil
 
-
 # The first byte of a C-contiguous array; NULL if it has none. The caller keeps the
 # array alive.
 cdef const void *address(object array) except? NULL

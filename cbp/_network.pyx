@@ -207,9 +207,7 @@ cdef class Network:
         per_row = 2 * sum(n + 16 for n in self.layer_sizes[1:])
         per_row += self.layer_sizes[0] + 16 + self.n_outputs + 16
         copies = 1 + (cbp_n_states[SOLVERS[solver]] if solver in SOLVERS else 1)
-        if solver in SOLVERS and (
-            batch_size > CBP_CHUNK_ROWS or divided
-        ):
+        if solver in SOLVERS and (batch_size > CBP_CHUNK_ROWS or divided):
             copies += 1
         if divided:
             copies += PIECE_PARTS

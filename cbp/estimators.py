@@ -1349,7 +1349,8 @@ class BPClassifier(ClassifierMixin, _BaseBP):
     During a fit the memory in use is the data, at most four times the parameters (SGD:
     three), and the workspace of one batch per thread; on top come a second copy of the
     parameters in the layout of the kernels, the best weights of early stopping, the
-    former model until the call succeeds, and for L-BFGS about 25 vectors of SciPy's.
+    former model until the call succeeds, at most 4 MiB of partial sums for batches of
+    more than 512 rows, and for L-BFGS about 25 vectors of SciPy's.
 
     A pickle holds the optimizer's state only after `partial_fit` or with
     ``warm_start=True``.
@@ -1903,7 +1904,8 @@ class BPRegressor(RegressorMixin, _BaseBP):
     During a fit the memory in use is the data, at most four times the parameters (SGD:
     three), and the workspace of one batch per thread; on top come a second copy of the
     parameters in the layout of the kernels, the best weights of early stopping, the
-    former model until the call succeeds, and for L-BFGS about 25 vectors of SciPy's.
+    former model until the call succeeds, at most 4 MiB of partial sums for batches of
+    more than 512 rows, and for L-BFGS about 25 vectors of SciPy's.
 
     A pickle holds the optimizer's state only after `partial_fit` or with
     ``warm_start=True``.

@@ -346,6 +346,32 @@ def test_scaling_of_sparse_inputs_keeps_them_sparse(moons):
     assert diagnose(model).findings[0].advice == "make_pipeline(MaxAbsScaler(), model)"
 
 
+def test_short_calls_of_partial_fit_keep_the_last_records(moons):
+    """Of the optimizer's steps, here one per call, few are watched."""
+    X, y = moons
+    model, watched, flow = BPClassifier(random_state=0), [], None
+    for step in range(40):
+        model.partial_fit(X[:20], y[:20], classes=[0, 1])
+        if model.gradient_flow_ is not flow:
+            watched.append(step)
+        flow = model.gradient_flow_
+        assert model.diagnose().verdict
+    assert watched == [0, 1, 2, 4, 8, 16, 32]
+    model.set_params(monitor=False).partial_fit(X[:20], y[:20])
+    assert not hasattr(model, "gradient_flow_")
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_records_of_a_fit_are_diagnosed_after_a_short_partial_fit(moons):
+    model = BPClassifier(random_state=0, max_iter=11).fit(*moons)
+    flow, n_epochs = model.gradient_flow_, len(model.loss_curve_)
+    model.partial_fit(*moons)
+    assert model.gradient_flow_ is flow
+    assert model._fit_summary.outcome == "partial"
+    assert len(model.loss_curve_) == n_epochs + 1
+    assert model.diagnose().verdict
+
+
 def test_partial_fit_is_diagnosed_over_all_calls(moons):
     X, y = moons
     model = BPClassifier((30,), learning_rate_init=0.01, random_state=0)
