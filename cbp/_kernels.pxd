@@ -107,6 +107,8 @@ cdef extern from "cbp.h" nogil:
         void (*multiply_forward)(cbp_panels, ptrdiff_t, cbp_panels, const void *,
                                  cbp_panels, ptrdiff_t, ptrdiff_t, ptrdiff_t,
                                  int) noexcept nogil
+        void (*extend_forward)(cbp_panels, ptrdiff_t, cbp_panels, cbp_panels, ptrdiff_t,
+                               ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*multiply_forward_csr)(const cbp_csr *, const int64_t *, cbp_panels,
                                      const void *, cbp_panels, ptrdiff_t, ptrdiff_t,
                                      ptrdiff_t, int) noexcept nogil

@@ -39,6 +39,8 @@ class Trainer:
     learning_rate: float
     no_improvement_count: int
     diverged_epoch: int | None
+    n_threads: int
+    by_units: bool
     def __init__(
         self,
         network: Network,

@@ -2,7 +2,8 @@
 
 `Trainer` owns one fit and its buffers. A batch is two phases: every thread takes its
 rows forward and backward through all layers; then, all deltas known, every thread sums
-the gradients of its blocks of weights and steps them. Nothing here validates what users
+the gradients of its blocks of weights and steps them. With a single hidden layer
+threads may share its units instead, in both phases. Nothing here validates what users
 pass (estimators.py) or knows a dtype (src_c/kernels.h); the equations in comments are
 those of docs/backpropagation.md.
 """
@@ -58,6 +59,10 @@ cdef extern from "barrier.h" nogil:
     ctypedef struct cbp_barrier:
         pass
     void cbp_barrier_wait(cbp_barrier *barrier, int n_threads)
+    ctypedef struct cbp_progress:
+        pass
+    void cbp_report(cbp_progress *progress, ptrdiff_t rows)
+    void cbp_await(cbp_progress *progress, ptrdiff_t rows)
 
 
 cdef extern from "<time.h>" nogil:
@@ -108,6 +113,9 @@ cdef enum:
     # Rows that one thread takes through all layers before the next ones: their
     # activations stay in the L2 cache.
     MAX_ITEM_ROWS = 256
+    # Rows that go from thread to thread at a time where these share units: 64-100-10 at
+    # batch 200 in float32 1.25 times one thread's speed, 24 rows 1.17, 208 rows 1.13.
+    UNIT_ROWS = 64
     # From one watched iteration of L-BFGS to the next: all of its evaluations are
     # watched, since none is known to be the last, at a cost of 12 % each.
     ITERATIONS_APART = 8
@@ -123,10 +131,16 @@ cdef enum:
 # Seconds between two looks for signals; Ctrl-C is felt within twice this.
 cdef double POLL_SECONDS = 0.04
 # Products of a batch (multiply-adds counted twice), in bytes, that occupy one more
-# thread: with less, to read what the other has written costs what the thread saves
-# (64-100-10, batch 200, 36e6 in float32: 0.94 times one thread's speed; twice that in
-# float64: 1.07 to 1.19).
-cdef double WORK_PER_THREAD = 2e7
+# thread which shares rows, or units: with less, to read what the other has written
+# costs what the thread saves. Rows: 64-100-10, batch 200, 36e6 in float32: 0.94 times
+# one thread's speed; twice that in float64: 1.07 to 1.19. Units: 20-100-2, batch 200,
+# 11e6: 1.01 times; 64-64-10, 23e6: 1.14.
+cdef double ROWS_PER_THREAD = 2e7
+cdef double UNITS_PER_THREAD = 1e7
+# Inputs with which a panel of units that one thread has more than another costs as much
+# as the weights that are not exchanged: 256-100-10 at batch 200 gains 2 % by units,
+# 784-100-10 loses 5.
+cdef double UNEVEN_INPUTS = 50
 # Work between two looks at the clock, and the most that one look can be late.
 cdef double FLOPS_PER_LOOK = 1e6
 cdef double FLOPS_PER_ITEM = 1e9
@@ -343,13 +357,20 @@ cdef class Trainer:
     cdef int curve_used, scores_used
 
     # Threads and interrupts.
-    cdef int n_threads
+    cdef readonly int n_threads
     cdef cbp_barrier barrier
+    cdef readonly bint by_units    # threads share hidden units instead of rows
+    cdef cbp_progress *progress    # per thread, the rows of which others may go on
     cdef int status
     cdef bint halt, abandoned, fused
     cdef bint watching, watching_rows  # is the batch measured; this chunk of it?
     cdef int64_t iteration         # of L-BFGS, the one under way
-    cdef double last_poll, unseen_flops, n_weights
+    # Thread 0 writes these time and again: on a line that no other thread reads
+    # (64-100-10, batch 200, float32, two threads: 2 % faster).
+    cdef char space_before[64]
+    cdef double last_poll, unseen_flops
+    cdef char space_after[64]
+    cdef double n_weights
     cdef object _team, _exception
 
     def __init__(
@@ -363,6 +384,8 @@ cdef class Trainer:
         self.network, self.theta = network, theta
         self.k, self.n_layers = network.k, network.n_layers
         self.P, self.size = self.k.panel, self.k.itemsize
+        self._layers = np.array(network._layers)
+        self.layers = <cbp_layer *>writable_address(self._layers)
         if theta.shape != (network.n_params,) or theta.dtype != network.dtype:
             raise ValueError(f"theta: want {network.n_params} x {network.dtype}")
         self.loss_curve, self.validation_scores = [], []
@@ -528,14 +551,32 @@ cdef class Trainer:
             self.piece_rows = PIECE_ROWS
         self.one_row = rows == 1 and self.sparse is None and solver != "lbfgs"
         self.n_weights = weights
-        # A piece is what threads share; P rows are the least that one of them takes.
-        work = 6.0 * weights * self.chunk_rows * self.size
-        useful = min(work / WORK_PER_THREAD, self.piece_rows / self.P)
-        self.n_threads = max(1, min(int(n_threads), int(useful)))
+        self._choose_threads(n_threads, 6.0 * weights * self.chunk_rows * self.size)
         if isa() == "scalar":
             limit = FLOPS_PER_ITEM_SCALAR
         items = min(limit / (4.0 * weights) / self.P, MAX_ITEM_ROWS / self.P)
         self.item_rows = max(1, int(items)) * self.P
+
+    def _choose_threads(self, n_threads, work):
+        """How many threads are of use, and whether they share units or rows."""
+        panels = self._panels(0)
+        most = min(n_threads, panels, int(work / UNITS_PER_THREAD))
+        if most > 1 and self.n_layers == 2 and not self.one_row:
+            size = round_up(self.n_features, self.P) * self.piece_rows * self.size
+            self.by_units = (
+                2 * self._panels(1) <= panels
+                and -panels % most * self.n_features <= UNEVEN_INPUTS * panels
+                and (self.sparse is not None or most * size <= OWN_INPUTS_BYTES)
+            )
+        if not self.by_units:
+            # P rows of a piece are the least that a thread takes.
+            most = min(n_threads, self.piece_rows // self.P,
+                       int(work / ROWS_PER_THREAD))
+        self.n_threads = max(1, most)
+
+    cdef ptrdiff_t _panels(self, int l) noexcept nogil:
+        """Panels of units of layer l."""
+        return round_up(self.layers[l].n_out, self.P) // self.P
 
     def _allocate(self):
         cdef Network net = self.network
@@ -543,8 +584,6 @@ cdef class Trainer:
         cdef int l
         cdef ptrdiff_t mirror = 0
         dtype = net.dtype
-        self._layers = np.array(net._layers)
-        self.layers = <cbp_layer *>writable_address(self._layers)
         self._master = aligned_zeros(net.master_items, dtype)
         self._mirror = aligned_zeros(net.mirror_items, dtype)
         self.master = <char *>writable_address(self._master)
@@ -592,7 +631,7 @@ cdef class Trainer:
             size = (1 + self.one_row) * round_up(self.n_features, P) * lines * self.size
             y = &self.layers[0]
             own = y.n_panels > CBP_GROUP_PANELS and not y.transposed
-            own = own and self.n_threads * size <= OWN_INPUTS_BYTES
+            own = self.by_units or own and self.n_threads * size <= OWN_INPUTS_BYTES
             self.A0_bytes = size if own else 0
             at += self.n_threads * size if own else size
         for l in range(self.n_layers):
@@ -603,6 +642,8 @@ cdef class Trainer:
             if l < self.n_layers - 1:
                 y.D.data = <void *>at
                 at += round_up(y.n_out, P) * lines * self.size
+        self.progress = <cbp_progress *>at
+        at += self.n_threads * sizeof(cbp_progress)
         self.T.stride = lines * P
         self.T.data = <void *>at
         if self.network.loss_code != CBP_SOFTMAX_LOG_LOSS:
@@ -715,6 +756,74 @@ cdef class Trainer:
         if self.A0_bytes:
             self._gather_inputs(thread, order, 0, r0)
             self._gather_inputs(thread, order, r1, self.batch_rows)
+
+    cdef void _share_panels(self, int thread, int l, ptrdiff_t *q0,
+                            ptrdiff_t *q1) noexcept nogil:
+        """A thread's panels of units of layer l; the last thread has no more than any
+        other."""
+        cdef ptrdiff_t n = self._panels(l), T = self.n_threads
+        q0[0], q1[0] = (n * thread + T - 1) // T, (n * (thread + 1) + T - 1) // T
+
+    cdef void _propagate_units(self, int thread, const int64_t *order) noexcept nogil:
+        """Forward and backward of all rows for this thread's hidden units.
+
+        The chains of the output layer's z go from thread to thread, some rows at a
+        time; the last thread computes the cost. No other thread's weights are read, and
+        of what another one has written only z, then delta, of the output layer.
+        """
+        cdef cbp_layer y = self.layers[0], above = self.layers[1]
+        cdef cbp_panels A0 = self._inputs(thread)
+        cdef ptrdiff_t q0, q1, r, end, P = self.P, last = self.n_threads - 1
+        cdef ptrdiff_t rows = min(UNIT_ROWS, self.item_rows)
+        if self.sparse is not None and thread == 0:
+            self.k.transpose_csr(&self.sparse.csr, order, self.batch_rows,
+                                 self.n_features, &self.columns)
+        # Both layers as if there were no other hidden units.
+        self._share_panels(thread, 0, &q0, &q1)
+        y.n_out = above.n_in = min(q1 * P, y.n_out) - q0 * P
+        y.W.data = <char *>y.W.data + q0 * y.W.stride * self.size
+        y.b = <char *>y.b + q0 * P * self.size
+        y.A.data = <char *>y.A.data + q0 * y.A.stride * self.size
+        y.D.data = <char *>y.D.data + q0 * y.D.stride * self.size
+        above.W.data = <char *>above.W.data + q0 * P * P * self.size
+        above.WT.data = <char *>above.WT.data + q0 * above.WT.stride * self.size
+        r = 0
+        while r < self.batch_rows and not self.abandoned:
+            end = min(r + rows, self.batch_rows)
+            if thread == last:
+                self._gather(thread, order, r, end)
+            else:
+                self._gather_inputs(thread, order, r, end)
+            if self.sparse is not None:
+                self.k.multiply_forward_csr(&self.sparse.csr, order, y.W, y.b, y.A,
+                                            y.n_out, r, end, y.activation)
+            else:
+                self.k.multiply_forward(A0, y.n_in, y.W, y.b, y.A, y.n_out, r, end,
+                                        y.activation)
+            if thread == 0:
+                self.k.multiply_forward(y.A, above.n_in, above.W, above.b, above.A,
+                                        above.n_out, r, end, CBP_IDENTITY)
+            else:
+                cbp_await(&self.progress[thread - 1], end)
+                self.k.extend_forward(y.A, above.n_in, above.W, above.A, above.n_out,
+                                      r, end)
+            if thread == last:
+                self._compute_loss(thread, r, end)
+            cbp_report(&self.progress[thread], end)
+            if thread == 0:
+                self._poll(2.0 * self.n_weights * (end - r) / self.n_threads)
+            r = end
+        r = 0
+        while r < self.batch_rows and not self.abandoned:
+            end = min(r + rows, self.batch_rows)
+            cbp_await(&self.progress[last], end)
+            self.k.multiply_delta(above.D, above.n_out, above.WT, y.A, y.D, y.n_out, r,
+                                  end, y.activation)
+            if thread == 0:
+                self._poll(2.0 * self.n_weights * (end - r) / self.n_threads)
+            r = end
+        # Nobody must wait for a thread that was interrupted.
+        cbp_report(&self.progress[thread], self.batch_rows)
 
     cdef cbp_panels _inputs(self, int thread) noexcept nogil:
         cdef cbp_panels A = self.A0
@@ -832,17 +941,28 @@ cdef class Trainer:
     cdef void _update(self, int thread) noexcept nogil:
         """This thread's share of the weights, group by group: (4.1) and at once (6.1),
         or, when a batch has several pieces, the sum of (4.1) over them."""
-        cdef ptrdiff_t begin = self.total_work * thread // self.n_threads
-        cdef ptrdiff_t end = self.total_work * (thread + 1) // self.n_threads
-        cdef ptrdiff_t first = 0, done = 0, work
+        cdef ptrdiff_t first = 0, done = 0, work, begin, end, p0, p1, q0, q1
         cdef int l
+        cdef cbp_layer *y
+        begin = self.total_work * thread // self.n_threads
+        end = self.total_work * (thread + 1) // self.n_threads
         for l in range(self.n_layers):
+            y = &self.layers[l]
             work = self._work_per_panel(l)
-            self._update_layer(thread, l, first, work, begin - done, end - done)
+            p0, p1, q0, q1 = 0, y.line_blocks, 0, y.n_panels
+            if self.by_units:
+                # The lines or the panels of the only hidden layer's units, all of them.
+                if y.transposed == (l == 0):
+                    self._share_panels(thread, 0, &p0, &p1)
+                else:
+                    self._share_panels(thread, 0, &q0, &q1)
+                begin, end = done, done + work * y.n_panels
+            self._update_layer(thread, l, first, p0, p1, q0, q1, work, begin - done,
+                               end - done)
             if self.abandoned:
                 return
-            first += self.layers[l].n_blocks
-            done += work * self.layers[l].n_panels
+            first += y.n_blocks
+            done += work * y.n_panels
         self._update_biases(thread)
         if self.watching_rows:
             self._watch_units(thread)
@@ -851,7 +971,7 @@ cdef class Trainer:
         cdef ptrdiff_t q, panel = 0
         cdef int l
         for l in range(self.n_layers):
-            for q in range(round_up(self.layers[l].n_out, self.P) // self.P):
+            for q in range(self._panels(l)):
                 if panel % self.n_threads == thread and l < self.n_layers - 1:
                     self.recorder.measure_units(l, q, panel, self.batch_rows)
                 panel += 1
@@ -862,16 +982,18 @@ cdef class Trainer:
         batch 64: 0.40 us a block, in the first layer 0.31)."""
         return self.layers[l].n_lines * (4 if l == 0 else 5)
 
-    cdef void _update_layer(self, int thread, int l, ptrdiff_t first, ptrdiff_t work,
+    cdef void _update_layer(self, int thread, int l, ptrdiff_t first, ptrdiff_t p0,
+                            ptrdiff_t p1, ptrdiff_t q0, ptrdiff_t q1, ptrdiff_t work,
                             ptrdiff_t begin, ptrdiff_t end) noexcept nogil:
-        """The groups of layer l before which `begin` to `end` - 1 of its work is done;
-        first: the blocks of the layers below, work: that of a panel."""
+        """Of blocks p0 .. p1 - 1 in panels q0 .. q1 - 1 of layer l the groups before
+        which `begin` to `end` - 1 of the layer's work is done; first: the blocks of the
+        layers below, work: that of a panel."""
         cdef cbp_layer *y = &self.layers[l]
-        cdef ptrdiff_t n_groups, width, p, q = 0, g
-        n_groups = round_up(y.n_panels, CBP_GROUP_PANELS) // CBP_GROUP_PANELS
+        cdef ptrdiff_t n_groups, width, p, q = q0, g, n_panels = q1 - q0
+        n_groups = round_up(n_panels, CBP_GROUP_PANELS) // CBP_GROUP_PANELS
         for g in range(n_groups):
-            width = y.n_panels // n_groups + (g < y.n_panels % n_groups)
-            for p in range(y.line_blocks):
+            width = n_panels // n_groups + (g < n_panels % n_groups)
+            for p in range(p0, p1):
                 if begin <= q * work + p * width * work // y.line_blocks < end:
                     self._update_group(thread, l, first, p, q, width)
                     if thread == 0:
@@ -1020,8 +1142,8 @@ cdef class Trainer:
             state[i] = <char *>self.states[i] + at * self.size
 
     cdef void _update_biases(self, int thread) noexcept nogil:
-        """(5.1), (6.2): panels of all layers are dealt to the threads in turn."""
-        cdef ptrdiff_t q, at, turn = 0
+        """(5.1), (6.2) for this thread's panels of every layer."""
+        cdef ptrdiff_t q, q0, q1, at
         cdef int l
         cdef cbp_layer *y
         cdef void *state[CBP_MAX_STATES]
@@ -1029,10 +1151,8 @@ cdef class Trainer:
         cdef char *sum_here
         for l in range(self.n_layers):
             y = &self.layers[l]
-            for q in range(round_up(y.n_out, self.P) // self.P):
-                turn += 1
-                if turn % self.n_threads != thread:
-                    continue
+            self._share_panels(thread, l, &q0, &q1)
+            for q in range(q0, q1):
                 at = y.b_at + q * self.P
                 sum_here = g
                 if not self.fused and not self._apart():
@@ -1149,6 +1269,7 @@ cdef class Trainer:
     cdef void _begin_piece(self, ptrdiff_t start, ptrdiff_t rows) noexcept nogil:
         """The piece that begins at row `start` of a batch of `rows`."""
         cdef ptrdiff_t most = self.piece_rows, chunk = start // CHUNK * CHUNK
+        cdef int t
         self.batch_rows = min(rows - start, most)
         self.piece_start = start - chunk
         self.piece = <int>(self.piece_start // most)
@@ -1156,6 +1277,9 @@ cdef class Trainer:
         self.first_chunk = chunk == 0
         self.last_piece = start + self.batch_rows == min(chunk + CHUNK, rows)
         self.watching_rows = self.watching and self.first_chunk
+        if self.by_units:
+            for t in range(self.n_threads):
+                cbp_report(&self.progress[t], 0)
 
     cdef void _end_piece(self) noexcept nogil:
         """Weighs the costs of its rows, and adds those of a chunk to the batch's."""
@@ -1406,6 +1530,8 @@ cdef class Trainer:
         while True:
             if thread == 0:
                 self._begin_batch()
+                if not (self.halt or self.one_row):
+                    self._begin_piece(0, self.batch_rows)
             self._meet()
             if self.halt:
                 return
@@ -1417,9 +1543,14 @@ cdef class Trainer:
                 continue
             rows = min(self.batch_size, self.n_rows - self.batch_start)
             start = 0
-            while start < rows and not self.abandoned:
-                self._work_piece(thread, start, rows)
+            while True:
+                self._work_piece(thread, start)
                 start += self.piece_rows
+                if start >= rows or self.abandoned:
+                    break
+                if thread == 0:
+                    self._begin_piece(start, rows)
+                self._meet()
             if self.solver < 0:
                 continue
             if not self.fused and not self.abandoned:
@@ -1428,16 +1559,21 @@ cdef class Trainer:
             if thread == 0 and not self.abandoned:
                 self._end_batch(rows)
 
-    cdef void _work_piece(self, int thread, ptrdiff_t start,
-                          ptrdiff_t rows) noexcept nogil:
+    cdef void _work_piece(self, int thread, ptrdiff_t start) noexcept nogil:
         """One piece of the batch: propagate, meet, sum and perhaps step, meet."""
-        if thread == 0:
-            self._begin_piece(start, rows)
-        self._meet()
-        self._propagate(thread, self.order + self.batch_start + start)
-        self._meet()
+        cdef const int64_t *order = self.order + self.batch_start + start
+        # Gradient flow is recorded row by row, over all units.
+        cdef bint by_units = self.by_units and not self.watching
+        if by_units:
+            self._propagate_units(thread, order)
+        else:
+            self._propagate(thread, order)
+        # A thread sums for its own units what it has made itself, and reads delta of
+        # the output layer, which it has awaited; but thread 0 makes CSR's columns.
+        if not by_units or self.sparse is not None:
+            self._meet()
         if not self.abandoned:
-            if thread == 0:
+            if thread == self.n_threads - 1:  # by units, it has the costs at hand
                 self._end_piece()
             self._update(thread)
         self._meet()

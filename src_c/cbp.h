@@ -148,6 +148,8 @@ typedef struct {
     void (*multiply_forward)(cbp_panels A, ptrdiff_t n_in, cbp_panels W, const void *b,
                              cbp_panels Z, ptrdiff_t n_out, ptrdiff_t r0, ptrdiff_t r1,
                              int activation);
+    void (*extend_forward)(cbp_panels A, ptrdiff_t n_in, cbp_panels W, cbp_panels Z,
+                           ptrdiff_t n_out, ptrdiff_t r0, ptrdiff_t r1);
     void (*multiply_forward_csr)(const cbp_csr *X, const int64_t *order, cbp_panels W,
                                  const void *b, cbp_panels Z, ptrdiff_t n_out,
                                  ptrdiff_t r0, ptrdiff_t r1, int activation);

@@ -349,9 +349,9 @@ INLINE void FN(run_tiles)(const int transposed, ptrdiff_t panels, ptrdiff_t n_ro
 
 /* C = A B over rows r0 .. r1 - 1 in blocks of k; panels are shared out evenly over
  * groups as wide as a tile. */
-static void FN(product)(cbp_panels A, ptrdiff_t n_k, cbp_panels B, const real *bias,
-                        cbp_panels C, const cbp_panels *aux, ptrdiff_t n_cols,
-                        ptrdiff_t r0, ptrdiff_t r1, int epilogue) {
+static void FN(product)(cbp_panels A, ptrdiff_t n_k, cbp_panels B, int from,
+                        const real *bias, cbp_panels C, const cbp_panels *aux,
+                        ptrdiff_t n_cols, ptrdiff_t r0, ptrdiff_t r1, int epilogue) {
     /* Short sums wait for memory, which likes one long run of lines best (kernels.py,
      * delta of 256 x 256 x 7 in float32: 60 % of peak, with three panels 55). */
     const ptrdiff_t most = n_k < P ? 1 : TILE_PANELS;
@@ -370,9 +370,7 @@ static void FN(product)(cbp_panels A, ptrdiff_t n_k, cbp_panels B, const real *b
             .b_stride = B.stride,
             .c_stride = C.stride,
             .aux_stride = aux ? aux->stride : 0,
-            .from = block  ? FN(FROM_C)
-                    : bias ? FN(FROM_LINE)
-                           : FN(FROM_ZERO),
+            .from = block ? FN(FROM_C) : from,
             .epilogue = last ? epilogue : FN(STORE),
         };
         for (ptrdiff_t g = 0, q = 0; g < n_groups; g++) {
@@ -405,9 +403,15 @@ static void FN(multiply_forward)(cbp_panels A, ptrdiff_t n_in, cbp_panels W,
                                  const void *b, cbp_panels Z, ptrdiff_t n_out,
                                  ptrdiff_t r0, ptrdiff_t r1, int activation) {
     const int fused = activation == CBP_RELU;
-    FN(product)(A, n_in, W, b, Z, NULL, n_out, r0, r1,
-                fused ? FN(STORE_RELU) : FN(STORE));
+    FN(product)(A, n_in, W, b ? FN(FROM_LINE) : FN(FROM_ZERO), b, Z, NULL, n_out, r0,
+                r1, fused ? FN(STORE_RELU) : FN(STORE));
     if (!fused) FN(activate_rows)(Z, n_out, r0, r1, activation);
+}
+
+/* z += A W: the chains of multiply_forward go on over the next n_in inputs. */
+static void FN(extend_forward)(cbp_panels A, ptrdiff_t n_in, cbp_panels W, cbp_panels Z,
+                               ptrdiff_t n_out, ptrdiff_t r0, ptrdiff_t r1) {
+    FN(product)(A, n_in, W, FN(FROM_C), NULL, Z, NULL, n_out, r0, r1, FN(STORE));
 }
 
 /* delta_prev = (delta W^T) * f'(a_prev). delta (rows, n_out), WT (n_out, n_in). */
@@ -415,8 +419,8 @@ static void FN(multiply_delta)(cbp_panels delta, ptrdiff_t n_out, cbp_panels WT,
                                cbp_panels A, cbp_panels delta_prev, ptrdiff_t n_in,
                                ptrdiff_t r0, ptrdiff_t r1, int activation) {
     const int fused = activation == CBP_RELU;
-    FN(product)(delta, n_out, WT, NULL, delta_prev, fused ? &A : NULL, n_in, r0, r1,
-                fused ? FN(STORE_DRELU) : FN(STORE));
+    FN(product)(delta, n_out, WT, FN(FROM_ZERO), NULL, delta_prev, fused ? &A : NULL,
+                n_in, r0, r1, fused ? FN(STORE_DRELU) : FN(STORE));
     if (!fused && activation != CBP_IDENTITY)
         for (ptrdiff_t p = 0; p * P < n_in; p++)
             FN(multiply_derivative)((real *)delta_prev.data + p * delta_prev.stride +
@@ -1357,6 +1361,7 @@ static const cbp_kernels FN(table) = {
     .item = FN(item),
     .add = FN(add),
     .multiply_forward = FN(multiply_forward),
+    .extend_forward = FN(extend_forward),
     .multiply_forward_csr = FN(multiply_forward_csr),
     .multiply_delta = FN(multiply_delta),
     .sum_gradient = FN(sum_gradient),

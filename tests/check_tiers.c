@@ -89,6 +89,9 @@ static void check(const cbp_kernels *tested, const cbp_kernels *oracle) {
                      k->multiply_forward(panels(&in[0], k), n_in, panels(&in[1], k),
                                          in[2].data, panels(&out[t][0], k), n_out, 1,
                                          1 + rows, a))
+                BOTH("extend_forward",
+                     k->extend_forward(panels(&in[0], k), n_in, panels(&in[1], k),
+                                       panels(&out[t][0], k), n_out, 1, 1 + rows))
                 BOTH("multiply_delta",
                      k->multiply_delta(panels(&in[0], k), n_in, panels(&in[1], k),
                                        panels(&in[2], k), panels(&out[t][0], k), n_out,

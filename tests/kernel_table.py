@@ -134,6 +134,7 @@ class cbp_kernels(ctypes.Structure):
         ("item", _function("pn", c_double)),
         ("add", _function("ppn")),
         ("multiply_forward", _function("MnMpMnnni")),
+        ("extend_forward", _function("MnMMnnn")),
         ("multiply_forward_csr", _function("ppMpMnnni")),
         ("multiply_delta", _function("MnMMMnnni")),
         ("sum_gradient", _function("pMnnnM")),

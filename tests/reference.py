@@ -174,6 +174,11 @@ def multiply_forward(A, W, b, activation):
     return activate(product(A, W, start), activation)
 
 
+def extend_forward(A, W, Z):
+    """Z + A W, the chains of multiply_forward gone on with"""
+    return product(A, W, Z)
+
+
 def multiply_forward_csr(X, W, b, activation):
     """a = f(X W + b) for a CSR matrix X"""
     return multiply_forward(X.toarray(), W, b, activation)

@@ -26,7 +26,7 @@ from sklearn.metrics import accuracy_score, r2_score
 from sklearn.utils import shuffle as sklearn_shuffle
 
 from cbp import _training
-from cbp._network import LOSSES, Network
+from cbp._network import ACTIVATIONS, LOSSES, Network
 from cbp._training import Trainer
 
 SOLVERS = ("adam", "sgd")
@@ -121,6 +121,57 @@ def test_any_number_of_threads_gives_the_same_bits(
     )
     assert max(at_work) - threading.active_count() == n_threads - 1
     assert outcome(team) == outcome(alone)
+
+
+@pytest.mark.parametrize("n_threads", [2, 3, 5])
+@pytest.mark.parametrize("batch_size", [150, 333, 700, 2500])
+@pytest.mark.parametrize("sparse", [False, True], ids=["dense", "sparse"])
+@every_dtype
+def test_threads_that_share_units_give_the_same_bits(
+    n_threads, batch_size, sparse, dtype
+):
+    """The first layer keeps W (20 inputs) or its transpose (100) as master copy."""
+    settings = dict(
+        batch_size=batch_size, alpha=1e-3, weighted=True, monitor=True, max_iter=2
+    )
+    for n_in in (20, 100):
+        problem = Problem(
+            sizes=(n_in, 100, 10),
+            activations=("tanh",),
+            n_rows=2 * batch_size + 17,
+            dtype=dtype,
+            zeros=0.5,
+        )
+        X = csr_matrix(problem.X) if sparse else problem.X
+        alone, _ = problem.train(X, **settings)
+        team, _ = problem.train(X, n_threads=n_threads, **settings)
+        assert team.by_units == (team.n_threads > 1)
+        assert outcome(team) == outcome(alone)
+        flow = alone.recorder.flow()
+        for name, records in team.recorder.flow().items():
+            assert np.array_equal(records, flow[name]), name
+
+
+@pytest.mark.parametrize("n_threads", [2, 4])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@every_loss
+def test_threads_share_units_with_every_activation_and_cost(
+    n_threads, output, loss, activation
+):
+    problem = Problem(output, loss, (activation,), (70, 90, 3), n_rows=1300)
+    for solver in ("sgd", "adam"):
+        settings = dict(solver=solver, batch_size=640, max_iter=2)
+        alone, _ = problem.train(**settings)
+        team, _ = problem.train(n_threads=n_threads, **settings)
+        assert team.by_units and not alone.by_units
+        assert team.n_threads == n_threads
+        assert outcome(team) == outcome(alone)
+    alone, team = (problem.trainer(solver="lbfgs", n_threads=n) for n in (1, n_threads))
+    expected, gradient = alone.loss_gradient(problem.theta)
+    assert team.by_units
+    value, other = team.loss_gradient(problem.theta)
+    assert value == expected
+    assert np.array_equal(gradient, other)
 
 
 @pytest.mark.parametrize("n_threads", [2, 3, 4])
@@ -1072,6 +1123,7 @@ ENDLESS = {
     "tiny epochs": ((3, 2), 4, dict(batch_size=4)),
     "wide": ((64, 1500, 1500, 10), 600, dict(batch_size=256)),
     "big": ((64, 1500, 1500, 10), 40000, dict(batch_size=40000)),
+    "wide units": ((64, 5000, 10), 2000, dict(batch_size=1000)),
     "sparse": ((64, 100, 10), 2000, dict(batch_size=200)),
 }
 

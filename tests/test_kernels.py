@@ -104,6 +104,18 @@ def call_forward(kernels, A, W, b, activation, r0=0, r1=None):
     return Z.values[r0:r1]
 
 
+def call_extend(kernels, A, W, start, r0=0, r1=None):
+    """Rows r0 .. r1 - 1 of start + A W."""
+    r1 = len(A) if r1 is None else r1
+    inputs = [Matrix(kernels.P, A), Matrix(kernels.P, W)]
+    Z = Matrix(kernels.P, start)
+    kernels.extend_forward(
+        inputs[0].panels, len(W), inputs[1].panels, Z.panels, W.shape[1], r0, r1
+    )
+    check_rows(Z, inputs, r0, r1)
+    return Z.values[r0:r1]
+
+
 def call_delta(kernels, delta, WT, A, activation, r0=0, r1=None):
     """Rows r0 .. r1 - 1 of (delta W^T) * f'(A)."""
     r1 = len(A) if r1 is None else r1
@@ -475,6 +487,20 @@ def test_products_without_bias_begin_from_zero(kernels):
         A, W, _, forward, from_zero = product_case(kernels.dtype, *sizes)
         assert_same(call_forward(kernels, A, W, None, "identity"), from_zero)
         assert_same(call_delta(kernels, A, W, forward, "identity"), from_zero)
+
+
+@every_table
+def test_a_forward_product_may_be_computed_in_parts(kernels):
+    for sizes in [*PRODUCTS, (5, 3 * kernels.P + 5, 10), (70, 2 * kernels.P, 4)]:
+        A, W, b, forward, _ = product_case(kernels.dtype, *sizes)
+        first = len(W) // 2
+        start = reference.multiply_forward(A[:, :first], W[:first], b, "identity")
+        twin = reference.extend_forward(A[:, first:], W[first:], start)
+        assert_same(call_extend(kernels, A[:, first:], W[first:], start), twin)
+        assert_same(twin, forward)
+    r0, r1 = 7, 61
+    start = call_extend(kernels, A[:, first:], W[first:], start, r0, r1)
+    assert_same(start, forward[r0:r1])
 
 
 @every_table
