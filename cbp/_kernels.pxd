@@ -95,6 +95,8 @@ cdef extern from "cbp.h" nogil:
         int panel
         void (*gather_rows)(const void *, ptrdiff_t, const int64_t *, ptrdiff_t,
                             ptrdiff_t, cbp_panels) noexcept nogil
+        int (*gather_finite)(const void *, ptrdiff_t, ptrdiff_t,
+                             cbp_panels) noexcept nogil
         void (*scatter_rows)(cbp_panels, ptrdiff_t, ptrdiff_t, void *,
                              ptrdiff_t) noexcept nogil
         void (*fill_targets)(const int32_t *, ptrdiff_t, ptrdiff_t,

@@ -292,7 +292,7 @@ cdef class Network:
         cdef ptrdiff_t scratch_items = 2 * P * round_up(n_out, P)
         cdef ptrdiff_t r, m
         cdef double unseen_flops = 0
-        cdef bint sparse = not isinstance(X, np.ndarray)
+        cdef bint sparse = not isinstance(X, np.ndarray), refused = False
         cdef char *y = <char *>writable_address(out)
         cdef const char *x = NULL
         cdef cbp_csr csr
@@ -314,10 +314,13 @@ cdef class Network:
         with nogil:
             while r < n_rows:
                 m = min(n_rows - r, <ptrdiff_t>PREDICT_ROWS)
-                if finite and not self.k.all_finite(x + r * n_in * size, m * n_in):
-                    break
                 A.data, A.stride = base + widest // P * stride * size, stride
                 Z.data, Z.stride = base, stride
+                if not sparse and not self.k.gather_finite(
+                    x + r * n_in * size, m, n_in, A
+                ) and finite:
+                    refused = True
+                    break
                 for l in range(self.n_layers):
                     Z.data = base + (l & 1) * (widest // P) * stride * size
                     if l == 0 and sparse:
@@ -327,9 +330,6 @@ cdef class Network:
                             0, m, layer[l].activation
                         )
                     else:
-                        if l == 0:
-                            self.k.gather_rows(x + r * n_in * size, n_in, NULL, m,
-                                               n_in, A)
                         self.k.multiply_forward(
                             A, layer[l].n_in, layer[l].W, layer[l].b, Z,
                             layer[l].n_out, 0, m, layer[l].activation
@@ -340,7 +340,7 @@ cdef class Network:
                     self.k.apply_output(Z, n_out, 0, m, self.output_code, scratch)
                 self.k.scatter_rows(Z, m, n_out, y + r * n_out * size, n_out)
                 r += m
-        return out if r == n_rows else None
+        return None if refused else out
 
     cdef ptrdiff_t _packed_items(self):
         """Items of W and b alone, as panels."""

@@ -135,6 +135,8 @@ typedef struct {
     /* Moving data. order: row numbers of X, or NULL for rows 0, 1, ... in order. */
     void (*gather_rows)(const void *X, ptrdiff_t row_stride, const int64_t *order,
                         ptrdiff_t n_rows, ptrdiff_t n_cols, cbp_panels A);
+    int (*gather_finite)(const void *X, ptrdiff_t n_rows, ptrdiff_t n_cols,
+                         cbp_panels A); /* 1 if all items are */
     void (*scatter_rows)(cbp_panels A, ptrdiff_t n_rows, ptrdiff_t n_cols, void *X,
                          ptrdiff_t row_stride);
     void (*fill_targets)(const int32_t *labels, ptrdiff_t n_rows, ptrdiff_t n_out,

@@ -154,25 +154,50 @@ static void FN(clear_padding)(real *last_panel, ptrdiff_t n_lines, ptrdiff_t n_c
  * it: rows in random order come from main memory. benchmarks/growth.py. */
 enum { FN(ROWS_AHEAD) = 8, FN(LINES_AHEAD) = 8 };
 
-/* A[r, :] = X[order[r], :] for r < n_rows, padding columns zeroed. */
-static void FN(gather_rows)(const void *X, ptrdiff_t row_stride, const int64_t *order,
-                            ptrdiff_t n_rows, ptrdiff_t n_cols, cbp_panels A) {
+/* A[r, :] = X[order[r], :] for r < n_rows, padding columns zeroed. check: returns 0 if
+ * all items are finite, else NaN, since x * 0 is NaN for every other x. */
+INLINE real FN(gather)(const int check, const void *X, ptrdiff_t row_stride,
+                       const int64_t *order, ptrdiff_t n_rows, ptrdiff_t n_cols,
+                       cbp_panels A) {
     const ptrdiff_t full = n_cols / P, rest = n_cols % P;
+    real sum = 0, lanes[VL];
+    vec sums = vec_zero();
     for (ptrdiff_t r = 0; r < n_rows; r++) {
         const real *x = (const real *)X + (order ? order[r] : r) * row_stride;
         real *a = (real *)A.data + r * P;
+        /* One chain per row, so that those of several rows run side by side. */
+        vec row_sums = vec_zero();
         if (order && r + FN(ROWS_AHEAD) < n_rows) {
             const real *next = (const real *)X + order[r + FN(ROWS_AHEAD)] * row_stride;
             for (ptrdiff_t c = 0; c < n_cols && c < FN(LINES_AHEAD) * P; c += P)
                 __builtin_prefetch(next + c);
         }
-        for (ptrdiff_t p = 0; p < full; p++) UNROLL for (int v = 0; v < VPP; v++)
-                vec_store(a + p * A.stride + v * VL, vec_load(x + p * P + v * VL));
+        for (ptrdiff_t p = 0; p < full; p++) UNROLL for (int v = 0; v < VPP; v++) {
+                const vec items = vec_load(x + p * P + v * VL);
+                vec_store(a + p * A.stride + v * VL, items);
+                if (check) row_sums = vec_fma(items, vec_zero(), row_sums);
+            }
         if (rest) {
             real *line = a + full * A.stride;
             for (ptrdiff_t c = 0; c < P; c++) line[c] = c < rest ? x[full * P + c] : 0;
+            for (ptrdiff_t c = 0; check && c < rest; c++) sum += line[c] * 0;
         }
+        if (check) sums = vec_add(sums, row_sums);
     }
+    vec_store(lanes, sums);
+    for (int lane = 0; check && lane < VL; lane++) sum += lanes[lane];
+    return sum;
+}
+
+static void FN(gather_rows)(const void *X, ptrdiff_t row_stride, const int64_t *order,
+                            ptrdiff_t n_rows, ptrdiff_t n_cols, cbp_panels A) {
+    FN(gather)(0, X, row_stride, order, n_rows, n_cols, A);
+}
+
+/* gather_rows of rows that follow each other; returns 1 if all items are finite. */
+static int FN(gather_finite)(const void *X, ptrdiff_t n_rows, ptrdiff_t n_cols,
+                             cbp_panels A) {
+    return FN(gather)(1, X, n_cols, NULL, n_rows, n_cols, A) == 0;
 }
 
 /* X[r, :] = A[r, :] for r < n_rows, without the padding. */
@@ -1354,6 +1379,7 @@ static const cbp_kernels FN(table) = {
     .itemsize = sizeof(real),
     .panel = P,
     .gather_rows = FN(gather_rows),
+    .gather_finite = FN(gather_finite),
     .scatter_rows = FN(scatter_rows),
     .fill_targets = FN(fill_targets),
     .transpose_block = FN(transpose_block),

@@ -127,6 +127,7 @@ class cbp_kernels(ctypes.Structure):
         ("itemsize", c_int),
         ("panel", c_int),
         ("gather_rows", _function("pnpnnM")),
+        ("gather_finite", _function("pnnM", c_int)),
         ("scatter_rows", _function("Mnnpn")),
         ("fill_targets", _function("pnnM")),
         ("transpose_block", _function("pp")),

@@ -423,6 +423,26 @@ def test_transpose_block_transposes(kernels):
 
 
 @every_table
+@pytest.mark.parametrize("cols", [1, 15, 16, 17, 33])
+def test_gather_finite_fills_panels_and_finds_every_bad_item(kernels, cols):
+    X = random(3, cols, dtype=kernels.dtype) * kernels.dtype.type(1e30)
+    places = [(None, 0), *((r, c) for r in range(3) for c in range(cols))]
+    for row, column in places:
+        for bad in (np.nan, np.inf, -np.inf):
+            rows = X.copy()
+            if row is not None:
+                rows[row, column] = bad
+            A = Matrix.output(kernels.P, 3, cols, kernels.dtype)
+            # Bad items before and behind do not count.
+            items = Vector(np.concatenate([[bad], rows.ravel(), [bad]]).astype(X.dtype))
+            start = items.pointer.value + X.itemsize
+            finite = kernels.gather_finite(start, 3, cols, A.panels)
+            assert finite == reference.all_finite(rows)
+            check_rows(A, [], 0, 3)
+            assert_same_bytes(A.values, rows)
+
+
+@every_table
 @pytest.mark.parametrize("n", SIZES)
 def test_gather_items_and_item_pick_items(kernels, n):
     x = random(70, dtype=kernels.dtype)
