@@ -15,6 +15,7 @@ import tempfile
 import threading
 import time
 from datetime import date
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
@@ -227,17 +228,15 @@ def blas_kernels():
 
 def commit():
     """Which sources were measured; nothing where git does not tell."""
+    run = partial(subprocess.run, cwd=HERE, capture_output=True, check=True, text=True)
+    # The reports of one command change while it writes them.
+    sources = [":/", ":!results.md", ":!*.png"]
     try:
-        found = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--match", "v*"],
-            cwd=HERE,
-            capture_output=True,
-            check=True,
-            text=True,
-        )
+        found = run(["git", "describe", "--always", "--match", "v*"]).stdout.strip()
+        changed = run(["git", "status", "--porcelain", "-uno", "--", *sources]).stdout
     except (OSError, subprocess.CalledProcessError):
         return ""
-    return f"commit {found.stdout.strip()}"
+    return f"commit {found}{', changed' if changed else ''}"
 
 
 def conditions(tier, *more, names=REFERENCES):

@@ -2001,6 +2001,18 @@ class BPRegressor(RegressorMixin, _BaseBP):
         self.precision = precision
         self.monitor = monitor
 
+    def _check_parameters(self) -> None:
+        try:
+            super()._check_parameters()
+        except ValueError as error:
+            if not isinstance(self.loss, Integral | list | tuple):
+                raise
+            raise type(error)(
+                f"{error} In a regressor's arguments loss comes before "
+                "hidden_layer_sizes, as in MLPRegressor; give the sizes by name: "
+                f"hidden_layer_sizes={self.loss!r}."
+            ) from None
+
     @available_if(lambda self: self._check_solver())
     def partial_fit(
         self, X: Rows, y: ArrayLike, sample_weight: ArrayLike | float | None = None

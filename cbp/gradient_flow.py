@@ -201,9 +201,13 @@ class GradientFlow:
         -------
         pandas.DataFrame
             Columns epoch, layer (from 1), and one per record.
-        """
-        import pandas as pd
 
+        Raises
+        ------
+        ImportError
+            Without pandas.
+        """
+        pd = _pandas()
         n_records = len(self.epoch)
         columns = {
             "epoch": np.repeat(self.epoch, self.n_layers),
@@ -510,13 +514,28 @@ class Diagnosis:
         -------
         pandas.DataFrame
             Columns code, severity, layer, message, advice and evidence (dicts).
-        """
-        import pandas as pd
 
+        Raises
+        ------
+        ImportError
+            Without pandas.
+        """
+        pd = _pandas()
         names = ["code", "severity", "layer", "message", "advice", "evidence"]
         rows = [[getattr(finding, name) for name in names] for finding in self.findings]
         frame = pd.DataFrame(rows, columns=names)
         return frame.astype({"layer": "Int64"})
+
+
+def _pandas():
+    """pandas, imported on first use."""
+    try:
+        import pandas
+    except ImportError as error:
+        raise ImportError(
+            "to_frame needs pandas. Install it with: pip install pandas"
+        ) from error
+    return pandas
 
 
 def _headline(finding: Finding) -> str:

@@ -108,6 +108,13 @@ def test_the_message_for_an_unknown_option_lists_the_valid_ones(estimator, name)
         assert all(option in str(error.value) for option in options)
 
 
+@pytest.mark.parametrize("sizes", [20, (20,), [20, 10]])
+def test_sizes_in_the_place_of_a_regressors_loss_are_refused_with_advice(sizes):
+    with pytest.raises(ValueError, match="'loss' parameter") as caught:
+        BPRegressor(sizes).fit(X, y)
+    assert f"hidden_layer_sizes={sizes!r}" in str(caught.value)
+
+
 @BOTH
 def test_an_unknown_parameter_is_refused(estimator):
     with pytest.raises(TypeError, match="hidden_layers"):

@@ -4,6 +4,7 @@ Whether a diagnosis is right is judged in test_diagnosis.py.
 """
 
 import pickle
+import sys
 import warnings
 
 import numpy as np
@@ -111,6 +112,13 @@ def test_flow_as_data_frame():
     assert frame.epoch.tolist() == [0, 0, 0, 7, 7, 7]
     assert frame.layer.tolist() == [1, 2, 3, 1, 2, 3]
     assert frame.delta[4] == some_flow().delta[1, 1]
+
+
+def test_without_pandas_the_error_says_so(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    for table in (some_flow(), Diagnosis("fine")):
+        with pytest.raises(ImportError, match="pip install pandas"):
+            table.to_frame()
 
 
 @pytest.mark.parametrize(
