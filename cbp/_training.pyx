@@ -260,6 +260,10 @@ cdef class Trainer:
 
     Attributes
     ----------
+    n_threads : int
+        Threads that are of use, and were to be had.
+    by_units : bool
+        Whether they share the units of the only hidden layer instead of rows.
     validation_scores : list of float
         One per epoch; NaN where an output was not finite.
     best_theta : ndarray or None
@@ -363,6 +367,7 @@ cdef class Trainer:
     cdef cbp_progress *progress    # per thread, the rows of which others may go on
     cdef int status
     cdef bint halt, abandoned, fused
+    cdef bint ended                # halt as it was when the threads last met
     cdef bint watching, watching_rows  # is the batch measured; this chunk of it?
     cdef int64_t iteration         # of L-BFGS, the one under way
     # Thread 0 writes these time and again: on a line that no other thread reads
@@ -562,10 +567,12 @@ cdef class Trainer:
         panels = self._panels(0)
         most = min(n_threads, panels, int(work / UNITS_PER_THREAD))
         if most > 1 and self.n_layers == 2 and not self.one_row:
-            size = round_up(self.n_features, self.P) * self.piece_rows * self.size
+            size = round_up(self.n_features, self.P) * self.size
+            size *= round_up(self.piece_rows, 16) + 1
             self.by_units = (
                 2 * self._panels(1) <= panels
-                and -panels % most * self.n_features <= UNEVEN_INPUTS * panels
+                and (most - panels % most) % most * self.n_features
+                <= UNEVEN_INPUTS * panels
                 and (self.sparse is not None or most * size <= OWN_INPUTS_BYTES)
             )
         if not self.by_units:
@@ -768,8 +775,8 @@ cdef class Trainer:
         """Forward and backward of all rows for this thread's hidden units.
 
         The chains of the output layer's z go from thread to thread, some rows at a
-        time; the last thread computes the cost. No other thread's weights are read, and
-        of what another one has written only z, then delta, of the output layer.
+        time; the last thread computes the cost. Of what another thread has written only
+        z, then delta, of the output layer is read.
         """
         cdef cbp_layer y = self.layers[0], above = self.layers[1]
         cdef cbp_panels A0 = self._inputs(thread)
@@ -1532,8 +1539,11 @@ cdef class Trainer:
                 self._begin_batch()
                 if not (self.halt or self.one_row):
                     self._begin_piece(0, self.batch_rows)
+                self.ended = self.halt
             self._meet()
-            if self.halt:
+            # Not halt: an interrupt could set it before a slow thread has read it, which
+            # would then leave the others waiting.
+            if self.ended:
                 return
             if self.one_row and self.watching:
                 self._train_one_row()

@@ -951,10 +951,12 @@ class _BaseBP(BaseEstimator):
             rate = self.learning_rate_init
             cures += ", a learning_rate_init "
             cures += f"below {rate!r}" if rate <= 1 else "such as the default, 0.001"
+            if rate * self.alpha > 1:  # the penalty alone overshoots from 2 on
+                cures += f", an alpha below {self.alpha!r}"
         message = (
             "Solver produced non-finite parameter weights. The input data may contain "
             f"large values and need to be preprocessed. Training diverged in {when} "
-            f"with {settings}. Likely cures: {cures}, an alpha above {self.alpha!r}"
+            f"with {settings}. Likely cures: {cures}"
         )
         if isinstance(self, RegressorMixin):
             message += ", targets scaled to unit variance"
@@ -2005,7 +2007,8 @@ class BPRegressor(RegressorMixin, _BaseBP):
         try:
             super()._check_parameters()
         except ValueError as error:
-            if not isinstance(self.loss, Integral | list | tuple):
+            sizes = isinstance(self.loss, Integral | list | tuple)
+            if not sizes or "'loss' parameter" not in str(error):
                 raise
             raise type(error)(
                 f"{error} In a regressor's arguments loss comes before "
