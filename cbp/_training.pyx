@@ -1541,8 +1541,8 @@ cdef class Trainer:
                     self._begin_piece(0, self.batch_rows)
                 self.ended = self.halt
             self._meet()
-            # Not halt: an interrupt could set it before a slow thread has read it, which
-            # would then leave the others waiting.
+            # Not halt: an interrupt could set it before a slow thread has read it,
+            # which would then leave the others waiting.
             if self.ended:
                 return
             if self.one_row and self.watching:
