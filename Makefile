@@ -109,10 +109,13 @@ $(RUN_TOOLS): $(MADE) pyproject.toml
 	@touch $@
 
 # --no-build-isolation: what building needs is in .venv already, no second download.
+# compat: a path, not an import hook, lest a Python that is started beside this folder
+# take the folder itself for the package.
 $(BUILT): $(RUN_TOOLS) $(COMPILED) setup.py pyproject.toml
 	@echo "== compiling cbp (about a minute)"
 	@rm -f $(VENV)/built*
-	@$(PIP) install --no-build-isolation --no-deps -e .
+	@$(PIP) install --no-build-isolation --no-deps \
+	    --config-settings editable_mode=compat -e .
 	@touch $@
 
 $(TEST_TOOLS): $(MADE) pyproject.toml
