@@ -1349,10 +1349,11 @@ class BPClassifier(ClassifierMixin, _BaseBP):
     leaves the model as it was before the call.
 
     During a fit the memory in use is the data, at most four times the parameters (SGD:
-    three), and the workspace of one batch per thread; on top come a second copy of the
-    parameters in the layout of the kernels, the best weights of early stopping, the
-    former model until the call succeeds, at most 4 MiB of partial sums for batches of
-    more than 512 rows, and for L-BFGS about 25 vectors of SciPy's.
+    three), and the workspace of one batch (its inputs again for each thread); on top
+    come a second copy of the parameters in the layout of the kernels, the best weights
+    of early stopping, the former model until the call succeeds, at most 4 MiB of
+    partial sums for batches of more than 512 rows, and for L-BFGS about 25 vectors of
+    SciPy's.
 
     A pickle holds the optimizer's state only after `partial_fit` or with
     ``warm_start=True``.
@@ -1904,10 +1905,11 @@ class BPRegressor(RegressorMixin, _BaseBP):
     leaves the model as it was before the call.
 
     During a fit the memory in use is the data, at most four times the parameters (SGD:
-    three), and the workspace of one batch per thread; on top come a second copy of the
-    parameters in the layout of the kernels, the best weights of early stopping, the
-    former model until the call succeeds, at most 4 MiB of partial sums for batches of
-    more than 512 rows, and for L-BFGS about 25 vectors of SciPy's.
+    three), and the workspace of one batch (its inputs again for each thread); on top
+    come a second copy of the parameters in the layout of the kernels, the best weights
+    of early stopping, the former model until the call succeeds, at most 4 MiB of
+    partial sums for batches of more than 512 rows, and for L-BFGS about 25 vectors of
+    SciPy's.
 
     A pickle holds the optimizer's state only after `partial_fit` or with
     ``warm_start=True``.
