@@ -746,9 +746,6 @@ cdef class Trainer:
     cdef void _propagate(self, int thread, const int64_t *order) noexcept nogil:
         """Forward and backward for this thread's rows, through all layers."""
         cdef ptrdiff_t r0, r, r1, end
-        if self.sparse is not None and thread == 0:
-            self.k.transpose_csr(&self.sparse.csr, order, self.batch_rows,
-                                 self.n_features, &self.columns)
         self._share_rows(thread, &r0, &r1)
         r = r0
         while r < r1 and not self.abandoned:
@@ -782,9 +779,6 @@ cdef class Trainer:
         cdef cbp_panels A0 = self._inputs(thread)
         cdef ptrdiff_t q0, q1, r, end, P = self.P, last = self.n_threads - 1
         cdef ptrdiff_t rows = min(UNIT_ROWS, self.item_rows)
-        if self.sparse is not None and thread == 0:
-            self.k.transpose_csr(&self.sparse.csr, order, self.batch_rows,
-                                 self.n_features, &self.columns)
         # Both layers as if there were no other hidden units.
         self._share_panels(thread, 0, &q0, &q1)
         y.n_out = above.n_in = min(q1 * P, y.n_out) - q0 * P
@@ -1574,6 +1568,9 @@ cdef class Trainer:
         cdef const int64_t *order = self.order + self.batch_start + start
         # Gradient flow is recorded row by row, over all units.
         cdef bint by_units = self.by_units and not self.watching
+        if self.sparse is not None and thread == 0:
+            self.k.transpose_csr(&self.sparse.csr, order, self.batch_rows,
+                                 self.n_features, &self.columns)
         if by_units:
             self._propagate_units(thread, order)
         else:
