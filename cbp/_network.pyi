@@ -37,6 +37,7 @@ class Network:
         solver: Literal["sgd", "adam", "lbfgs"],
         sparse: bool = False,
     ) -> int: ...
+    def state_shape(self, solver: str) -> tuple[int, int] | None: ...
     @overload
     def predict(
         self,

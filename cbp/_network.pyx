@@ -214,6 +214,21 @@ cdef class Network:
         items = copies * self.master_items + self.mirror_items + rows * per_row
         return items * self.dtype.itemsize
 
+    def state_shape(self, solver):
+        """Shape of an optimizer's vectors, or None if the solver has none.
+
+        Parameters
+        ----------
+        solver : {"sgd", "adam"}
+
+        Returns
+        -------
+        tuple of (n_states, n_items), or None
+        """
+        if not isinstance(solver, str) or solver not in SOLVERS:
+            return None
+        return cbp_n_states[SOLVERS[solver]], self.master_items
+
     def predict(self, theta, X, bint logits=False, bint finite=False):
         """Output activations (or z of the output layer) for every row of X.
 

@@ -526,7 +526,7 @@ cdef class Trainer:
         self.beta_1_gone = steps_until_gone(self.beta_1)
         self.beta_2_gone = steps_until_gone(self.beta_2)
         self.n_states = cbp_n_states[self.solver]
-        shape = (self.n_states, self.network.master_items)
+        shape = self.network.state_shape(solver)
         state = aligned_zeros(shape[0] * shape[1], self.network.dtype).reshape(shape)
         if optimizer is None:
             optimizer = Optimizer(solver, float(learning_rate_init), 0, state)

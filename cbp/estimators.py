@@ -9,7 +9,9 @@ MLPClassifier and MLPRegressor, docs/differences.md says how and why.
 
 from __future__ import annotations
 
+import copy
 import functools
+import inspect
 import math
 import operator
 import os
@@ -31,7 +33,6 @@ from sklearn.utils import check_array, check_random_state
 from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import (
-    _check_partial_fit_first_call,
     check_classification_targets,
     type_of_target,
     unique_labels,
@@ -40,7 +41,19 @@ from sklearn.utils.optimize import _check_optimize_result
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 from threadpoolctl import ThreadpoolController
 
+from cbp._fitted import (
+    Fitted,
+    Weights,
+    attribute,
+    attribute_names,
+    pack,
+    pickled,
+    restored,
+    views,
+    weight_list,
+)
 from cbp._network import Network
+from cbp._targets import index_of, read_labels, read_numbers
 from cbp._training import Optimizer, Trainer
 from cbp.gradient_flow import Diagnosis, FailedFlow, FitSummary, GradientFlow, diagnose
 
@@ -53,6 +66,9 @@ if TYPE_CHECKING:
 
 # The pickled form of a fitted estimator; to be raised whenever that form changes.
 _FORMAT = 1
+
+# The records of a fit, which `monitor` asks for.
+_FLOW = ("gradient_flow_", "_fit_summary")
 
 _STOCHASTIC_SOLVERS = ("sgd", "adam")
 _ACTIVATIONS = ("identity", "logistic", "sigmoid", "tanh", "relu")
@@ -120,41 +136,6 @@ def _one_blas_thread():
     return _thread_pools().limit(limits=1, user_api="blas")
 
 
-def _views(network: Network, theta: Floats) -> list[Floats]:
-    """The weight matrices W1 ... WL and biases b1 ... bL as views of theta."""
-    return [
-        theta[offset : offset + math.prod(shape)].reshape(shape)
-        for _, offset, shape, _ in network.segments
-    ]
-
-
-def _pack(network: Network, coefs: Sequence, intercepts: Sequence) -> Floats:
-    """A new theta from separate arrays, whose number and shapes are checked."""
-    names = [f"coefs_[{i}]" for i in range(len(coefs))]
-    names += [f"intercepts_[{i}]" for i in range(len(intercepts))]
-    n_layers = len(network.segments) // 2
-    if len(coefs) != n_layers or len(intercepts) != n_layers:
-        raise ValueError(
-            f"coefs_ and intercepts_ must hold {n_layers} arrays each, one per layer "
-            f"of weights, got {len(coefs)} and {len(intercepts)}."
-        )
-    theta = np.empty(network.n_params, network.dtype)
-    for name, view, given in zip(
-        names, _views(network, theta), [*coefs, *intercepts], strict=True
-    ):
-        given = np.asarray(given)
-        if given.shape != view.shape:
-            raise ValueError(
-                f"{name} has shape {given.shape}, but the network needs {view.shape}."
-            )
-        view[...] = given
-    if not np.isfinite(theta).all():
-        raise ValueError(
-            "coefs_ or intercepts_ hold NaN, infinity or too large values."
-        )
-    return theta
-
-
 def _physical_memory() -> int | None:
     """Bytes of memory in this machine; None where the system does not tell."""
     try:
@@ -212,13 +193,23 @@ def _log_probability(logits: Floats) -> Floats:
     return -np.logaddexp(logits.dtype.type(0), -logits)
 
 
+def _log_shares(model: Fitted, logits: Floats) -> Floats:
+    """Logarithms of probabilities that sum to 1, for more than two classes."""
+    if model._network.output == "logistic":
+        logits = _log_probability(logits)
+    # Less the largest first: else the logarithm of a p near 1 would be rounded off.
+    with np.errstate(over="ignore"):
+        logits = logits - logits.max(axis=1, keepdims=True)
+        log_p = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
+    return np.maximum(log_p, np.finfo(log_p.dtype).min)
+
+
 class _BaseBP(BaseEstimator):
     """What the classifier and the regressor share.
 
-    Fitted weights live in one flat vector `_theta`; `coefs_` and `intercepts_` are
-    lists of views of it. `_weight_views` holds the same views, to tell when the user
-    has put another array into a list. A fit makes new arrays and lists and never
-    changes those of the former model: restoring the attributes restores the model.
+    All that a fit leaves behind is one object, `_fitted`. A call that trains works on a
+    copy of the estimator, `_trial`, and hands over the copy's object at its end; a call
+    that predicts takes the object once and looks at nothing else.
     """
 
     _parameter_constraints: dict = {
@@ -263,22 +254,87 @@ class _BaseBP(BaseEstimator):
         "monitor": ["boolean"],
     }
 
+    # What there is before the first fit; shared by all, never changed.
+    _fitted = Fitted()
+
     # Fitted attributes, described in the docstrings of the two classes.
-    coefs_: list[Floats]
-    intercepts_: list[Floats]
-    loss_: float
-    best_loss_: float | None
-    loss_curve_: list[float]
-    validation_scores_: list[float] | None
-    best_validation_score_: float | None
-    n_iter_: int
-    t_: int
-    n_layers_: int
-    n_outputs_: int
-    out_activation_: str
-    n_features_in_: int
-    feature_names_in_: NDArray[np.object_]
-    gradient_flow_: GradientFlow
+    coefs_: list[Floats] = weight_list()
+    intercepts_: list[Floats] = weight_list()
+    loss_: float = attribute()
+    best_loss_: float | None = attribute()
+    loss_curve_: list[float] = attribute()
+    validation_scores_: list[float] | None = attribute()
+    best_validation_score_: float | None = attribute()
+    n_iter_: int = attribute()
+    t_: int = attribute()
+    n_layers_: int = attribute()
+    n_outputs_: int = attribute()
+    out_activation_: str = attribute()
+    n_features_in_: int = attribute()
+    feature_names_in_: NDArray[np.object_] = attribute()
+    gradient_flow_: GradientFlow = attribute()
+
+    # Those that are not for users.
+    _network: Network = attribute()
+    _optimizer: Optimizer | None = attribute()
+    _no_improvement_count: int = attribute()
+    _partially_fitted: bool = attribute()
+    _fit_summary: FitSummary = attribute()
+    _failed_flow: FailedFlow = attribute()
+
+    @property
+    def _theta(self) -> Floats:
+        return self._model().theta()
+
+    # ------------------------------------------------------------- the fitted object
+
+    def _own_fitted(self) -> Fitted:
+        """The fitted object of this estimator, to be changed."""
+        return self.__dict__.setdefault("_fitted", Fitted())
+
+    def _model(self) -> Fitted:
+        """The fitted object, which has weights."""
+        fitted = self._fitted
+        if not fitted.is_model:
+            check_is_fitted(self._with(fitted))
+        return fitted
+
+    def _with(self, fitted: Fitted) -> Self:
+        """An estimator with these parameters and another fitted object."""
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__, _fitted=fitted)
+        return other
+
+    @contextmanager
+    def _trial(self) -> Iterator[Self]:
+        """A copy of the estimator to train; what it has fitted is taken over at the end.
+
+        If the block fails, nothing is. An interrupt is no failure once the weights that
+        it reached have been set.
+        """
+        start = copy.copy(self._fitted)
+        trial = self._with(start)
+        try:
+            yield trial
+        except KeyboardInterrupt:
+            if trial._fitted is not start:
+                self._fitted = trial._fitted
+            raise
+        except DivergenceError as error:
+            if error.flow is not None:
+                self._failed_flow = error.flow
+            raise
+        self._checked_parameters = trial._checked_parameters
+        self._fitted = trial._fitted
+
+    def __copy__(self) -> Self:
+        return self._with(copy.copy(self._fitted))
+
+    def __deepcopy__(self, memo: dict) -> Self:
+        twin = object.__new__(type(self))
+        memo[id(self)] = twin
+        twin.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return twin
 
     # ---------------------------------------------------------------- parameters
 
@@ -350,8 +406,8 @@ class _BaseBP(BaseEstimator):
         """The float types X may keep; anything else becomes the first of them."""
         if self.precision is not None:
             return [np.dtype(self.precision)]
-        if not fresh and "_theta" in self.__dict__:
-            return [self._theta.dtype]
+        if not fresh and self._fitted.is_model:
+            return [self._network.dtype]
         return [np.float64, np.float32]
 
     def _check_sample_weight(self, sample_weight, X, incremental: bool):
@@ -385,7 +441,8 @@ class _BaseBP(BaseEstimator):
             raise ValueError("sample_weight is zero in every row: nothing to learn.")
         return _kernel_ready(weight)
 
-    def _is_ready(self, X, dtype) -> bool:
+    @staticmethod
+    def _is_ready(model: Fitted, X, dtype) -> bool:
         """Whether X, if its entries are finite, may skip `_check_rows`.
 
         validate_data takes longer than predicting a few rows.
@@ -397,14 +454,14 @@ class _BaseBP(BaseEstimator):
             and X.flags.c_contiguous
             and X.flags.aligned
             and X.shape[0] > 0
-            and X.shape[1] == self.n_features_in_
-            and not hasattr(self, "feature_names_in_")
+            and X.shape[1] == model.n_features_in_
+            and model.get("feature_names_in_") is None
         )
 
-    def _check_rows(self, X, dtype):
+    def _check_rows(self, model: Fitted, X, dtype):
         """X ready for the network, in `dtype`, and the float type X came in."""
         X = validate_data(
-            self,
+            self._with(model),
             X,
             accept_sparse="csr",
             dtype=[np.float64, np.float32],
@@ -422,31 +479,7 @@ class _BaseBP(BaseEstimator):
     # ------------------------------------------------------------------- weights
 
     def __sklearn_is_fitted__(self) -> bool:
-        return "_network" in self.__dict__
-
-    def _fitted(self) -> tuple[Network, Floats]:
-        """The network and its theta, holding what the user put into the lists."""
-        if "_network" not in self.__dict__:
-            check_is_fitted(self)
-        current = [*self.coefs_, *self.intercepts_]
-        same = len(current) == len(self._weight_views)
-        if not same or not all(map(operator.is_, current, self._weight_views)):
-            theta = _pack(self._network, self.coefs_, self.intercepts_)
-            self.__dict__.update(self._weight_attributes(self._network, theta))
-        return self._network, self._theta
-
-    @staticmethod
-    def _weight_attributes(network: Network, theta: Floats) -> dict[str, Any]:
-        """The attributes that hold the weights, to be set all at once."""
-        views = _views(network, theta)
-        n_layers = len(views) // 2
-        return {
-            "_network": network,
-            "_theta": theta,
-            "_weight_views": tuple(views),
-            "coefs_": views[:n_layers],
-            "intercepts_": views[n_layers:],
-        }
+        return self._fitted.is_model
 
     def _draw_weights(self, network: Network, rng) -> Floats:
         """Uniform weights and biases within Glorot and Bengio's bound.
@@ -455,12 +488,13 @@ class _BaseBP(BaseEstimator):
         float64 draws rounded.
         """
         theta = np.empty(network.n_params, network.dtype)
-        views = _views(network, theta)
-        n_layers = len(views) // 2
+        matrices = views(network, theta)
+        n_layers = len(matrices) // 2
         names = list(network.activations)
         # The output layer goes with the last hidden one, or the name it would have.
         names.append(names[-1] if names else self.activation)
-        for W, b, name in zip(views[:n_layers], views[n_layers:], names, strict=True):
+        pairs = zip(matrices[:n_layers], matrices[n_layers:], names, strict=True)
+        for W, b, name in pairs:
             factor = 2.0 if name in ("logistic", "sigmoid") else 6.0
             bound = np.sqrt(factor / sum(W.shape))
             W[...] = rng.uniform(-bound, bound, W.shape)
@@ -471,7 +505,7 @@ class _BaseBP(BaseEstimator):
         """New weights, or a copy of the present ones for training to go on from."""
         if fresh:
             return self._draw_weights(network, rng)
-        return _pack(network, self.coefs_, self.intercepts_)
+        return pack(network, self.coefs_, self.intercepts_)
 
     def _check_same_layers(self, sizes: list[int]) -> None:
         """Refuse to go on training weights of another shape."""
@@ -495,7 +529,7 @@ class _BaseBP(BaseEstimator):
         n_bytes = n_params * np.dtype(dtype).itemsize
         if network is not None:
             # Beside theta: the former model until success, and the best weights.
-            n_bytes *= 1 + ("_theta" in self.__dict__) + bool(self.early_stopping)
+            n_bytes *= 1 + self._fitted.is_model + bool(self.early_stopping)
             n_bytes += network.fit_bytes(batch, self.solver, is_sparse)
             if self.solver == "lbfgs":
                 # SciPy keeps ten pairs of vectors, and a few more, in float64.
@@ -548,31 +582,13 @@ class _BaseBP(BaseEstimator):
             If `max_iter` or `max_fun` ended training; if training diverged with early
             stopping.
         """
-        with self._undone_on_failure():
-            self._fit(X, y, sample_weight, incremental=False)
+        with self._trial() as trial:
+            trial._check_parameters()
+            trial._fit(X, y, sample_weight, incremental=False)
         return self
-
-    @contextmanager
-    def _undone_on_failure(self) -> Iterator[None]:
-        """Give every attribute its former value if the block fails.
-
-        An interrupt is no failure once the weights it reached have been adopted.
-        """
-        former = dict(self.__dict__)
-        try:
-            yield
-        except BaseException as error:
-            reached = self.__dict__.get("_theta") is not former.get("_theta")
-            if not (isinstance(error, KeyboardInterrupt) and reached):
-                self.__dict__.clear()
-                self.__dict__.update(former)
-            if isinstance(error, DivergenceError) and error.flow is not None:
-                self._failed_flow = error.flow
-            raise
 
     def _fit(self, X, y, sample_weight, *, incremental: bool) -> None:
         """Train from new weights or go on; fitted attributes are set at the end."""
-        self._check_parameters()
         hidden = self._hidden_sizes()
         activations = self._hidden_activations(len(hidden))
         early_stopping = bool(self.early_stopping) and not incremental
@@ -589,7 +605,7 @@ class _BaseBP(BaseEstimator):
             return
 
         sizes = [X.shape[1], *hidden, n_outputs]
-        if "_network" in self.__dict__ and not fresh:
+        if self._fitted.is_model and not fresh:
             self._check_same_layers(sizes)
         network = self._make_network(sizes, activations, X)
         rng = check_random_state(self.random_state)
@@ -628,12 +644,12 @@ class _BaseBP(BaseEstimator):
         except KeyboardInterrupt:
             if run.look:
                 run.summary = run.look()
-            self._adopt(run, incremental)
+            self._set_fitted(run, incremental)
             raise
         finally:
             if shuffler is not rng:
                 rng.set_state(shuffler.get_state())
-        self._adopt(run, incremental)
+        self._set_fitted(run, incremental)
 
     def _check_data(
         self, X, y, sample_weight, *, fresh: bool, incremental: bool, dtypes=None
@@ -642,7 +658,7 @@ class _BaseBP(BaseEstimator):
         X, y = validate_data(
             self,
             X,
-            y,
+            self._read_targets(y),
             accept_sparse="csr",
             multi_output=True,
             y_numeric=isinstance(self, RegressorMixin),
@@ -686,20 +702,20 @@ class _BaseBP(BaseEstimator):
         ValueError, MemoryError
             As `fit`.
         """
-        with self._undone_on_failure():
-            self._check_parameters()
-            hidden = self._hidden_sizes()
-            activations = self._hidden_activations(len(hidden))
-            for name in ("classes_", "_multilabel"):
-                self.__dict__.pop(name, None)
-            X, _, _, n_outputs = self._check_data(
-                X, y, None, fresh=True, incremental=False
-            )
-            sizes = [X.shape[1], *hidden, n_outputs]
-            network = self._make_network(sizes, activations, X)
-            theta = self._draw_weights(network, check_random_state(self.random_state))
-            self._adopt(_Run(network, theta, _Records(), None), False)
+        with self._trial() as trial:
+            trial._check_parameters()
+            trial._initialize(X, y)
         return self
+
+    def _initialize(self, X, y) -> None:
+        self._fitted = Fitted()
+        hidden = self._hidden_sizes()
+        activations = self._hidden_activations(len(hidden))
+        X, _, _, n_outputs = self._check_data(X, y, None, fresh=True, incremental=False)
+        sizes = [X.shape[1], *hidden, n_outputs]
+        network = self._make_network(sizes, activations, X)
+        theta = self._draw_weights(network, check_random_state(self.random_state))
+        self._set_fitted(_Run(network, theta, _Records(), None), False)
 
     def diagnose(self) -> Diagnosis:
         """Say why the network learned, or why it did not.
@@ -720,12 +736,13 @@ class _BaseBP(BaseEstimator):
         ValueError
             If the last fit recorded nothing.
         """
-        return diagnose(self)
+        return diagnose(self._with(self._fitted))
 
     def _inspected(self, X, y, sample_weight):
         """Network, theta and data of one batch, as `cbp.backpropagate` needs them."""
-        network, theta = self._fitted()
-        X, target, weight, n_outputs = self._check_data(
+        model = self._model()
+        network, theta = model._network, model.theta()
+        X, target, weight, n_outputs = self._with(copy.copy(model))._check_data(
             X,
             y,
             sample_weight,
@@ -746,7 +763,7 @@ class _BaseBP(BaseEstimator):
         self._check_memory(sizes, dtype)
         output = self._output_activation(sizes[-1])
         kind = (tuple(sizes), tuple(activations), output, self.loss, dtype)
-        network = self.__dict__.get("_network")
+        network = self._fitted.get("_network")
         if network is None or network.kind != kind:
             network = Network(*kind)
         batch = self._batch_size(X.shape[0])
@@ -814,11 +831,11 @@ class _BaseBP(BaseEstimator):
         """Empty records, or those of the fitted model for training to go on from."""
         if fresh:
             return _Records()
-        fitted = self.__dict__
+        fitted = self._fitted
         best_loss = fitted.get("best_loss_")
         optimizer = fitted.get("_optimizer") if incremental else None
         if optimizer is not None and (
-            optimizer.solver != self.solver or self._theta.dtype != dtype
+            optimizer.solver != self.solver or self._network.dtype != dtype
         ):
             optimizer = None
         return _Records(
@@ -992,9 +1009,9 @@ class _BaseBP(BaseEstimator):
             summary=run.look().at_end("diverged"),
         )
 
-    def _adopt(self, run: _Run, incremental: bool) -> None:
-        """Set all fitted attributes, at once, from what the run has reached."""
-        network, records = run.network, run.records
+    def _set_fitted(self, run: _Run, incremental: bool) -> None:
+        """Set all fitted attributes, in one assignment, from what the run has reached."""
+        network, records, fitted = run.network, run.records, self._fitted
         scores, best_score = None, None
         best_loss: float | None = records.best_loss
         if run.scored:
@@ -1002,10 +1019,19 @@ class _BaseBP(BaseEstimator):
             best_score = run.trainer.best_score
             best_loss = None
         elif incremental:  # leaves the record of an earlier early stopping
-            scores = self.__dict__.get("validation_scores_")
-            best_score = self.__dict__.get("best_validation_score_")
-        self.__dict__.update(
-            self._weight_attributes(network, run.chosen_theta()),
+            scores = fitted.get("validation_scores_")
+            best_score = fitted.get("best_validation_score_")
+        flow: dict[str, Any] = {}
+        if run.summary is not None:
+            flow = {"gradient_flow_": self._flow(run), "_fit_summary": run.summary}
+        elif incremental and run.look:  # no batch was watched: the last records stay
+            flow = {name: fitted.get(name) for name in _FLOW if fitted.get(name)}
+            if flow:
+                flow["_fit_summary"] = replace(flow["_fit_summary"], outcome="partial")
+        self._fitted = fitted.changed(
+            drop=("_failed_flow", "coefs_", "intercepts_", *_FLOW),
+            _network=network,
+            _weights=Weights(network, run.chosen_theta()),
             n_layers_=len(network.layer_sizes),
             n_outputs_=network.layer_sizes[-1],
             out_activation_=network.output,
@@ -1019,17 +1045,8 @@ class _BaseBP(BaseEstimator):
             _no_improvement_count=records.no_improvement_count,
             _optimizer=records.optimizer,
             _partially_fitted=incremental,
+            **flow,
         )
-        self.__dict__.pop("_failed_flow", None)
-        if run.summary is not None:
-            self.gradient_flow_ = self._flow(run)
-            self._fit_summary = run.summary
-        elif incremental and run.look:  # no batch was watched: the last records stay
-            if "_fit_summary" in self.__dict__:
-                self._fit_summary = replace(self._fit_summary, outcome="partial")
-        else:
-            for name in ("gradient_flow_", "_fit_summary"):
-                self.__dict__.pop(name, None)
 
     # ------------------------------------------------------------ early stopping
 
@@ -1086,17 +1103,17 @@ class _BaseBP(BaseEstimator):
 
     # ------------------------------------------------------------------- predict
 
-    def _outputs(self, X, *, logits: bool) -> Floats:
+    def _outputs(self, model: Fitted, X, *, logits: bool) -> Floats:
         """Outputs of the network, or its logits, shape (n_samples, n_outputs).
 
         Computed in the network's type; a wider X makes the result as wide.
         """
-        network, theta = self._fitted()
+        network, theta = model._network, model.theta()
         outputs, given = None, network.dtype
-        if self._is_ready(X, network.dtype):
+        if self._is_ready(model, X, network.dtype):
             outputs = network.predict(theta, X, logits, finite=True)
         if outputs is None:
-            X, given = self._check_rows(X, network.dtype)
+            X, given = self._check_rows(model, X, network.dtype)
             outputs = network.predict(theta, X, logits)
         if not np.isfinite(outputs).all():
             rows = np.flatnonzero(~np.isfinite(outputs).all(axis=1))
@@ -1113,47 +1130,39 @@ class _BaseBP(BaseEstimator):
     # ------------------------------------------------------------------- pickling
 
     def __getstate__(self) -> dict[str, Any]:
-        if "_network" in self.__dict__:
-            self._fitted()  # takes over what the user put into the lists
         state = dict(super().__getstate__())
         state.pop("_checked_parameters", None)
-        if "_network" not in state:
-            return state
-        network = state.pop("_network")
-        for name in ("coefs_", "intercepts_", "_weight_views"):
-            del state[name]
-        if not (self.warm_start or self._partially_fitted):
-            state["_optimizer"] = None
-        state["_format"] = _FORMAT
-        state["_network_arguments"] = {
-            "layer_sizes": network.layer_sizes,
-            "activations": network.activations,
-            "output": network.output,
-            "loss": network.loss,
-        }
-        return state
+        fitted = state.pop("_fitted", self._fitted)
+        if fitted.is_model:
+            state["_format"] = _FORMAT
+        keep = self.warm_start or fitted.get("_partially_fitted", False)
+        return state | pickled(fitted, keep_optimizer=keep)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        state = dict(state)
+        name, state = type(self).__name__, dict(state)
         form = state.pop("_format", _FORMAT)
         if form > _FORMAT:
             raise ValueError(
-                f"This {type(self).__name__} was saved by a newer version of cbp, in "
-                f"format {form}; this version reads formats up to {_FORMAT}. Update "
-                "cbp to load it."
+                f"This {name} was saved by a newer version of cbp, in format {form}; "
+                f"this version reads formats up to {_FORMAT}. Update cbp to load it."
             )
-        arguments = state.pop("_network_arguments", None)
-        super().__setstate__(state)
-        if arguments is not None:
-            theta = np.asarray(self._theta)
-            # Saved on a machine of the other byte order, it comes in that order.
-            theta = theta.astype(theta.dtype.newbyteorder("="), copy=False)
-            network = Network(**arguments, dtype=theta.dtype)
-            if self._optimizer is not None:
-                moved = self._optimizer.state
-                moved = moved.astype(moved.dtype.newbyteorder("="), copy=False)
-                self._optimizer.state = moved
-            self.__dict__.update(self._weight_attributes(network, theta))
+        names = attribute_names(type(self)) | {"_theta", "_network_arguments"}
+        held = {name: state.pop(name) for name in names & state.keys()}
+        try:
+            fitted = restored(held)
+            is_classifier = isinstance(self, ClassifierMixin)
+            if fitted.is_model and is_classifier != ("classes_" in held):
+                raise ValueError("classes_ are missing, or there should be none")
+        except ValueError as error:
+            raise ValueError(
+                f"This pickle of a {name} is damaged or was changed: {error}."
+            ) from error
+        # Parameters that are newer than the pickle have their defaults.
+        given = inspect.signature(type(self).__init__).parameters.values()
+        defaults = {p.name: p.default for p in given if p.default is not p.empty}
+        super().__setstate__(defaults | state)
+        if held:
+            self._fitted = fitted
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -1394,7 +1403,9 @@ class BPClassifier(ClassifierMixin, _BaseBP):
         "loss": [StrOptions({"log_loss", "squared_error"})],
     }
 
-    classes_: NDArray
+    classes_: NDArray = attribute()
+    _multilabel: bool = attribute()
+    _sparse_labels: bool = attribute()
 
     def __init__(
         self,
@@ -1493,14 +1504,35 @@ class BPClassifier(ClassifierMixin, _BaseBP):
         ValueError
             As `fit`; also if `classes` is missing, has changed, or lacks a label.
         """
-        with self._undone_on_failure():
-            _check_partial_fit_first_call(self, classes)
-            self._fit(X, y, sample_weight, incremental=True)
+        with self._trial() as trial:
+            trial._check_parameters()
+            trial._take_classes(classes)
+            trial._fit(X, y, sample_weight, incremental=True)
         return self
 
     def _output_activation(self, n_outputs: int) -> str:
         several = n_outputs > 1 and not self._multilabel
         return "softmax" if several and self.loss == "log_loss" else "logistic"
+
+    _read_targets = staticmethod(read_labels)
+
+    def _take_classes(self, classes) -> None:
+        """The labels that partial_fit is told of; as scikit-learn checks them."""
+        known = self._fitted.get("classes_")
+        if classes is None:
+            if known is None:
+                raise ValueError(
+                    "classes must be passed on the first call to partial_fit."
+                )
+            return
+        labels = unique_labels(read_labels(classes))
+        if known is None:
+            self.classes_ = labels
+        elif labels.tolist() != known.tolist():
+            raise ValueError(
+                f"`classes={classes!r}` is not the same as on last call to "
+                f"partial_fit, was: {known!r}"
+            )
 
     def _encode(self, y, dtype, incremental: bool) -> tuple[NDArray, int]:
         """Targets of the network and the number of its outputs; sets classes_.
@@ -1530,12 +1562,13 @@ class BPClassifier(ClassifierMixin, _BaseBP):
         if hasattr(self, "classes_") and (self.warm_start or incremental):
             self._check_known(labels, multilabel, incremental)
         else:
-            self.classes_, self._sparse_labels = labels, is_sparse
+            self.classes_ = labels
+        if not (hasattr(self, "_sparse_labels") and (self.warm_start or incremental)):
+            self._sparse_labels = is_sparse
         self._multilabel = multilabel
         if multilabel:
             return np.ascontiguousarray(y, dtype=dtype), y.shape[1]
-        index = np.searchsorted(self.classes_, y).astype(np.int32)
-        return index, self._n_class_outputs()
+        return index_of(self.classes_, y), self._n_class_outputs()
 
     def _n_class_outputs(self) -> int:
         return len(self.classes_) if len(self.classes_) > 2 else 1
@@ -1545,22 +1578,21 @@ class BPClassifier(ClassifierMixin, _BaseBP):
 
         Such labels need no other check; scikit-learn's take 350 us of a `partial_fit`.
         """
-        classes = self.__dict__.get("classes_")
+        classes = self._fitted.get("classes_")
         if (
             classes is None
-            or getattr(self, "_multilabel", True)
+            or self._fitted.get("_multilabel", True)
             or y.ndim != 1
             or y.dtype.kind != classes.dtype.kind
             or y.dtype.kind not in "biufU"
         ):
             return None
-        index = np.searchsorted(classes, y)
-        np.minimum(index, len(classes) - 1, out=index)
-        return index.astype(np.int32) if (classes[index] == y).all() else None
+        index = index_of(classes, y)
+        return index if index.min() >= 0 else None
 
     def _check_known(self, labels, multilabel: bool, incremental: bool) -> None:
         """Refuse labels other than those the model was made for."""
-        if multilabel != getattr(self, "_multilabel", multilabel):
+        if multilabel != self._fitted.get("_multilabel", multilabel):
             raise ValueError(
                 "y must stay multilabel, or stay one label per row, while training "
                 "goes on."
@@ -1571,23 +1603,24 @@ class BPClassifier(ClassifierMixin, _BaseBP):
                 f"{len(self.classes_)}."
             )
         if incremental:
-            if np.setdiff1d(labels, self.classes_, assume_unique=True).size:
+            if index_of(self.classes_, labels).min() < 0:
                 raise ValueError(
                     "`y` has classes not in `self.classes_`. "
                     f"`self.classes_` has {self.classes_}. 'y' has {labels}."
                 )
-        elif not np.array_equal(labels, self.classes_):
+        elif labels.tolist() != self.classes_.tolist():
             raise ValueError(
                 "warm_start can only be used where `y` has the same classes as in the "
                 f"previous call to fit. Previously got {self.classes_}, `y` has "
                 f"{labels}"
             )
 
-    def _decide(self, logits: Floats) -> NDArray[np.integer[Any]]:
+    @staticmethod
+    def _decide(model: Fitted, logits: Floats) -> NDArray[np.integer[Any]]:
         """Indices of the classes, or for multilabel targets a matrix of 0 and 1."""
-        if self._multilabel:
+        if model._multilabel:
             return (logits > 0).astype(int)
-        if len(self.classes_) == 1:
+        if len(model.classes_) == 1:
             return np.zeros(len(logits), dtype=int)
         if logits.shape[1] == 1:
             return (logits[:, 0] > 0).astype(int)
@@ -1614,11 +1647,11 @@ class BPClassifier(ClassifierMixin, _BaseBP):
         NotFittedError
             If the model is not fitted.
         """
-        decided = self._decide(self._outputs(X, logits=True))
-        if not self._multilabel:
-            return self.classes_[decided]
-        sparse_labels = getattr(self, "_sparse_labels", False)
-        return sparse.csr_matrix(decided) if sparse_labels else decided
+        model = self._model()
+        decided = self._decide(model, self._outputs(model, X, logits=True))
+        if not model._multilabel:
+            return model.classes_[decided]
+        return sparse.csr_matrix(decided) if model._sparse_labels else decided
 
     def decision_function(self, X: Rows) -> Floats:
         """The logits: weighted inputs of the output layer, before its activation.
@@ -1639,7 +1672,7 @@ class BPClassifier(ClassifierMixin, _BaseBP):
         ValueError, NotFittedError
             As `predict`.
         """
-        logits = self._outputs(X, logits=True)
+        logits = self._outputs(self._model(), X, logits=True)
         return logits[:, 0] if logits.shape[1] == 1 else logits
 
     def predict_proba(self, X: Rows) -> Floats:
@@ -1663,18 +1696,19 @@ class BPClassifier(ClassifierMixin, _BaseBP):
         ValueError, NotFittedError
             As `predict`.
         """
-        softmax = getattr(self, "out_activation_", None) == "softmax"
-        outputs = self._outputs(X, logits=not softmax)
+        model = self._model()
+        softmax = model._network.output == "softmax"
+        outputs = self._outputs(model, X, logits=not softmax)
         if softmax:
-            return _inside(outputs, self._theta.dtype)
-        if self._multilabel:
+            return _inside(outputs, model._network.dtype)
+        if model._multilabel:
             return _probability(outputs)
-        if len(self.classes_) == 1:
+        if len(model.classes_) == 1:
             return np.ones_like(outputs)
         if outputs.shape[1] == 1:
             return _probability(np.hstack([-outputs, outputs]))
         # Logistic outputs divided by their sum; by way of logarithms, lest all be 0.
-        return _inside(np.exp(self._log_shares(outputs)), outputs.dtype)
+        return _inside(np.exp(_log_shares(model, outputs)), outputs.dtype)
 
     def predict_log_proba(self, X: Rows) -> Floats:
         """Predict logarithms of probabilities, computed from the logits.
@@ -1696,24 +1730,15 @@ class BPClassifier(ClassifierMixin, _BaseBP):
         ValueError, NotFittedError
             As `predict`.
         """
-        logits = self._outputs(X, logits=True)
-        if self._multilabel:
+        model = self._model()
+        logits = self._outputs(model, X, logits=True)
+        if model._multilabel:
             return _log_probability(logits)
-        if len(self.classes_) == 1:
+        if len(model.classes_) == 1:
             return np.zeros_like(logits)
         if logits.shape[1] == 1:
             return _log_probability(np.hstack([-logits, logits]))
-        return self._log_shares(logits)
-
-    def _log_shares(self, logits: Floats) -> Floats:
-        """Logarithms of probabilities that sum to 1, for more than two classes."""
-        if self.out_activation_ == "logistic":
-            logits = _log_probability(logits)
-        # Less the largest first: else the logarithm of a p near 1 would be rounded off.
-        with np.errstate(over="ignore"):
-            logits = logits - logits.max(axis=1, keepdims=True)
-            log_p = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
-        return np.maximum(log_p, np.finfo(log_p.dtype).min)
+        return _log_shares(model, logits)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -2049,12 +2074,15 @@ class BPRegressor(RegressorMixin, _BaseBP):
         ValueError
             As `fit`.
         """
-        with self._undone_on_failure():
-            self._fit(X, y, sample_weight, incremental=True)
+        with self._trial() as trial:
+            trial._check_parameters()
+            trial._fit(X, y, sample_weight, incremental=True)
         return self
 
     def _output_activation(self, n_outputs: int) -> str:
         return "exp" if self.loss == "poisson" else "identity"
+
+    _read_targets = staticmethod(read_numbers)
 
     def _encode(self, y, dtype, incremental: bool) -> tuple[NDArray, int]:
         """Targets as a matrix of shape (n_samples, n_outputs), and n_outputs."""
@@ -2091,7 +2119,7 @@ class BPRegressor(RegressorMixin, _BaseBP):
         NotFittedError
             If the model is not fitted.
         """
-        outputs = self._outputs(X, logits=False)
+        outputs = self._outputs(self._model(), X, logits=False)
         return outputs[:, 0] if outputs.shape[1] == 1 else outputs
 
     def __sklearn_tags__(self):

@@ -572,7 +572,7 @@ class _Fit:
         self.parameters: dict[str, Any] = {
             name: getattr(estimator, name) for name in _PARAMETERS
         }
-        scores = vars(estimator).get("validation_scores_")
+        scores = getattr(estimator, "validation_scores_", None)
         self.scores = None if isinstance(flow, FailedFlow) else scores
         self.outcome = self.summary.outcome
         self.is_regressor = isinstance(estimator, RegressorMixin)
@@ -730,22 +730,23 @@ def _records_of(
             "pass the last step, model[-1]; of a search best_estimator_; of a "
             "TransformedTargetRegressor regressor_."
         )
-    state = vars(estimator)
-    failed = state.get("_failed_flow")
+    failed = getattr(estimator, "_failed_flow", None)
     if failed is not None:
         return failed, failed.loss_curve, failed.summary, len(failed.loss_curve)
-    if "coefs_" not in state:
+    if not hasattr(estimator, "coefs_"):
         raise NotFittedError(
             f"This {name} is not fitted yet, so there is nothing to diagnose. Call "
             "fit(X, y) first, with monitor=True."
         )
-    if not state.get("loss_curve_"):
+    curve = getattr(estimator, "loss_curve_", None)
+    if not curve:
         raise NotFittedError(
             f"This {name} has weights but finished no epoch: they were drawn by "
             "initialize, or training was interrupted in its first epoch. Call "
             "fit(X, y) first, with monitor=True."
         )
-    flow, summary = state.get("gradient_flow_"), state.get("_fit_summary")
+    flow = getattr(estimator, "gradient_flow_", None)
+    summary = getattr(estimator, "_fit_summary", None)
     if flow is None or summary is None:
         raise ValueError(
             f"This {name} has no gradient_flow_: it was fitted with monitor=False. Set "
@@ -758,7 +759,7 @@ def _records_of(
             "gradient_flow_ has no records: training ended before its first epoch did. "
             "Fit again, for at least one epoch."
         )
-    return flow, state["loss_curve_"], summary, state["n_iter_"]
+    return flow, curve, summary, estimator.n_iter_
 
 
 # ---- the rules: each looks at a fit and returns its finding, or None

@@ -109,7 +109,8 @@ def _check_fits(fits) -> None:
 
 def _failed_flow(estimator) -> FailedFlow | None:
     """The records of the last fit, if it diverged."""
-    return getattr(estimator, "_failed_flow", None)
+    flow = getattr(estimator, "_failed_flow", None)
+    return flow if isinstance(flow, FailedFlow) else None
 
 
 def _flow_of(fit) -> GradientFlow:

@@ -541,11 +541,13 @@ def test_a_poisson_prediction_that_overflows_names_its_rows():
 
 def snapshot(model):
     """Everything a model knows, by value and, for the lists, by identity."""
+    known = vars(model) | vars(model._fitted)
+    known |= {"coefs_": model.coefs_, "intercepts_": model.intercepts_}
     return {
         name: (id(value), pickle.dumps(value))
-        for name, value in vars(model).items()
-        if name not in ("_network", "_optimizer", "_failed_flow")
-    } | {"optimizer": pickle.dumps(getattr(model, "_optimizer", None))}
+        for name, value in known.items()
+        if name not in ("_network", "_fitted", "_optimizer", "_failed_flow")
+    } | {"optimizer": pickle.dumps(model._optimizer)}
 
 
 @BOTH
@@ -584,9 +586,9 @@ def test_a_failed_first_fit_leaves_the_model_unfitted(estimator):
     before = dict(vars(model))
     with pytest.raises(ValueError):
         model.fit(X, y)
-    failed = vars(model).pop("_failed_flow")  # for diagnose, and nothing else
-    assert vars(model) == before
-    model._failed_flow = failed
+    # For diagnose, and nothing else.
+    assert set(vars(model._fitted)) == {"_failed_flow"}
+    assert {**vars(model), "_fitted": None} == {**before, "_fitted": None}
     assert not model.diagnose().healthy
 
 

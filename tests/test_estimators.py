@@ -86,7 +86,7 @@ def test_every_parameter_and_attribute_is_in_the_docstring(estimator):
     for name in estimator().get_params():
         assert f"\n    {name} : " in text
     model = estimator(max_iter=2).fit(X, y)
-    for name in vars(model):
+    for name in {*vars(model._fitted), "coefs_", "intercepts_"}:
         if name.endswith("_") and not name.startswith("_"):
             assert f"\n    {name} : " in text
     for name in dir(estimator):
@@ -886,7 +886,7 @@ def test_pickles_predict_the_same_bits(estimator, solver, protocol):
     assert_same_predictions(model, loaded, X)
     for array in loaded.coefs_ + loaded.intercepts_:
         assert np.shares_memory(array, loaded._theta)
-    for name in vars(model):
+    for name in vars(model._fitted):
         if name.endswith("_") and name not in ("coefs_", "intercepts_"):
             value, kept = getattr(model, name), getattr(loaded, name)
             if name == "gradient_flow_":
@@ -960,11 +960,11 @@ def test_fitted_is_what_fit_made(estimator):
 @BOTH
 def test_predicting_changes_no_attribute(estimator):
     model = estimator(max_iter=2).fit(X, y)
-    before = dict(vars(model))
+    before, fitted = dict(vars(model)), dict(vars(model._fitted))
     predictions(model, X)
-    after = vars(model)
-    assert before.keys() == after.keys()
-    assert all(before[name] is after[name] for name in before)
+    for old, new in ((before, vars(model)), (fitted, vars(model._fitted))):
+        assert old.keys() == new.keys()
+        assert all(old[name] is new[name] for name in old)
 
 
 @BOTH

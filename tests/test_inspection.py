@@ -66,20 +66,17 @@ def derivative(f, a):
 
 def state(est):
     """Everything an estimator holds, in a form that can be compared."""
-    return {
-        name: [x.copy() for x in value] if name in ("coefs_", "intercepts_") else value
-        for name, value in vars(est).items()
-    }
+    weights = {"W": [W.copy() for W in est.coefs_], "b": est.intercepts_}
+    weights["b"] = [b.copy() for b in weights["b"]]
+    return weights, {**vars(est), **vars(est._fitted)}
 
 
 def same_state(est, before):
-    now = vars(est)
-    assert now.keys() == before.keys()
-    for name, value in now.items():
-        if name in ("coefs_", "intercepts_"):
-            assert all(map(np.array_equal, value, before[name]))
-        else:
-            assert value is before[name], name
+    (weights, other), (weights_before, other_before) = state(est), before
+    for name in weights:
+        assert all(map(np.array_equal, weights[name], weights_before[name]))
+    assert other.keys() == other_before.keys()
+    assert all(other[name] is other_before[name] for name in other)
 
 
 # --------------------------------------------------------------- the four equations

@@ -1,0 +1,385 @@
+"""What a fit leaves behind: one object, which an estimator takes over in one assignment.
+
+So a reader in another thread, a failed call or an interrupt finds the old model whole or
+the new one whole, never a part of each. Nothing is trained or predicted here, and no
+rule of scikit-learn is known; the fitted attributes of the estimators are windows on it.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import operator
+from collections.abc import Sequence
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cbp._network import ACTIVATIONS, LOSSES, Network
+from cbp._training import Optimizer
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.floating[Any]]
+
+
+def views(network: Network, theta: Floats) -> list[Floats]:
+    """The weight matrices W1 ... WL and biases b1 ... bL as views of theta."""
+    return [
+        theta[offset : offset + math.prod(shape)].reshape(shape)
+        for _, offset, shape, _ in network.segments
+    ]
+
+
+def pack(network: Network, coefs: Sequence, intercepts: Sequence) -> Floats:
+    """A new theta from separate arrays, whose number and shapes are checked."""
+    names = [f"coefs_[{i}]" for i in range(len(coefs))]
+    names += [f"intercepts_[{i}]" for i in range(len(intercepts))]
+    n_layers = len(network.segments) // 2
+    if len(coefs) != n_layers or len(intercepts) != n_layers:
+        raise ValueError(
+            f"coefs_ and intercepts_ must hold {n_layers} arrays each, one per layer "
+            f"of weights, got {len(coefs)} and {len(intercepts)}."
+        )
+    theta = np.empty(network.n_params, network.dtype)
+    for name, view, given in zip(
+        names, views(network, theta), [*coefs, *intercepts], strict=True
+    ):
+        given = np.asarray(given)
+        if given.shape != view.shape:
+            raise ValueError(
+                f"{name} has shape {given.shape}, but the network needs {view.shape}."
+            )
+        view[...] = given
+    if not np.isfinite(theta).all():
+        raise ValueError(
+            "coefs_ or intercepts_ hold NaN, infinity or too large values."
+        )
+    return theta
+
+
+class Weights:
+    """A network's theta, and the lists `coefs_` and `intercepts_` that users see.
+
+    The lists hold views of theta. Users may put other arrays into them, or set other
+    lists: `made` keeps the views, to tell. The object itself is never changed.
+    """
+
+    def __init__(self, network: Network, theta: Floats):
+        self.theta = theta
+        self.made = tuple(views(network, theta))
+        n_layers = len(self.made) // 2
+        self.coefs: Sequence = list(self.made[:n_layers])
+        self.intercepts: Sequence = list(self.made[n_layers:])
+
+    def with_list(self, name: str, arrays: Sequence) -> Weights:
+        """The same weights with another list `coefs` or `intercepts` to be looked at."""
+        changed = copy.copy(self)
+        setattr(changed, name, arrays)
+        return changed
+
+    @property
+    def replaced(self) -> bool:
+        """Whether the lists hold anything but the views of theta."""
+        held = [*self.coefs, *self.intercepts]
+        return len(held) != len(self.made) or not all(
+            map(operator.is_, held, self.made)
+        )
+
+
+class Fitted:
+    """Fitted attributes under the names that the estimators show them by.
+
+    A model has `_network` and `_weights`, and the rest with them. Without these it is
+    what an estimator holds before its first fit: nothing, `_failed_flow`, or lists of
+    weights that were set by hand for training to begin with.
+    """
+
+    def __init__(self, **attributes: Any):
+        self.__dict__.update(attributes)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """An attribute, or `default` where there is none."""
+        return self.__dict__.get(name, default)
+
+    @property
+    def is_model(self) -> bool:
+        """Whether there are weights to predict with."""
+        return "_network" in self.__dict__
+
+    def changed(self, drop: Sequence[str] = (), **attributes: Any) -> Fitted:
+        """A new object with other attributes, and without those named in `drop`."""
+        kept = {name: x for name, x in self.__dict__.items() if name not in drop}
+        return Fitted(**(kept | attributes))
+
+    def theta(self) -> Floats:
+        """The parameters, with what the user put into the lists."""
+        weights = self._weights
+        if weights.replaced:
+            theta = pack(self._network, weights.coefs, weights.intercepts)
+            # One assignment: other threads may be reading, or doing the same.
+            self._weights = weights = Weights(self._network, theta)
+        return weights.theta
+
+    def __deepcopy__(self, memo: dict) -> Fitted:
+        attributes = dict(self.__dict__)
+        own = {}
+        if self.is_model:  # the network never changes, so that copies share it
+            own["_network"] = network = attributes.pop("_network")
+            own["_weights"] = Weights(network, self.theta().copy())
+            del attributes["_weights"]
+        return Fitted(**copy.deepcopy(attributes, memo), **own)
+
+
+class attribute:
+    """A fitted attribute of an estimator: its place in the estimator's `Fitted`."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, estimator: Any, owner: type | None = None) -> Any:
+        if estimator is None:
+            return self
+        try:
+            return estimator._fitted.__dict__[self.name]
+        except KeyError:
+            raise AttributeError(
+                f"{type(estimator).__name__!r} object has no attribute {self.name!r}"
+            ) from None
+
+    def __set__(self, estimator: Any, value: Any) -> None:
+        estimator._own_fitted().__dict__[self.name] = value
+
+    def __delete__(self, estimator: Any) -> None:
+        try:
+            del estimator._own_fitted().__dict__[self.name]
+        except KeyError:
+            raise AttributeError(self.name) from None
+
+
+class weight_list(attribute):
+    """`coefs_` or `intercepts_`: a list in the estimator's `Weights`, if there are any.
+
+    Before the first fit it is an attribute like others, for training to begin with.
+    """
+
+    def __get__(self, estimator: Any, owner: type | None = None) -> Any:
+        weights = None if estimator is None else estimator._fitted.get("_weights")
+        if weights is None:
+            return super().__get__(estimator, owner)
+        return getattr(weights, self.name.rstrip("_"))
+
+    def __set__(self, estimator: Any, value: Any) -> None:
+        fitted = estimator._own_fitted()
+        weights = fitted.get("_weights")
+        if weights is None:
+            super().__set__(estimator, value)
+        else:
+            fitted._weights = weights.with_list(self.name.rstrip("_"), value)
+
+
+def attribute_names(estimator: type) -> set[str]:
+    """The names of an estimator's fitted attributes."""
+    return {
+        name
+        for base in estimator.__mro__
+        for name, value in vars(base).items()
+        if isinstance(value, attribute)
+    }
+
+
+# ---- what a pickle holds, and whether it can be believed
+
+
+def pickled(fitted: Fitted, keep_optimizer: bool) -> dict[str, Any]:
+    """The attributes of a fitted object in the form that pickles hold."""
+    if not fitted.is_model:
+        return dict(fitted.__dict__)
+    theta = fitted.theta()
+    state = dict(fitted.__dict__)
+    network = state.pop("_network")
+    del state["_weights"]
+    if not keep_optimizer:
+        state["_optimizer"] = None
+    return state | {
+        "_theta": theta,
+        "_network_arguments": {
+            "layer_sizes": network.layer_sizes,
+            "activations": network.activations,
+            "output": network.output,
+            "loss": network.loss,
+        },
+    }
+
+
+def restored(state: dict[str, Any]) -> Fitted:
+    """The fitted object of a pickle, every part of which agrees with the others.
+
+    Raises
+    ------
+    ValueError
+        With the first thing that is wrong; a pickle that was damaged or changed must
+        not predict something else.
+    """
+    if not state.keys() & {"_theta", "_network_arguments"}:
+        return Fitted(**state)
+    state = dict(state)
+    arguments, theta = state.pop("_network_arguments", None), state.pop("_theta", None)
+    theta = _native(theta)
+    network = _restored_network(arguments, theta)
+    _check_numbers(state)
+    _check_columns(state, network)
+    _check_outputs(state, network)
+    if state.get("_optimizer") is not None:
+        state["_optimizer"] = _restored_optimizer(state["_optimizer"], network)
+    return Fitted(_network=network, _weights=Weights(network, theta), **state)
+
+
+def _demand(condition: Any, what: str) -> None:
+    if not condition:
+        raise ValueError(what)
+
+
+def _native(array: Any) -> NDArray:
+    """The array in this machine's byte order, another one's being turned round."""
+    _demand(isinstance(array, np.ndarray), "an array is missing")
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def _restored_network(arguments: Any, theta: NDArray) -> Network:
+    names = {"layer_sizes", "activations", "output", "loss"}
+    _demand(
+        isinstance(arguments, dict) and arguments.keys() == names,
+        f"the network must have {sorted(names)}",
+    )
+    sizes, activations, output, loss = (
+        arguments[name] for name in ("layer_sizes", "activations", "output", "loss")
+    )
+    whole = isinstance(sizes, tuple) and all(_is_whole(n, 1) for n in sizes)
+    _demand(whole and len(sizes) > 1, f"no network has the layers {sizes!r}")
+    known = isinstance(activations, tuple) and all(
+        isinstance(name, str) and name in ACTIVATIONS for name in activations
+    )
+    _demand(
+        known and len(activations) == len(sizes) - 2,
+        f"{len(sizes) - 2} hidden layers cannot have the activations {activations!r}",
+    )
+    known = isinstance(output, str) and isinstance(loss, str)
+    _demand(
+        known and (output, loss) in LOSSES, f"no loss {loss!r} goes with {output!r}"
+    )
+    n_params = sum((a + 1) * b for a, b in zip(sizes[:-1], sizes[1:], strict=True))
+    _demand(
+        theta.shape == (n_params,) and theta.dtype in (np.float32, np.float64),
+        f"layers {sizes} need {n_params} parameters in float32 or float64, but there "
+        f"are {theta.shape} in {theta.dtype}",
+    )
+    _demand(np.isfinite(theta).all(), "some weights are not finite")
+    return Network(sizes, activations, output, loss, theta.dtype)
+
+
+def _is_whole(x: Any, least: int) -> bool:
+    return isinstance(x, Integral) and not isinstance(x, bool) and x >= least
+
+
+def _is_real(x: Any) -> bool:
+    return isinstance(x, Real) and not isinstance(x, bool)
+
+
+def _check_numbers(state: dict[str, Any]) -> None:
+    """Counters, losses and scores."""
+    for name in ("n_iter_", "t_", "_no_improvement_count"):
+        x = state.get(name)
+        _demand(_is_whole(x, 0) and x < 2**62, f"{name} is {x!r}")
+    _demand(_is_real(state.get("loss_")), f"loss_ is {state.get('loss_')!r}")
+    for name in ("best_loss_", "best_validation_score_"):
+        x = state.get(name)
+        _demand(x is None or _is_real(x), f"{name} is {x!r}")
+    for name in ("loss_curve_", "validation_scores_"):
+        x = state.get(name)
+        numbers = isinstance(x, list) and all(map(_is_real, x))
+        may_miss = name == "validation_scores_" and x is None
+        _demand(numbers or may_miss, f"{name} is no list of numbers")
+    flag = state.get("_partially_fitted")
+    _demand(isinstance(flag, bool), f"_partially_fitted is {flag!r}")
+
+
+def _check_columns(state: dict[str, Any], network: Network) -> None:
+    """The columns of X."""
+    n = network.layer_sizes[0]
+    x = state.get("n_features_in_")
+    _demand(_is_whole(x, 1) and x == n, f"n_features_in_ is {x!r}, the inputs are {n}")
+    names = state.get("feature_names_in_")
+    if names is not None:
+        _demand(
+            isinstance(names, np.ndarray)
+            and names.shape == (n,)
+            and all(isinstance(name, str) for name in names),
+            f"feature_names_in_ does not hold {n} names",
+        )
+
+
+def _check_outputs(state: dict[str, Any], network: Network) -> None:
+    """Classes, and what else is said of the output layer."""
+    said = [state.get(name) for name in ("n_layers_", "n_outputs_", "out_activation_")]
+    true = [len(network.layer_sizes), network.layer_sizes[-1], network.output]
+    _demand(
+        said == true,
+        f"layers, outputs and output activation are {said}, the network's are {true}",
+    )
+    kind = (network.output, network.loss)
+    if "classes_" not in state:
+        _demand(
+            kind in (("identity", "squared_error"), ("exp", "poisson")),
+            f"a regressor cannot have the output and loss {kind}",
+        )
+        return
+    classes, multilabel = state["classes_"], state.get("_multilabel")
+    _demand(
+        isinstance(multilabel, bool) and isinstance(state.get("_sparse_labels"), bool),
+        "it is not said whether the targets are multilabel, or sparse",
+    )
+    _demand(
+        isinstance(classes, np.ndarray)
+        and classes.ndim == 1
+        and len(classes) > 0
+        and _ascends(classes),
+        f"classes_ must hold labels that ascend, none twice, got {classes!r}",
+    )
+    n = len(classes)
+    n_outputs = n if multilabel or n > 2 else 1
+    _demand(
+        n_outputs == network.layer_sizes[-1] and not (multilabel and n == 1),
+        f"{n} {'labels' if multilabel else 'classes'} do not fit "
+        f"{network.layer_sizes[-1]} outputs",
+    )
+    several = n_outputs > 1 and not multilabel
+    right = [("logistic", "squared_error")]
+    right.append(("softmax" if several else "logistic", "log_loss"))
+    _demand(kind in right, f"these classes do not fit the output and loss {kind}")
+
+
+def _ascends(classes: NDArray) -> bool:
+    try:
+        return all(a < b for a, b in zip(classes[:-1], classes[1:], strict=True))
+    except TypeError:
+        return False
+
+
+def _restored_optimizer(optimizer: Any, network: Network) -> Optimizer:
+    _demand(isinstance(optimizer, Optimizer), f"its optimizer is {optimizer!r}")
+    held = vars(optimizer)
+    steps, rate = held.get("steps"), held.get("learning_rate")
+    _demand(_is_whole(steps, 0) and steps < 2**62, f"its optimizer made {steps} steps")
+    right = _is_real(rate) and 0 <= rate < math.inf
+    _demand(right, f"its optimizer has the learning rate {rate!r}")
+    state = _native(held.get("state"))
+    shape = network.state_shape(held.get("solver"))
+    _demand(
+        shape is not None and state.shape == shape and state.dtype == network.dtype,
+        f"its optimizer's state, {held.get('solver')!r}, does not fit the network",
+    )
+    _demand(np.isfinite(state).all(), "its optimizer's state is not finite")
+    return Optimizer(optimizer.solver, rate, steps, np.ascontiguousarray(state))
