@@ -193,6 +193,10 @@ def attribute_names(estimator: type) -> set[str]:
 # ---- what a pickle holds, and whether it can be believed
 
 
+# What only a pickle has, in place of the network and the weights.
+PICKLED_ONLY = {"_theta", "_network_arguments", "_labels"}
+
+
 def pickled(fitted: Fitted, keep_optimizer: bool) -> dict[str, Any]:
     """The attributes of a fitted object in the form that pickles hold."""
     if not fitted.is_model:
@@ -203,6 +207,8 @@ def pickled(fitted: Fitted, keep_optimizer: bool) -> dict[str, Any]:
     del state["_weights"]
     if not keep_optimizer:
         state["_optimizer"] = None
+    if "classes_" in state:  # said twice, so that a change of one is noticed
+        state["_labels"] = (len(state["classes_"]), state["_multilabel"])
     return state | {
         "_theta": theta,
         "_network_arguments": {
@@ -223,9 +229,13 @@ def restored(state: dict[str, Any]) -> Fitted:
         With the first thing that is wrong; a pickle that was damaged or changed must
         not predict something else.
     """
-    if not state.keys() & {"_theta", "_network_arguments"}:
+    if not state.keys() & PICKLED_ONLY:
         return Fitted(**state)
     state = dict(state)
+    labels = state.pop("_labels", None)
+    if labels is not None and isinstance(state.get("classes_"), np.ndarray):
+        held = (len(state["classes_"]), state.get("_multilabel"))
+        _demand(labels == held, f"its classes are {held}, but were {labels}")
     arguments, theta = state.pop("_network_arguments", None), state.pop("_theta", None)
     theta = _native(theta)
     network = _restored_network(arguments, theta)

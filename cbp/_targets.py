@@ -81,6 +81,7 @@ def _demand_one_type(labels: Any) -> None:
     types = {type(v) for v in labels}
     if len(types) > 1 and any(issubclass(t, str | bytes) for t in types):
         if not all(issubclass(t, str) for t in types):
+            _refuse_missing(np.array([_is_missing(v) for v in labels]), "object")
             names = ", ".join(sorted(t.__name__ for t in types))
             raise ValueError(
                 f"y mixes labels of several types ({names}); make them all strings, "
@@ -167,6 +168,8 @@ def index_of(classes: NDArray, y: NDArray) -> NDArray[np.int32]:
         return index.astype(np.int32)
     # Not by NumPy's common type: that of int64 and uint64 is float64.
     places = {label: place for place, label in enumerate(classes.tolist())}
+    if y.dtype.kind == "O":
+        return np.array([places.get(label, -1) for label in y.tolist()], np.int32)
     values, inverse = np.unique(y, return_inverse=True)
     found = [places.get(value, -1) for value in values.tolist()]
     return np.array(found, dtype=np.int32)[inverse.reshape(y.shape)]

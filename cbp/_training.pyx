@@ -251,6 +251,9 @@ cdef class Trainer:
         Fewer are used when a batch has no work for them. Never changes a bit.
     random_state : numpy.random.RandomState
         Shuffles come from its bit generator, as scikit-learn draws them.
+    exclusive : bool, default=True
+        Whether nobody else draws from it meanwhile. Otherwise its lock is taken for
+        each shuffle, not for all of the run, which others would wait for.
     optimizer : Optimizer, default=None
         State to go on with, which is copied; None begins anew.
     t, best_loss, no_improvement_count
@@ -348,7 +351,7 @@ cdef class Trainer:
     # Schedule.
     cdef int solver, schedule, max_iter
     cdef ptrdiff_t batch_size
-    cdef bint shuffle_rows, callback
+    cdef bint shuffle_rows, exclusive, callback
     cdef double alpha, eta_init, power_t, beta_1, beta_2, tol, n_iter_no_change
     cdef int64_t steps, first_step, beta_1_gone, beta_2_gone
     cdef double powers_1[POWERS]   # beta_1^i and beta_2^i
@@ -385,6 +388,7 @@ cdef class Trainer:
         learning_rate_init=1e-3, power_t=0.5, momentum=0.9, nesterovs_momentum=True,
         beta_1=0.9, beta_2=0.999, epsilon=1e-8, tol=1e-4, n_iter_no_change=10,
         optimizer=None, t=0, best_loss=np.inf, no_improvement_count=0, monitor=False,
+        exclusive=True,
     ):
         self.network, self.theta = network, theta
         self.k, self.n_layers = network.k, network.n_layers
@@ -404,7 +408,7 @@ cdef class Trainer:
         self.alpha, self.tol = alpha, tol
         self.n_iter_no_change = n_iter_no_change
         self.shuffle_rows = shuffle and solver != "lbfgs"
-        self.random_state = random_state
+        self.random_state, self.exclusive = random_state, exclusive
         self.batch_size = min(batch_size, self.n_rows)
         if solver == "lbfgs":
             self.batch_size = self.n_rows
@@ -1206,7 +1210,12 @@ cdef class Trainer:
                 if self.halt:
                     return
             if self.position == 0 and self.shuffle_rows:
-                shuffle(self.order, self.n_rows, self.bits)
+                if self.exclusive:
+                    shuffle(self.order, self.n_rows, self.bits)
+                else:
+                    self._shuffle_locked()
+                    if self.halt:
+                        return
             self.batch_start = self.position
             self.batch_rows = min(self.batch_size, self.n_rows - self.position)
             self.position += self.batch_rows
@@ -1398,9 +1407,22 @@ cdef class Trainer:
         try:
             PyErr_CheckSignals()
         except BaseException as error:
-            self._exception = error
-            self.abandoned = True
-            self._stop(INTERRUPTED)
+            self._abandon(error)
+
+    cdef void _shuffle_locked(self) noexcept with gil:
+        """A shuffle by a generator that other threads draw from, too."""
+        try:
+            with self.random_state._bit_generator.lock:
+                with nogil:
+                    shuffle(self.order, self.n_rows, self.bits)
+        except BaseException as error:  # an interrupt, while waiting for the lock
+            self._abandon(error)
+
+    cdef _abandon(self, error):
+        """Ends the call with an exception, at the next place where threads meet."""
+        self._exception = error
+        self.abandoned = True
+        self._stop(INTERRUPTED)
 
     cdef void _flush_curve(self) noexcept with gil:
         self.loss_curve.extend([self.curve[i] for i in range(self.curve_used)])
@@ -1673,6 +1695,7 @@ cdef class Trainer:
             self.bits = <bitgen_t *>PyCapsule_GetPointer(
                 generator.capsule, "BitGenerator"
             )
+        if self.shuffle_rows and self.exclusive:
             with generator.lock:
                 self._team.work()
         else:

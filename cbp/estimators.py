@@ -15,6 +15,7 @@ import inspect
 import math
 import operator
 import os
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -42,6 +43,7 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_dat
 from threadpoolctl import ThreadpoolController
 
 from cbp._fitted import (
+    PICKLED_ONLY,
     Fitted,
     Weights,
     attribute,
@@ -70,6 +72,20 @@ _FORMAT = 1
 # The records of a fit, which `monitor` asks for.
 _FLOW = ("gradient_flow_", "_fit_summary")
 
+# Parameters that the trainer takes as floats.
+_REAL_PARAMETERS = ("alpha", "learning_rate_init", "power_t", "momentum", "beta_1")
+_REAL_PARAMETERS += ("beta_2", "epsilon", "tol")
+
+# The largest sample weight lies between two to the minus this and two to this, or the
+# weights are scaled.
+_WEIGHT_EXPONENT = 32
+
+# More threads than any machine has cores.
+_MOST_THREADS = 2**14
+
+# The most epochs or evaluations that are counted.
+_ENDLESS = 2**31 - 1
+
 _STOCHASTIC_SOLVERS = ("sgd", "adam")
 _ACTIVATIONS = ("identity", "logistic", "sigmoid", "tanh", "relu")
 
@@ -97,9 +113,12 @@ class _Run:
     theta: Floats
     records: _Records
     trainer: Trainer | None
+    target: NDArray | None = None
     summary: FitSummary | None = None
     # Looks at the data for a summary; None if the run is not monitored.
     look: Callable[[], FitSummary] | None = None
+    # What in the data may have made training diverge, and cures.
+    causes: Callable[[], tuple[str, list[str]]] | None = None
 
     @property
     def scored(self) -> bool:
@@ -125,15 +144,51 @@ class _StopLBFGS(Exception):
     """Ends L-BFGS from within; works with every SciPy. Its argument is a status."""
 
 
+class _OneBlasThread:
+    """While anybody holds it, BLAS has one thread, in all of the process.
+
+    On SciPy's short vectors BLAS threads cost time, and bits depend on them. Fits in
+    several threads may hold it at once; the last to let go restores what was before.
+    """
+
+    def __init__(self) -> None:
+        self.forget()
+        # A fork copies the count, but not the threads that hold it.
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self.forget)
+
+    def forget(self) -> None:
+        self._lock = threading.Lock()
+        self._holders = 0
+        self._limit: Any = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._holders == 0:
+                self._limit = _thread_pools().limit(limits=1, user_api="blas")
+            self._holders += 1
+
+    def __exit__(self, *exception: object) -> None:
+        with self._lock:
+            self._holders -= 1
+            if self._holders == 0:
+                self._limit.restore_original_limits()
+
+
 @functools.cache
 def _thread_pools() -> ThreadpoolController:
     """The BLAS libraries of this process; looking for them takes 1 to 15 ms."""
     return ThreadpoolController()
 
 
-def _one_blas_thread():
-    """On SciPy's short vectors BLAS threads cost time, and bits depend on them."""
-    return _thread_pools().limit(limits=1, user_api="blas")
+_one_blas_thread = _OneBlasThread()
+
+
+def _gib(n_bytes: int) -> str:
+    """Bytes as text; numbers of hundreds of digits by their size."""
+    if n_bytes.bit_length() < 1000:
+        return f"{n_bytes / 2**30:,.1f} GiB"
+    return f"some 10**{int((n_bytes.bit_length() - 30) * math.log10(2))} GiB"
 
 
 def _physical_memory() -> int | None:
@@ -145,6 +200,16 @@ def _physical_memory() -> int | None:
     return n_bytes if n_bytes > 0 else None
 
 
+def n_threads(n_jobs: int | None) -> int:
+    """Threads for `n_jobs`, by joblib's rules, of the cores of this process.
+
+    joblib counts all workers of a cluster where one is its backend; the threads of a fit
+    run here. A number that is asked for by name is granted.
+    """
+    most = joblib.cpu_count() if n_jobs is None or n_jobs < 0 else n_jobs
+    return min(joblib.effective_n_jobs(n_jobs), most, _MOST_THREADS)
+
+
 def _kernel_ready(X):
     """X as the kernels read it; the caller's own array or matrix is left alone.
 
@@ -152,40 +217,65 @@ def _kernel_ready(X):
     """
     if not sparse.issparse(X):
         return np.require(X, requirements="CA")
-    _check_csr(X)
+    # A matrix of our own: what SciPy has noted of the order of indices may be untrue by
+    # now, and data or indices may be strided.
+    X = sparse.csr_matrix(_checked_csr(X), shape=X.shape)
     if not X.has_canonical_format:
         X = X.copy()
         X.sum_duplicates()
     return X
 
 
-def _check_csr(X) -> None:
-    """Refuse indices that lead out of X; SciPy's constructors let them pass."""
-    starts, indices = X.indptr, X.indices
+def _checked_csr(X) -> tuple[Floats, NDArray, NDArray]:
+    """Data, indices and row starts of X, contiguous.
+
+    Indices that lead out of X are refused; SciPy's constructors let them pass.
+    """
+    given = {"data": X.data, "indices": X.indices, "indptr": X.indptr}
+    for name, array in given.items():
+        whole = name == "data" or array.dtype.kind in "iu"
+        if array.ndim != 1 or not whole:
+            raise ValueError(
+                f"X is a malformed sparse matrix: its {name} must be one-dimensional"
+                f"{'' if name == 'data' else ' and hold whole numbers'}, got shape "
+                f"{array.shape} and dtype {array.dtype}."
+            )
+    data, indices, starts = map(np.ascontiguousarray, given.values())
+    # One by one: differences of unsigned numbers are never negative.
     if (
         len(starts) != X.shape[0] + 1
         or starts[0] != 0
-        or starts[-1] > min(len(indices), len(X.data))
-        or (np.diff(starts) < 0).any()
+        or starts[-1] > min(len(indices), len(data))
+        or (starts[1:] < starts[:-1]).any()
     ):
         raise ValueError("X is a malformed sparse matrix: its indptr is not in order.")
+    indices = indices[: starts[-1]]
     if len(indices) and not 0 <= indices.min() <= indices.max() < X.shape[1]:
         raise ValueError(
             f"X is a malformed sparse matrix: it has column indices from "
             f"{indices.min()} to {indices.max()}, but {X.shape[1]} columns."
         )
+    return data[: starts[-1]], indices, starts
 
 
-def _inside(p: Floats, dtype) -> Floats:
-    """Probabilities computed in `dtype`, put strictly between 0 and 1 in place."""
+def _inside(p: Floats, dtype, log_p: Callable[[], Floats]) -> Floats:
+    """Probabilities computed in `dtype`, put strictly between 0 and 1 in place.
+
+    Those that are too small for the type get a number below its least normal one, in
+    the order of their logarithms, so that both order classes alike.
+    """
     limits = np.finfo(dtype)
-    np.maximum(p, limits.tiny, out=p)  # np.clip takes three times as long for one row
+    small = p < limits.tiny
+    if small.any():
+        logs = log_p()[small]
+        ordered = limits.tiny * (np.log(limits.tiny) / logs)
+        p[small] = np.maximum(ordered, limits.smallest_subnormal)
     return np.minimum(p, limits.dtype.type(1) - limits.epsneg, out=p)
 
 
 def _probability(logits: Floats) -> Floats:
     """Logistic function of the logits, strictly between 0 and 1."""
-    return _inside(expit(logits), logits.dtype)
+    return _inside(expit(logits), logits.dtype, lambda: _log_probability(logits))
 
 
 def _log_probability(logits: Floats) -> Floats:
@@ -253,6 +343,12 @@ class _BaseBP(BaseEstimator):
         "precision": [None, StrOptions({"float32", "float64"})],
         "monitor": ["boolean"],
     }
+
+    # scikit-learn's HTML representation links here, and shows parameters' docs.
+    _doc_link_module = "cbp"
+    _doc_link_template = (
+        "https://cbp-learn.readthedocs.io/en/stable/api/cbp.{estimator_name}.html"
+    )
 
     # What there is before the first fit; shared by all, never changed.
     _fitted = Fitted()
@@ -405,24 +501,26 @@ class _BaseBP(BaseEstimator):
     def _allowed_dtypes(self, fresh: bool) -> list:
         """The float types X may keep; anything else becomes the first of them."""
         if self.precision is not None:
-            return [np.dtype(self.precision)]
+            return [np.dtype(str(self.precision))]
         if not fresh and self._fitted.is_model:
             return [self._network.dtype]
         return [np.float64, np.float32]
 
     def _check_sample_weight(self, sample_weight, X, incremental: bool):
-        """sample_weight as an array of X's dtype, or None.
+        """sample_weight in units of a power of two, in X's dtype, or None; the unit.
 
         All weights zero are an error in fit; in partial_fit such a batch does nothing.
+        The unit is 1 unless sums of weights, or of errors times weights, could leave
+        the range of the dtype; with alpha in the same unit no other bit changes.
         """
         if sample_weight is None:
-            return None
+            return None, 1.0
         n_samples = X.shape[0]
         if isinstance(sample_weight, Number):
             sample_weight = np.full(n_samples, sample_weight)
         weight = check_array(
             sample_weight,
-            dtype=X.dtype,
+            dtype=[np.float64, np.float32],
             order="C",
             ensure_2d=False,
             input_name="sample_weight",
@@ -439,7 +537,11 @@ class _BaseBP(BaseEstimator):
             )
         if not incremental and not weight.any():
             raise ValueError("sample_weight is zero in every row: nothing to learn.")
-        return _kernel_ready(weight)
+        exponent = math.frexp(weight.max())[1] - 1
+        if abs(exponent) <= _WEIGHT_EXPONENT:
+            exponent = 0
+        weight = np.ldexp(weight, -exponent).astype(X.dtype, copy=False)
+        return _kernel_ready(weight), math.ldexp(1.0, exponent)
 
     @staticmethod
     def _is_ready(model: Fitted, X, dtype) -> bool:
@@ -535,11 +637,12 @@ class _BaseBP(BaseEstimator):
                 # SciPy keeps ten pairs of vectors, and a few more, in float64.
                 n_bytes += 26 * 8 * n_params
         if available is not None and n_bytes > available:
+            count = f"{n_params:,}" if n_params < 10**30 else "far too many"
             raise MemoryError(
-                f"A network with layers {sizes} has {n_params:,} parameters; training "
-                f"it with solver={self.solver!r} needs {n_bytes / 2**30:,.1f} GiB, "
-                f"but this machine has {available / 2**30:,.1f} GiB. Reduce "
-                "hidden_layer_sizes."
+                f"A network with hidden_layer_sizes={self.hidden_layer_sizes!r} has "
+                f"{count} parameters; training it with solver={str(self.solver)!r} "
+                f"needs {_gib(n_bytes)}, but this machine has {_gib(available)}. "
+                "Reduce hidden_layer_sizes."
             )
 
     # ------------------------------------------------------------------ training
@@ -561,7 +664,10 @@ class _BaseBP(BaseEstimator):
             below 0.
 
         sample_weight : array-like of shape (n_samples,), float or None, default=None
-            Weights >= 0 of the rows; None weighs all alike.
+            Weights >= 0 of the rows; None weighs all alike. As in scikit-learn the
+            penalty `alpha` is divided by the sum of a batch's weights: with weights of
+            1/n it is n times as strong as without. Scale weights to a mean of 1 to
+            leave it as it is.
 
         Returns
         -------
@@ -572,7 +678,8 @@ class _BaseBP(BaseEstimator):
         ------
         ValueError
             If a parameter or the data are not allowed, before any training; if training
-            diverged and there is no early stopping (`cbp.estimators.DivergenceError`).
+            diverged and early stopping has no weights to go back to
+            (`cbp.estimators.DivergenceError`).
         MemoryError
             If training needs more memory than the machine has, before any training.
 
@@ -596,7 +703,7 @@ class _BaseBP(BaseEstimator):
             self._check_validation_fraction()
         fresh = not (hasattr(self, "coefs_") and (self.warm_start or incremental))
 
-        X, target, weight, n_outputs = self._check_data(
+        X, target, weight, unit, n_outputs = self._check_data(
             X, y, sample_weight, fresh=fresh, incremental=incremental
         )
         # Only partial_fit comes here with rows that weigh nothing: they change nothing.
@@ -617,23 +724,21 @@ class _BaseBP(BaseEstimator):
             labels = target if target.ndim == 1 else None
             rows, held_out = self._split(X.shape[0], labels, rng)
             self._check_split_weight(weight, held_out)
-        shuffler = rng
-        if self.random_state is None:
-            # Training locks its generator. A copy of NumPy's global one, put back at
-            # the end, draws the same and lets fits in other threads go on meanwhile.
-            shuffler = np.random.RandomState()
-            shuffler.set_state(rng.get_state())
         trainer = self._make_trainer(
-            network, theta, X, target, weight, rows, held_out, records, shuffler
+            network, theta, X, target, weight, unit, rows, held_out, records, rng
         )
         if early_stopping and not fresh:
             # Weights to go on from are the best so far, whatever others scored.
             trainer.judge(theta, starting=True)
-        run = _Run(network, theta, records, trainer)
+        run = _Run(network, theta, records, trainer, target)
+        run.causes = functools.partial(self._causes, X, target, weight, unit)
         if self.monitor:
-            run.look = functools.partial(
-                FitSummary.of_data, network, X, target, weight, rows
-            )
+
+            def look() -> FitSummary:
+                summary = FitSummary.of_data(network, X, target, weight, rows)
+                return replace(summary, weight_unit=unit)
+
+            run.look = look
         try:
             if self.solver == "lbfgs":
                 self._run_lbfgs(run)
@@ -646,15 +751,12 @@ class _BaseBP(BaseEstimator):
                 run.summary = run.look()
             self._set_fitted(run, incremental)
             raise
-        finally:
-            if shuffler is not rng:
-                rng.set_state(shuffler.get_state())
         self._set_fitted(run, incremental)
 
     def _check_data(
         self, X, y, sample_weight, *, fresh: bool, incremental: bool, dtypes=None
     ):
-        """X, targets, weights as training takes them, and the number of outputs."""
+        """X, targets, weights and their unit, and the number of outputs."""
         X, y = validate_data(
             self,
             X,
@@ -667,9 +769,9 @@ class _BaseBP(BaseEstimator):
             reset=fresh,
         )
         X = _kernel_ready(X)
-        weight = self._check_sample_weight(sample_weight, X, incremental)
+        weight, unit = self._check_sample_weight(sample_weight, X, incremental)
         target, n_outputs = self._encode(y, X.dtype, incremental)
-        return X, target, weight, n_outputs
+        return X, target, weight, unit, n_outputs
 
     def _summarize_end(self, run: _Run, X, rows) -> None:
         def outputs(part: slice) -> Floats:
@@ -711,7 +813,7 @@ class _BaseBP(BaseEstimator):
         self._fitted = Fitted()
         hidden = self._hidden_sizes()
         activations = self._hidden_activations(len(hidden))
-        X, _, _, n_outputs = self._check_data(X, y, None, fresh=True, incremental=False)
+        X, *_, n_outputs = self._check_data(X, y, None, fresh=True, incremental=False)
         sizes = [X.shape[1], *hidden, n_outputs]
         network = self._make_network(sizes, activations, X)
         theta = self._draw_weights(network, check_random_state(self.random_state))
@@ -742,7 +844,7 @@ class _BaseBP(BaseEstimator):
         """Network, theta and data of one batch, as `cbp.backpropagate` needs them."""
         model = self._model()
         network, theta = model._network, model.theta()
-        X, target, weight, n_outputs = self._with(copy.copy(model))._check_data(
+        X, target, weight, unit, n_outputs = self._with(copy.copy(model))._check_data(
             X,
             y,
             sample_weight,
@@ -755,6 +857,11 @@ class _BaseBP(BaseEstimator):
                 f"y asks for {n_outputs} outputs, but the network has "
                 f"{network.layer_sizes[-1]}."
             )
+        if unit != 1:
+            with np.errstate(over="ignore"):
+                weight = weight * weight.dtype.type(unit)
+            if not np.isfinite(weight).all():
+                raise ValueError(f"sample_weight is too large for {network.dtype}.")
         return network, theta, X, target, weight
 
     def _make_network(self, sizes, activations, X) -> Network:
@@ -762,7 +869,7 @@ class _BaseBP(BaseEstimator):
         dtype = X.dtype
         self._check_memory(sizes, dtype)
         output = self._output_activation(sizes[-1])
-        kind = (tuple(sizes), tuple(activations), output, self.loss, dtype)
+        kind = (tuple(sizes), tuple(activations), output, str(self.loss), dtype)
         network = self._fitted.get("_network")
         if network is None or network.kind != kind:
             network = Network(*kind)
@@ -771,7 +878,17 @@ class _BaseBP(BaseEstimator):
         return network
 
     def _make_trainer(
-        self, network, theta, X, target, weight, rows, held_out, records: _Records, rng
+        self,
+        network,
+        theta,
+        X,
+        target,
+        weight,
+        unit,
+        rows,
+        held_out,
+        records: _Records,
+        rng,
     ) -> Trainer:
         n_rows = X.shape[0] if rows is None else len(rows)
         batch_size = self._batch_size(n_rows)
@@ -790,15 +907,16 @@ class _BaseBP(BaseEstimator):
             sample_weight=weight,
             rows=rows,
             held_out=held_out,
-            n_threads=joblib.effective_n_jobs(self.n_jobs),
+            n_threads=n_threads(self.n_jobs),
             batch_size=batch_size,
             random_state=rng,
+            exclusive=isinstance(self.random_state, Integral),
             optimizer=records.optimizer,
             t=records.t,
             best_loss=records.best_loss,
             no_improvement_count=records.no_improvement_count,
             monitor=bool(self.monitor),
-            **self._trainer_options(),
+            **self._trainer_options(unit),
         )
 
     def _batch_size(self, n_rows: int) -> int:
@@ -808,24 +926,30 @@ class _BaseBP(BaseEstimator):
         wanted = 200 if self.batch_size == "auto" else int(self.batch_size)
         return min(wanted, n_rows)
 
-    def _trainer_options(self) -> dict[str, Any]:
+    def _trainer_options(self, unit: float) -> dict[str, Any]:
         """The solver's parameters, which the trainer takes under the same names."""
         patience = self.n_iter_no_change
-        return {
-            "solver": self.solver,
-            "alpha": float(self.alpha),
+        numbers = {name: self._number(name) for name in _REAL_PARAMETERS}
+        # The penalty stands beside sums of weights.
+        numbers["alpha"] /= unit
+        return numbers | {
+            "solver": str(self.solver),
             "shuffle": bool(self.shuffle),
-            "learning_rate": self.learning_rate,
-            "learning_rate_init": float(self.learning_rate_init),
-            "power_t": float(self.power_t),
-            "momentum": float(self.momentum),
+            "learning_rate": str(self.learning_rate),
             "nesterovs_momentum": bool(self.nesterovs_momentum),
-            "beta_1": float(self.beta_1),
-            "beta_2": float(self.beta_2),
-            "epsilon": float(self.epsilon),
-            "tol": float(self.tol),
-            "n_iter_no_change": patience if patience == np.inf else int(patience),
+            # No run is so long; the loop counts in float64.
+            "n_iter_no_change": patience if patience < 2**53 else math.inf,
         }
+
+    def _number(self, name: str) -> float:
+        """A parameter as a float; whole numbers may be too large for one."""
+        try:
+            return float(getattr(self, name))
+        except OverflowError:
+            raise ValueError(
+                f"The {name!r} parameter of {type(self).__name__} must be at most "
+                f"{np.finfo(np.float64).max:.1e}, got a larger number."
+            ) from None
 
     def _starting_records(self, fresh: bool, incremental: bool, dtype) -> _Records:
         """Empty records, or those of the fitted model for training to go on from."""
@@ -858,7 +982,7 @@ class _BaseBP(BaseEstimator):
 
         try:
             status = trainer.run(
-                1 if incremental else min(int(self.max_iter), 2**31 - 1),
+                1 if incremental else min(int(self.max_iter), _ENDLESS),
                 on_epoch if self.verbose else None,
             )
         finally:
@@ -890,16 +1014,28 @@ class _BaseBP(BaseEstimator):
         records = run.records
         # The trainer writes every theta it is asked about into its own.
         run.theta = run.theta.copy()
+        units, unit = self._output_units(run)
         loss = None  # at the last theta tried; an iteration ends by accepting that one
+        first_loss, overflowed = math.inf, False
 
-        def loss_gradient(theta):
-            nonlocal loss
-            first, (loss, gradient) = loss is None, run.trainer.loss_gradient(theta)
-            if first and not math.isfinite(loss):
-                raise _StopLBFGS("diverged")
-            return loss, gradient
+        def theta_of(x):
+            return x if units is None else x * units
 
-        def after_iteration(theta):
+        def loss_gradient(x):
+            nonlocal loss, first_loss, overflowed
+            first, (loss, gradient) = loss is None, run.trainer.loss_gradient(theta_of(x))
+            finite = math.isfinite(loss) and np.isfinite(gradient).all()
+            if first:
+                first_loss = loss
+                if not finite:
+                    raise _StopLBFGS("diverged")
+            overflowed |= not finite
+            if units is None:
+                return loss, gradient
+            return loss / unit**2, gradient * (units / unit**2)
+
+        def after_iteration(x):
+            theta = theta_of(x)
             run.trainer.end_iteration(records.n_iter, theta, run.theta)
             np.copyto(run.theta, theta, casting="same_kind")
             if not (math.isfinite(loss) and np.isfinite(run.theta).all()):
@@ -914,24 +1050,27 @@ class _BaseBP(BaseEstimator):
             if worn_out:
                 raise _StopLBFGS("patience")
 
-        status = "finished"
+        status, start = "finished", run.theta.astype(np.float64)
         try:
-            with run.trainer, _one_blas_thread():
+            with run.trainer, _one_blas_thread:
                 result = minimize(
                     loss_gradient,
-                    run.theta.astype(np.float64),
+                    start if units is None else start / units,
                     method="L-BFGS-B",
                     jac=True,
                     callback=after_iteration,
                     options={
-                        "maxfun": int(self.max_fun),
-                        "maxiter": int(self.max_iter),
-                        "gtol": float(self.tol),
+                        "maxfun": min(int(self.max_fun), _ENDLESS),
+                        "maxiter": min(int(self.max_iter), _ENDLESS),
+                        "gtol": self._number("tol"),
                     },
                 )
-            np.copyto(run.theta, result.x, casting="same_kind")
-            records.loss = float(result.fun)
-            if not (math.isfinite(result.fun) and np.isfinite(run.theta).all()):
+            np.copyto(run.theta, theta_of(result.x), casting="same_kind")
+            records.loss = float(result.fun) * unit**2
+            finite = math.isfinite(result.fun) and np.isfinite(run.theta).all()
+            # Where every step overflows, SciPy says that it has converged.
+            stuck = overflowed and records.loss >= first_loss
+            if stuck or not finite:
                 status = "diverged"
         except _StopLBFGS as stop:
             (status,) = stop.args
@@ -951,6 +1090,23 @@ class _BaseBP(BaseEstimator):
                 records.outcome = "max_iter"
             records.n_iter = _check_optimize_result("lbfgs", result, self.max_iter)
 
+    def _output_units(self, run: _Run) -> tuple[Floats | None, float]:
+        """Units of all parameters for L-BFGS, or None, and the unit of the outputs.
+
+        The first step of L-BFGS has the length 1. Where the targets are so large that
+        float arithmetic cannot feel such a step, the parameters of the output layer are
+        counted in units of the targets' size, a power of two, and the loss in its
+        square.
+        """
+        network, size = run.network, float(np.abs(run.target).max())
+        if network.output != "identity" or size * np.finfo(network.dtype).eps < 1:
+            return None, 1.0
+        unit = math.ldexp(1.0, math.frexp(size)[1])
+        units = np.ones(network.n_params)
+        parts = views(network, units)
+        parts[len(parts) // 2 - 1][...] = parts[-1][...] = unit
+        return units, unit
+
     def _report_patience(self, run: _Run) -> None:
         """Print, if verbose, that training ended for want of progress."""
         if self.verbose:
@@ -960,32 +1116,58 @@ class _BaseBP(BaseEstimator):
                 f"{self.n_iter_no_change} consecutive epochs. Stopping."
             )
 
+    def _causes(self, X, target, weight, unit: float) -> tuple[str, list[str]]:
+        """What in the data may have made training diverge: a sentence, and cures."""
+        entries = X.data if sparse.issparse(X) else X
+        if not np.isfinite(entries).all():  # only where checks were turned off
+            return " X holds NaN or infinity.", ["finite inputs"]
+        said, cures = "", ["inputs scaled by StandardScaler"]
+        squared = isinstance(self, RegressorMixin) and self.loss == "squared_error"
+        largest = float(np.abs(target).max()) if target.dtype.kind == "f" else 0.0
+        limits = np.finfo(X.dtype)
+        if squared and largest > 2.0 ** (limits.maxexp // 2 - 12):
+            said += (
+                f" The targets reach {largest:.0e}; the squares of such errors, or their "
+                f"sums, overflow {limits.dtype}."
+            )
+        if isinstance(self, RegressorMixin):
+            cures.append(
+                "targets scaled to unit variance"
+                if squared
+                else "targets divided by their mean"
+            )
+        if weight is not None:
+            mean = float(weight.mean()) * unit
+            if mean < 0.1 and self.alpha > 0:
+                said += (
+                    f" The mean sample_weight is {mean:.0e}; the penalty alpha is "
+                    "divided by the sum of a batch's weights, and so is large."
+                )
+            cures.append("sample_weight with a mean of 1")
+        return said, cures
+
     def _diverged(self, run: _Run, when: str) -> None:
         """Raise the error of a diverged fit; warn if early stopping has a fallback."""
-        settings, cures = f"solver={self.solver!r}", "inputs scaled by StandardScaler"
+        said, cures = run.causes()
+        settings = f"solver={str(self.solver)!r}"
         if self.solver != "lbfgs":
             settings += f", learning_rate_init={self.learning_rate_init!r}"
             rate = self.learning_rate_init
-            cures += ", a learning_rate_init "
-            cures += f"below {rate!r}" if rate <= 1 else "such as the default, 0.001"
+            below = f"below {rate!r}" if rate <= 1 else "such as the default, 0.001"
+            cures.insert(1, f"a learning_rate_init {below}")
             if rate * self.alpha > 1:  # the penalty alone overshoots from 2 on
-                cures += f", an alpha below {self.alpha!r}"
+                cures.insert(2, f"an alpha below {self.alpha!r}")
         message = (
             "Solver produced non-finite parameter weights. The input data may contain "
             f"large values and need to be preprocessed. Training diverged in {when} "
-            f"with {settings}. Likely cures: {cures}"
+            f"with {settings}.{said} Likely cures: {', '.join(cures)}."
         )
-        if isinstance(self, RegressorMixin):
-            message += ", targets scaled to unit variance"
-        if not run.scored:
-            raise DivergenceError(message + ".", self._failed_records(run))
-        kept = "The weights of the best validation score are kept."
-        if not math.isfinite(run.trainer.best_score):
-            kept = "No score was finite: the weights to begin with are kept."
+        if not run.scored or not math.isfinite(run.trainer.best_score):
+            raise DivergenceError(message, self._failed_records(run))
         run.records.outcome = "diverged"
         run.trainer.validation_scores.append(math.nan)
         warnings.warn(
-            f"{message}. {kept}",
+            f"{message} The weights of the best validation score are kept.",
             ConvergenceWarning,
             stacklevel=2,
         )
@@ -1118,6 +1300,13 @@ class _BaseBP(BaseEstimator):
         if not np.isfinite(outputs).all():
             rows = np.flatnonzero(~np.isfinite(outputs).all(axis=1))
             named = ", ".join(map(str, rows[:10])) + (", ..." if len(rows) > 10 else "")
+            entries = X.data if sparse.issparse(X) else X
+            if not np.isfinite(entries).all():  # only where checks were turned off
+                raise ValueError(
+                    "X holds NaN or infinity; with assume_finite=True nothing looks for "
+                    f"them before. The outputs of {len(rows)} rows are not finite: "
+                    f"{named}."
+                )
             raise ValueError(
                 f"The network overflows {network.dtype} in {len(rows)} of "
                 f"{len(outputs)} rows of X: {named}. Their values, or the weights, are "
@@ -1146,12 +1335,12 @@ class _BaseBP(BaseEstimator):
                 f"This {name} was saved by a newer version of cbp, in format {form}; "
                 f"this version reads formats up to {_FORMAT}. Update cbp to load it."
             )
-        names = attribute_names(type(self)) | {"_theta", "_network_arguments"}
+        names = attribute_names(type(self)) | PICKLED_ONLY
         held = {name: state.pop(name) for name in names & state.keys()}
         try:
             fitted = restored(held)
-            is_classifier = isinstance(self, ClassifierMixin)
-            if fitted.is_model and is_classifier != ("classes_" in held):
+            has_classes = "classes_" in held or "classes_" in state
+            if fitted.is_model and has_classes != isinstance(self, ClassifierMixin):
                 raise ValueError("classes_ are missing, or there should be none")
         except ValueError as error:
             raise ValueError(
@@ -1700,7 +1889,11 @@ class BPClassifier(ClassifierMixin, _BaseBP):
         softmax = model._network.output == "softmax"
         outputs = self._outputs(model, X, logits=not softmax)
         if softmax:
-            return _inside(outputs, model._network.dtype)
+            return _inside(
+                outputs,
+                model._network.dtype,
+                lambda: _log_shares(model, self._outputs(model, X, logits=True)),
+            )
         if model._multilabel:
             return _probability(outputs)
         if len(model.classes_) == 1:
@@ -1708,7 +1901,8 @@ class BPClassifier(ClassifierMixin, _BaseBP):
         if outputs.shape[1] == 1:
             return _probability(np.hstack([-outputs, outputs]))
         # Logistic outputs divided by their sum; by way of logarithms, lest all be 0.
-        return _inside(np.exp(_log_shares(model, outputs)), outputs.dtype)
+        log_p = _log_shares(model, outputs)
+        return _inside(np.exp(log_p), outputs.dtype, lambda: log_p)
 
     def predict_log_proba(self, X: Rows) -> Floats:
         """Predict logarithms of probabilities, computed from the logits.
@@ -1733,7 +1927,9 @@ class BPClassifier(ClassifierMixin, _BaseBP):
         model = self._model()
         logits = self._outputs(model, X, logits=True)
         if model._multilabel:
-            return _log_probability(logits)
+            # Above 1/2 from the probability: both order the labels alike.
+            p = _probability(logits)
+            return np.where(p > 0.5, np.log(p), _log_probability(logits))
         if len(model.classes_) == 1:
             return np.zeros_like(logits)
         if logits.shape[1] == 1:

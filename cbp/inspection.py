@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
-import joblib
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
@@ -487,6 +486,8 @@ def _problem(est, X, y, sample_weight):
 
 def _trainer(est, network, theta, X, target, weight, rows=None) -> Trainer:
     """A trainer that takes all rows at once; theta stays as it is."""
+    from cbp.estimators import n_threads
+
     return Trainer(
         network,
         theta.copy(),
@@ -494,9 +495,9 @@ def _trainer(est, network, theta, X, target, weight, rows=None) -> Trainer:
         target,
         sample_weight=weight,
         rows=rows,
-        n_threads=joblib.effective_n_jobs(est.n_jobs),
+        n_threads=n_threads(est.n_jobs),
         solver="lbfgs",
-        alpha=float(est.alpha),
+        alpha=est._number("alpha"),
     )
 
 

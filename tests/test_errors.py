@@ -500,11 +500,19 @@ def test_divergence_with_early_stopping_keeps_finite_weights(estimator, solver):
         random_state=0,
     )
     data = X * (1e307 if solver == "lbfgs" else 1)
-    with pytest.warns(ConvergenceWarning, match="diverged.*to begin with"):
-        model.fit(data, y)
-    assert np.isnan(model.validation_scores_[-1])
-    assert all(np.isfinite(a).all() for a in model.coefs_ + model.intercepts_)
-    model.predict(X)
+    with pytest.raises(ValueError, match="diverged"):
+        model.fit(data, y)  # there is nothing to go back to
+    assert not model.diagnose().healthy
+    with pytest.raises(NotFittedError):
+        model.predict(X)
+    good = estimator(max_iter=5, activation="identity", random_state=0).fit(X, y)
+    good.set_params(**{**model.get_params(), "warm_start": True})
+    before = good.coefs_[0].copy()
+    with pytest.warns(ConvergenceWarning, match="diverged.*best validation score"):
+        good.fit(data, y)
+    assert np.isnan(good.validation_scores_[-1])
+    np.testing.assert_array_equal(good.coefs_[0], before)
+    good.predict(X)
 
 
 def test_a_prediction_that_overflows_names_its_rows():

@@ -1,0 +1,391 @@
+"""The fitted object: swapped whole, copied whole, and believed only if it agrees."""
+
+import copy
+import os
+import signal
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import joblib
+import numpy as np
+import pytest
+from sklearn.datasets import load_iris
+from sklearn.exceptions import NotFittedError
+
+from cbp import BPClassifier, BPRegressor, estimators
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+X, y = load_iris(return_X_y=True)
+MULTILABEL = np.eye(3, dtype=int)[y]
+BOTH = pytest.mark.parametrize("estimator", [BPClassifier, BPRegressor])
+
+
+def fitted(kind, **options):
+    """A small model of one kind of targets."""
+    estimator, target = {
+        "binary": (BPClassifier, y > 0),
+        "multiclass": (BPClassifier, y),
+        "multilabel": (BPClassifier, MULTILABEL),
+        "regression": (BPRegressor, y.astype(float)),
+    }[kind]
+    options = {"hidden_layer_sizes": (4, 3), "max_iter": 2, "random_state": 0} | options
+    classes = [0, 1, 2] if kind == "multilabel" else np.unique(target)
+    more = {} if estimator is BPRegressor else {"classes": classes}
+    return estimator(**options).partial_fit(X, target, **more)
+
+
+KINDS = pytest.mark.parametrize("kind", ["binary", "multiclass", "regression"])
+
+
+# ------------------------------------------------------------- swapped in one assignment
+
+
+@BOTH
+@pytest.mark.parametrize("method", ["fit", "partial_fit", "initialize"])
+def test_a_call_that_trains_makes_one_assignment_at_its_end(estimator, method):
+    """Whatever a reader sees at any step of the call is one model whole."""
+    model = estimator(hidden_layer_sizes=(4,), max_iter=2, random_state=0)
+    model.fit(X, y)
+    before, seen = model._fitted, []
+
+    def look(frame, event, argument):
+        seen.append(model._fitted)
+        return look
+
+    tracer = sys.gettrace()
+    sys.settrace(look)
+    try:
+        getattr(model, method)(X, y)
+    finally:
+        sys.settrace(tracer)
+    changes = sum(a is not b for a, b in zip(seen[:-1], seen[1:], strict=True))
+    assert seen[0] is before and model._fitted is not before
+    assert changes <= 1
+
+
+@BOTH
+def test_an_interrupt_at_any_line_leaves_a_model_whole(estimator):
+    """KeyboardInterrupt is raised at every line of a fit in turn, and of a failing one."""
+    narrow, wide = X[:, :3], X
+
+    class AtLine:
+        def __init__(self, number):
+            self.left = number
+
+        def __call__(self, frame, event, argument):
+            if "cbp" not in frame.f_code.co_filename:
+                return None
+            if event == "line":
+                self.left -= 1
+                if self.left == 0:
+                    raise KeyboardInterrupt
+            return self
+
+    for data in (narrow, np.full((5, 2), np.nan)):
+        model = estimator(hidden_layer_sizes=(4,), max_iter=1, random_state=0)
+        model.fit(wide, y)
+        line, ended = 0, False
+        while not ended:
+            line += 1
+            sys.settrace(AtLine(line))
+            try:
+                model.fit(data, y[: len(data)])
+                ended = True
+            except KeyboardInterrupt:
+                pass
+            except ValueError:
+                ended = True
+            finally:
+                sys.settrace(None)
+            n = model.n_features_in_
+            assert model.coefs_[0].shape[0] == n
+            model.predict(X[:, :n])
+        assert line > 20
+
+
+@BOTH
+def test_readers_in_other_threads_see_the_old_model_or_the_new_one(estimator):
+    model = estimator(hidden_layer_sizes=(4,), max_iter=1, random_state=0)
+    sides = [(X, model.fit(X, y).predict(X)), (X[:, :2], None)]
+    sides[1] = (X[:, :2], copy.deepcopy(model).fit(X[:, :2], y).predict(X[:, :2]))
+    done = threading.Event()
+
+    def read():
+        seen = set()
+        while not done.is_set() or not seen:
+            for data, expected in sides:
+                try:
+                    result = model.predict(data)
+                except ValueError as error:
+                    assert "features" in str(error) or "columns" in str(error)
+                    continue
+                np.testing.assert_array_equal(result, expected)
+                seen.add(data.shape[1])
+        return seen
+
+    with ThreadPoolExecutor(2) as pool:
+        readers = [pool.submit(read) for _ in range(2)]
+        for i in range(60):
+            model.fit(sides[(i + 1) % 2][0], y)
+            with pytest.raises(ValueError):
+                model.fit(np.full_like(X, np.nan), y)
+        done.set()
+        assert all(reader.result() for reader in readers)
+
+
+def test_a_model_whose_columns_are_miscounted_by_hand_is_an_error():
+    model = fitted("multiclass")
+    model.n_features_in_ = 2
+    for n_rows in (1, 50):
+        with pytest.raises(ValueError, match=r"2|4"):
+            model.predict(X[:n_rows, :2])
+
+
+def test_weights_may_be_given_before_the_first_fit_and_training_begins_with_them():
+    source = fitted("multiclass")
+    model = BPClassifier((4, 3), random_state=0)
+    model.coefs_ = [W.copy() for W in source.coefs_]
+    model.intercepts_ = [b.copy() for b in source.intercepts_]
+    with pytest.raises(NotFittedError):
+        model.predict(X)
+    model.partial_fit(X, y, classes=[0, 1, 2], sample_weight=0)
+    for mine, its in zip(model.coefs_, source.coefs_, strict=True):
+        np.testing.assert_array_equal(mine, its)
+
+
+# ------------------------------------------------------------------------------- copies
+
+
+@KINDS
+@pytest.mark.parametrize("make", [copy.copy, copy.deepcopy], ids=["copy", "deepcopy"])
+@pytest.mark.parametrize("solver", ["sgd", "adam"])
+def test_a_copy_goes_on_training_as_the_original_does(kind, make, solver):
+    model = fitted(kind, solver=solver, learning_rate_init=0.01)
+    target = {"binary": y > 0}.get(kind, y)
+    for _ in range(3):
+        model.partial_fit(X, target)
+    twin = make(model)
+    for _ in range(3):
+        model.partial_fit(X, target)
+        twin.partial_fit(X, target)
+    np.testing.assert_array_equal(twin._theta, model._theta)
+    assert twin._optimizer.steps == model._optimizer.steps
+
+
+@pytest.mark.parametrize("make", [copy.copy, copy.deepcopy], ids=["copy", "deepcopy"])
+def test_a_copy_is_changed_alone(make):
+    model = fitted("multiclass")
+    before, n_iter = model.predict_proba(X), model.n_iter_
+    twin = make(model)
+    twin.n_iter_ = 7
+    twin.fit(X[:, :2], y)
+    np.testing.assert_array_equal(model.predict_proba(X), before)
+    assert model.n_iter_ == n_iter and model.n_features_in_ == 4
+
+
+def test_a_deep_copy_shares_no_weights():
+    model = fitted("multiclass")
+    twin = copy.deepcopy(model)
+    assert not np.shares_memory(twin._theta, model._theta)
+    twin.coefs_[0][...] = 0
+    assert np.shares_memory(twin.coefs_[0], twin._theta) and model.coefs_[0].all()
+
+
+# ------------------------------------------------------------- a pickle that was changed
+
+
+def mutants(state):
+    """Pairs of a name and a state in which one thing is wrong."""
+    theta, network = state["_theta"], state["_network_arguments"]
+    sizes = network["layer_sizes"]
+    for name, wrong in {
+        "longer": np.append(theta, 0),
+        "shorter": theta[:-1],
+        "2-D": theta[:, None],
+        "nan": np.where(np.arange(theta.size) == 3, np.nan, theta),
+        "ints": theta.astype(int),
+        "text": theta.astype(str),
+        "list": theta.tolist(),
+        "none": None,
+    }.items():
+        yield f"theta {name}", {**state, "_theta": wrong}
+    for wrong in [
+        (),
+        (4,),
+        list(sizes),
+        (0, *sizes[1:]),
+        (-4, *sizes[1:]),
+        (sizes[0] + 1, *sizes[1:]),
+        (*sizes[:-1], sizes[-1] + 1),
+        (4.0, *sizes[1:]),
+        (2**62, *sizes[1:]),
+    ]:
+        arguments = {**network, "layer_sizes": wrong}
+        yield f"layers {wrong}", {**state, "_network_arguments": arguments}
+    for name, wrong in [
+        ("activations", ("relu",)),
+        ("activations", ("relu", "swoosh")),
+        ("activations", ("relu", 3)),
+        ("output", "identity" if network["output"] != "identity" else "softmax"),
+        ("output", None),
+        ("loss", "hinge"),
+        ("loss", ["log_loss"]),
+    ]:
+        arguments = {**network, name: wrong}
+        yield f"{name} {wrong}", {**state, "_network_arguments": arguments}
+    yield "no network", {k: v for k, v in state.items() if k != "_network_arguments"}
+    yield "no weights", {k: v for k, v in state.items() if k != "_theta"}
+    for name, wrongs in {
+        "n_features_in_": [3, 5, 0, "4", None],
+        "n_outputs_": [2, 7, None],
+        "n_layers_": [3, 5],
+        "out_activation_": ["exp", None],
+        "n_iter_": [-1, 1.5, None],
+        "t_": [-150, 2**63, "t"],
+        "loss_": [None, "x"],
+        "loss_curve_": [None, 3, ["x"]],
+        "_no_improvement_count": [-1, None],
+        "_partially_fitted": [None, "yes"],
+        "feature_names_in_": [np.array(["a"], object), ["a", "b", "c", "d"]],
+        "_optimizer": ["adam", 3],
+    }.items():
+        for wrong in wrongs:
+            yield f"{name} {wrong!r}", {**state, name: wrong}
+    if state.get("_optimizer") is not None:
+        for name, wrong in [
+            ("steps", -1),
+            ("steps", 2**63),
+            ("steps", 1.5),
+            ("learning_rate", np.nan),
+            ("learning_rate", -1.0),
+            ("solver", "lbfgs"),
+            ("solver", "sgd"),
+            ("state", None),
+            ("state", state["_optimizer"].state[:, :-16]),
+            ("state", state["_optimizer"].state.astype(np.float32)),
+            ("state", state["_optimizer"].state * np.nan),
+        ]:
+            optimizer = copy.copy(state["_optimizer"])
+            setattr(optimizer, name, wrong)
+            yield f"optimizer {name}", {**state, "_optimizer": optimizer}
+    if "classes_" not in state:
+        yield "classes of a regressor", {**state, "classes_": np.arange(3)}
+        return
+    classes = state["classes_"]
+    for name, wrong in {
+        "doubled": np.concatenate([classes, classes]),
+        "twice": np.repeat(classes, 2),
+        "reversed": classes[::-1],
+        "2-D": classes[:, None],
+        "fewer": classes[:-1],
+        "more": np.append(classes.astype(int), 9),
+        "list": classes.tolist(),
+        "empty": classes[:0],
+        "mixed": np.array([1, "a", None][: len(classes)], object),
+        "nan": np.full(len(classes), np.nan),
+    }.items():
+        yield f"classes {name}", {**state, "classes_": wrong}
+    yield "no classes", {k: v for k, v in state.items() if k != "classes_"}
+    flipped = not state["_multilabel"]
+    yield "multilabel flipped", {**state, "_multilabel": flipped}
+    yield "multilabel no bool", {**state, "_multilabel": 1}
+
+
+@pytest.mark.parametrize("loss", [None, "squared_error"])
+@pytest.mark.parametrize("kind", ["binary", "multiclass", "multilabel", "regression"])
+def test_a_pickle_in_which_one_thing_is_wrong_is_refused(kind, loss):
+    model = fitted(kind, **({"loss": loss} if loss else {}))
+    state = model.__getstate__()
+    type(model)().__setstate__(state)
+    count = 0
+    for name, mutant in mutants(state):
+        other = type(model)(alpha=0.5)
+        with pytest.raises(ValueError, match="damaged or was changed") as error:
+            other.__setstate__(mutant)
+            pytest.fail(f"accepted: {name}")
+        assert type(model).__name__ in str(error.value)
+        assert other.get_params() == type(model)(alpha=0.5).get_params()
+        count += 1
+    assert count > 60
+
+
+def test_a_pickle_of_one_estimator_is_not_read_as_another():
+    state = fitted("regression").__getstate__()
+    with pytest.raises(ValueError, match="BPClassifier is damaged"):
+        BPClassifier().__setstate__(state)
+
+
+def test_parameters_that_are_newer_than_a_pickle_have_their_defaults():
+    state = fitted("multiclass").__getstate__()
+    del state["monitor"], state["precision"]
+    loaded = BPClassifier(monitor=False).__class__.__new__(BPClassifier)
+    loaded.__setstate__(state)
+    assert loaded.monitor is True and loaded.precision is None
+
+
+# ------------------------------------------------------- state of the process, left alone
+
+
+def test_fits_without_a_seed_in_many_threads_never_draw_the_same():
+    np.random.seed(0)
+
+    def fit(_):
+        return BPClassifier((3,), max_iter=3).fit(X, y)._theta.tobytes()
+
+    with ThreadPoolExecutor(4) as pool:
+        assert len(set(pool.map(fit, range(60)))) == 60
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends SIGINT")
+@pytest.mark.parametrize("seed", [None, np.random.RandomState(0)])
+def test_others_draw_from_the_generator_while_a_fit_goes_on(seed, monkeypatch):
+    """Its lock is held for a shuffle, not for all of a fit."""
+    generator = np.random if seed is None else seed
+    started, run = threading.Event(), BPClassifier._run_stochastic
+
+    def run_and_say(*arguments):
+        started.set()
+        run(*arguments)
+
+    def draw():
+        started.wait()
+        for _ in range(10_000):
+            generator.uniform()
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(BPClassifier, "_run_stochastic", run_and_say)
+    # Some seconds, if nobody interrupts it.
+    model = BPClassifier((50,), max_iter=50_000, n_iter_no_change=np.inf, tol=0)
+    thread = threading.Thread(target=draw)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        model.set_params(random_state=seed).fit(X, y)
+        thread.join()
+        pytest.fail("the fit ended before others could draw")
+    thread.join()
+
+
+def test_lbfgs_in_threads_leaves_blas_as_many_threads_as_before():
+    from threadpoolctl import threadpool_info, threadpool_limits
+
+    def blas():
+        return [p["num_threads"] for p in threadpool_info() if p["user_api"] == "blas"]
+
+    with threadpool_limits(limits=3, user_api="blas"):
+        before = blas()
+        for _ in range(3):
+            with ThreadPoolExecutor(4) as pool:
+                model = BPRegressor(hidden_layer_sizes=(5,), solver="lbfgs", max_iter=2)
+                fits = [pool.submit(copy.deepcopy(model).fit, X, y) for _ in range(8)]
+                for fit in fits:
+                    fit.result()
+            assert blas() == before
+
+
+def test_workers_of_a_cluster_are_not_counted_as_cores(monkeypatch):
+    monkeypatch.setattr(joblib, "effective_n_jobs", lambda n_jobs=-1: 32)
+    cores = joblib.cpu_count()
+    assert estimators.n_threads(None) == estimators.n_threads(-1) == min(32, cores)
+    assert estimators.n_threads(3) == 3

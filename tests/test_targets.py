@@ -1,0 +1,192 @@
+"""Targets: read exactly, or refused by what is wrong with them."""
+
+import datetime
+from decimal import Decimal
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from sklearn.datasets import load_iris
+
+from cbp import BPClassifier, BPRegressor
+from cbp._targets import index_of, read_labels, read_numbers
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+X, y = load_iris(return_X_y=True)
+LARGE = 2**53  # the first whole number whose successor float64 does not know
+
+
+def classifier(**options):
+    options = {"max_iter": 200, "learning_rate_init": 0.02, "random_state": 0} | options
+    return BPClassifier((8,), **options)
+
+
+# -------------------------------------------------------------------------- whole numbers
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint64])
+def test_labels_that_float64_cannot_tell_apart_are_classes_of_their_own(dtype):
+    labels = (y + LARGE).astype(dtype)
+    model = classifier().fit(X, labels)
+    assert model.classes_.tolist() == [LARGE, LARGE + 1, LARGE + 2]
+    assert model.classes_.dtype == dtype
+    assert (model.predict(X) == labels).mean() > 0.9
+    expected = classifier().fit(X, y)
+    np.testing.assert_array_equal(model._theta, expected._theta)
+
+
+def test_labels_of_another_whole_type_are_compared_exactly():
+    signed, unsigned = (y + LARGE).astype(np.int64), (y + LARGE).astype(np.uint64)
+    one, two = classifier(), classifier()
+    one.partial_fit(X, signed, classes=np.unique(signed))
+    two.partial_fit(X, unsigned, classes=np.unique(unsigned))
+    np.testing.assert_array_equal(one._theta, two._theta)
+    with pytest.raises(ValueError, match="classes not in"):
+        two.partial_fit(X, unsigned + np.uint64(1))
+    with pytest.raises(ValueError, match="not the same as on last call"):
+        two.partial_fit(X, unsigned, classes=np.unique(unsigned) + np.uint64(1))
+    one.set_params(warm_start=True)
+    one.fit(X, unsigned)
+    with pytest.raises(ValueError, match="same classes"):
+        one.fit(X, unsigned + np.uint64(1))
+
+
+@pytest.mark.parametrize("dtype", ["Int64", "UInt64", "int64[pyarrow]"])
+def test_nullable_whole_numbers_are_read_exactly(dtype):
+    pd = pytest.importorskip("pandas")
+    if "pyarrow" in dtype:
+        pytest.importorskip("pyarrow")
+    labels = pd.Series((y + LARGE).astype(np.int64)).astype(dtype)
+    model = classifier().fit(X, labels)
+    assert model.classes_.tolist() == [LARGE, LARGE + 1, LARGE + 2]
+    np.testing.assert_array_equal(model._theta, classifier().fit(X, y)._theta)
+    BPRegressor(max_iter=1).fit(X, labels)
+
+
+def test_polars_labels_are_read_exactly():
+    pl = pytest.importorskip("polars")
+    model = classifier().fit(X, pl.Series((y + LARGE).astype(np.int64)))
+    np.testing.assert_array_equal(model._theta, classifier().fit(X, y)._theta)
+    with pytest.raises(ValueError, match="y has 1 missing value"):
+        classifier().fit(X, pl.Series([None, *y[1:].tolist()]))
+
+
+def test_index_of_finds_places_and_marks_strangers():
+    for classes in (
+        np.array([2, 5, 7]),
+        np.array([2, 5, 7], np.uint8),
+        np.array([2.0, 5.0, 7.0]),
+        np.array(["2", "5", "7"]),
+        np.array(["2", "5", "7"], object),
+    ):
+        stranger = np.array([1, 3, 9]).astype(classes.dtype)
+        mixed = np.concatenate([classes[[2, 0, 1, 1]], stranger])
+        assert index_of(classes, mixed).tolist() == [2, 0, 1, 1, -1, -1, -1]
+        assert index_of(classes, mixed).dtype == np.int32
+    assert index_of(np.array([0, 1]), np.array([1.0, 0.5])).tolist() == [1, -1]
+    assert index_of(np.array([0, 1]), np.array([True, False])).tolist() == [1, 0]
+    assert index_of(np.array([0, 1]), np.array(["0", "1"])).tolist() == [-1, -1]
+
+
+# ------------------------------------------------------------------------ missing values
+
+
+def missing():
+    pd = pytest.importorskip("pandas")
+    dates = np.array(["2020-01-01"] * 150, "datetime64[D]")
+    dates[3] = "NaT"
+    holes = [1.0] * 150
+    holes[3] = None
+    words = ["a", "b"] * 75
+    words[3] = None
+    masked = np.ma.MaskedArray(y, mask=np.arange(150) == 3)
+    return {
+        "None among floats": holes,
+        "None among words": words,
+        "NaN among words": np.array([*words[:3], np.nan, *words[4:]], object),
+        "NA": pd.Series([0, 1, 0, pd.NA, *([1] * 146)], dtype="Int64"),
+        "NA in a column": pd.DataFrame({"y": [0, 1, 0, pd.NA, *([1] * 146)]}),
+        "None in a series": pd.Series(words),
+        "NA among strings": pd.Series(words, dtype="string"),
+        "a category": pd.Series(words, dtype="category"),
+        "NaT": dates,
+        "NaT in a series": pd.Series(dates),
+        "masked": masked,
+    }
+
+
+@pytest.mark.parametrize("estimator", [BPClassifier, BPRegressor])
+@pytest.mark.parametrize("name", missing())
+def test_missing_targets_are_named_with_their_row_and_dtype(estimator, name):
+    with pytest.raises(ValueError, match=r"y has 1 missing values .*dtype.*row 3"):
+        estimator().fit(X, missing()[name])
+
+
+def test_nan_among_floats_is_named_as_scikit_learn_does():
+    holes = y.astype(float)
+    holes[3] = np.nan
+    for estimator in (BPClassifier, BPRegressor):
+        with pytest.raises(ValueError, match="Input y contains NaN"):
+            estimator().fit(X, holes)
+
+
+# ---------------------------------------------------------------- what is no number, label
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        np.array(["1.5"] * 150),
+        ["1.5"] * 150,
+        np.array([b"1"] * 150),
+        np.array(["2020-01-01"] * 150, "datetime64[s]"),
+        np.array([1] * 150, "timedelta64[s]"),
+        [datetime.date(2020, 1, 1)] * 150,
+        np.array(["1.5"] * 150, object),
+        [object()] * 150,
+    ],
+    ids=["U", "list", "S", "dates", "timedelta", "date", "O", "object"],
+)
+def test_a_regressor_wants_numbers_and_names_what_it_got(target):
+    with pytest.raises(ValueError, match=r"y must hold numbers, got .*(dtype|type)"):
+        BPRegressor().fit(X, target)
+
+
+@pytest.mark.parametrize("make", [int, float, Decimal, Fraction, np.float32, bool])
+def test_numbers_of_any_type_are_targets(make):
+    target = [make(v) for v in y.tolist()]
+    for form in (target, np.array(target, object)):
+        one = BPRegressor(max_iter=2, random_state=0).fit(X, form)
+        two = BPRegressor(max_iter=2, random_state=0).fit(X, np.array(target, float))
+        np.testing.assert_array_equal(one._theta, two._theta)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [["a", 1, *["a"] * 148], np.array(["a", 1, *["a"] * 148], object), ("b", True) * 75],
+)
+def test_strings_mixed_with_numbers_are_named(labels):
+    with pytest.raises(ValueError, match=r"y mixes labels of several types \((int|bool), "):
+        BPClassifier().fit(X, labels)
+
+
+def test_whole_numbers_of_dtype_object_are_labels():
+    model = classifier(max_iter=3).fit(X, y.astype(object))
+    np.testing.assert_array_equal(model._theta, classifier(max_iter=3).fit(X, y)._theta)
+
+
+def test_what_scikit_learn_refuses_is_left_to_it():
+    assert read_labels(None) is None and read_numbers(None) is None
+    matrix = sp.csr_matrix(np.eye(3))
+    assert read_labels(matrix) is matrix
+    ragged = [[1, 2], [3]]
+    assert read_labels(ragged) is ragged
+    with pytest.raises(ValueError, match="Complex data not supported"):
+        BPRegressor().fit(X, y + 1j)
+
+
+def test_numbers_beyond_float32_are_said_to_be_so():
+    with pytest.raises(ValueError, match="too large for float32"):
+        BPRegressor().fit(X.astype(np.float32), np.full(150, 1e300))
