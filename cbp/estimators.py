@@ -170,9 +170,10 @@ class _OneBlasThread:
 
     def __exit__(self, *exception: object) -> None:
         with self._lock:
-            self._holders -= 1
-            if self._holders == 0:
+            self._holders = max(self._holders - 1, 0)
+            if self._holders == 0 and self._limit is not None:
                 self._limit.restore_original_limits()
+                self._limit = None
 
 
 @functools.cache

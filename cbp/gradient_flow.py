@@ -276,6 +276,9 @@ class FitSummary:
     output_variance : float or None
         Variance of the outputs at the end, in the sampled rows, the mean over outputs.
         None if the cost shows well enough that they are not constant.
+    weight_unit : float
+        The power of two in which sample weights are counted, here and in the records;
+        1 unless they are very large or very small.
     """
 
     n_rows: int
@@ -291,6 +294,7 @@ class FitSummary:
     zero_cost: float
     outcome: str = ""
     output_variance: float | None = None
+    weight_unit: float = 1.0
 
     @classmethod
     def of_data(
