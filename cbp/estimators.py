@@ -737,7 +737,8 @@ class _BaseBP(BaseEstimator):
 
             def look() -> FitSummary:
                 summary = FitSummary.of_data(network, X, target, weight, rows)
-                return replace(summary, weight_unit=unit)
+                went_on = bool(self.warm_start) and not fresh and not incremental
+                return replace(summary, weight_unit=unit, given_weights=went_on)
 
             run.look = look
         try:
@@ -1087,8 +1088,8 @@ class _BaseBP(BaseEstimator):
         elif status == "patience":
             self._report_patience(run)
         elif status == "finished":
-            if result.status == 1:  # max_iter or max_fun
-                records.outcome = "max_iter"
+            # 1: max_iter or max_fun; 2: no step lowered the loss.
+            records.outcome = {1: "max_iter", 2: "stuck"}.get(result.status, "converged")
             records.n_iter = _check_optimize_result("lbfgs", result, self.max_iter)
 
     def _output_units(self, run: _Run) -> tuple[Floats | None, float]:
@@ -1189,6 +1190,7 @@ class _BaseBP(BaseEstimator):
             run,
             FailedFlow,
             loss_curve=tuple(run.records.loss_curve),
+            n_iter=run.records.n_iter,
             summary=run.look().at_end("diverged"),
         )
 
