@@ -750,7 +750,7 @@ class _BaseBP(BaseEstimator):
                 self._summarize_end(run, X, rows)
         except KeyboardInterrupt:
             if run.look:
-                run.summary = run.look()
+                run.summary = run.look().at_end("interrupted")
             self._set_fitted(run, incremental)
             raise
         self._set_fitted(run, incremental)

@@ -522,16 +522,18 @@ def test_max_fun_is_named_if_it_ended_training(moons):
 def test_divergence_in_the_first_epoch_is_a_finding_with_early_stopping_too():
     X, y = load_diabetes(return_X_y=True)
     model = BPRegressor(solver="sgd", early_stopping=True, random_state=0)
-    fitted(model, 1e100 * X, y)
-    assert model.loss_curve_ == []
+    with pytest.raises(ValueError, match="diverged in epoch 1"):
+        model.fit(1e100 * X, y)
+    flow = model._failed_flow
+    assert flow.loss_curve == () and flow.n_iter == 0
     diagnosis = diagnose(model)
     assert diagnosis.verdict.startswith("It diverges")
     messages = {finding.code: finding.message for finding in diagnosis.findings}
     assert "in epoch 1." in messages["divergence"]
     # Whatever of the fit is left to look at.
-    for name, value in vars(model.gradient_flow_).items():
-        if name not in ("layer_sizes", "activations"):
-            object.__setattr__(model.gradient_flow_, name, value[:0])
+    for name, value in vars(flow).items():
+        if isinstance(value, np.ndarray):
+            object.__setattr__(flow, name, value[:0])
     assert "divergence" in [finding.code for finding in diagnose(model).findings]
 
 
