@@ -414,7 +414,7 @@ class _BaseBP(BaseEstimator):
         try:
             yield trial
         except KeyboardInterrupt:
-            if trial._fitted is not start:
+            if trial._fitted is not start and trial._fitted.is_model:
                 self._fitted = trial._fitted
             raise
         except DivergenceError as error:
