@@ -1826,3 +1826,181 @@ def test_python_sees_nothing_of_a_trainer_that_only_compiled_code_may_call():
     assert not {name for name in methods - public if not name.startswith("__")}
     with pytest.raises(TypeError):
         pickle.dumps(Problem().trainer())
+
+
+# ---- threads that cannot be had, or die
+
+# Each gives a thread that never works, in its own way.
+DEAD_THREADS = {
+    "dies at once": lambda start, work: start(lambda: None, ()),
+    "never begins": lambda start, work: None,
+    "begins with an error": lambda start, work: start(work[0], ()),
+}
+
+DEAD_THREAD = """
+import _thread, sys
+from test_engine import DEAD_THREADS, no_thread_outlives, outcome, wide_problem
+
+problem = wide_problem()
+alone, _ = problem.train()
+start, count = _thread.start_new_thread, []
+
+def start_but_one(*work):
+    count.append(1)
+    if len(count) == int(sys.argv[2]):
+        return DEAD_THREADS[sys.argv[1]](start, work)
+    return start(*work)
+
+_thread.start_new_thread = start_but_one
+with no_thread_outlives():
+    team, _ = problem.train(n_threads=4)
+assert len(count) == 3
+print(team.n_threads, outcome(team) == outcome(alone))
+"""
+
+
+@pytest.mark.parametrize("which", [1, 2, 3])
+@pytest.mark.parametrize("death", DEAD_THREADS)
+def test_nobody_waits_for_a_thread_that_dies_before_it_works(death, which):
+    assert run_python(DEAD_THREAD, death, str(which), timeout=300) == "3 True\n"
+
+
+@pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("comes", ["before", "after"])
+@pytest.mark.parametrize("which", [1, 2, 3])
+def test_an_error_while_threads_start_ends_them_and_is_raised(
+    which, comes, error, monkeypatch
+):
+    problem = wide_problem()
+    expected, _ = problem.train(max_iter=2)
+    trainer = problem.trainer(n_threads=4)
+    start, count = _thread.start_new_thread, []
+
+    def fail(*work):
+        count.append(1)
+        if len(count) < which or comes == "after":
+            start(*work)
+        if len(count) == which:
+            raise error
+
+    with no_thread_outlives(), monkeypatch.context() as patch:
+        patch.setattr(_thread, "start_new_thread", fail)
+        with pytest.raises(error):
+            trainer.run(2)
+    assert trainer.theta.tobytes() == problem.theta.tobytes()
+    trainer.run(2)
+    assert trainer.n_threads == 4
+    assert outcome(trainer) == outcome(expected)
+
+
+OUT_OF_MEMORY = """
+import sys, time
+import _testcapi
+import numpy as np
+from test_engine import Problem, threads, wide_problem
+
+name, forever = sys.argv[1], sys.argv[2] == "True"
+settings = dict(n_iter_no_change=np.inf)
+if name == "curves":  # more epochs than the compiled loop keeps
+    problem, epochs = Problem(sizes=(3, 2), activations=(), n_rows=4), 600
+    settings["batch_size"] = 4
+else:
+    problem, epochs = wide_problem(), 3
+    settings["n_threads"] = 3
+
+def pass_by(epoch, loss):
+    pass
+
+def gradients(trainer):
+    with trainer:
+        trainer.loss_gradient(problem.theta)
+        trainer.loss_gradient(problem.theta)
+
+calls = {
+    "run": lambda trainer: trainer.run(epochs),
+    "curves": lambda trainer: trainer.run(epochs),
+    "callback": lambda trainer: trainer.run(epochs, pass_by),
+    "gradients": gradients,
+}
+if name == "gradients":
+    settings["solver"] = "lbfgs"
+call = calls[name]
+
+# Weights may be those after any epoch, and no others.
+whole = {problem.theta.tobytes()}
+if name != "gradients":
+    alone = problem.trainer(**{**settings, "n_threads": 1})
+    alone.run(epochs, lambda *_: whole.add(alone.theta.tobytes()))
+before = threads()
+failed, k = 0, 0
+while True:
+    trainer, ended = problem.trainer(**settings), False
+    _testcapi.set_nomemory(k, 0 if forever else k + 1)
+    try:
+        call(trainer)
+        ended = True
+    except MemoryError:
+        failed += 1
+    finally:
+        _testcapi.remove_mem_hooks()
+    while threads() > before:  # the operating system takes its time
+        time.sleep(0.001)
+    assert trainer.theta.tobytes() in whole, k
+    assert len(trainer.loss_curve) == trainer.n_iter or not ended
+    call(trainer)
+    assert len(trainer.validation_scores) == 0
+    if name in ("run", "curves"):
+        # What could not be moved came later.
+        done = epochs if ended else len(trainer.loss_curve) - epochs
+        assert len(trainer.loss_curve) == epochs + done, (k, len(trainer.loss_curve))
+    if ended and forever:
+        break
+    k += 1 if name != "curves" or k < 40 else 7
+    if k >= (1500 if name == "curves" else 120):
+        break
+assert failed > 5
+print("passed")
+"""
+
+
+def can_fail_allocations():
+    try:
+        import _testcapi
+    except ImportError:
+        return False
+    return hasattr(_testcapi, "set_nomemory")
+
+
+@pytest.mark.skipif(not can_fail_allocations(), reason="needs _testcapi.set_nomemory")
+@pytest.mark.parametrize("forever", [True, False], ids=["from then on", "once"])
+@pytest.mark.parametrize("name", ["run", "curves", "callback", "gradients"])
+def test_training_without_memory_ends_and_can_go_on(name, forever):
+    printed = run_python(OUT_OF_MEMORY, name, str(forever), timeout=600)
+    assert printed.strip() == "passed"
+
+
+FORK_IN_CALLBACK = """
+import os
+from test_engine import outcome, wide_problem
+
+problem = wide_problem()
+parent = os.getpid()
+
+def fork(epoch, loss):
+    if epoch == 1:
+        fork.child = os.fork()
+
+trainer = problem.trainer(n_threads=3)
+try:
+    trainer.run(3, fork)
+except RuntimeError as error:
+    os._exit(7 if "forked" in str(error) and os.getpid() != parent else 1)
+_, status = os.waitpid(fork.child, 0)
+same = outcome(trainer) == outcome(problem.train()[0])
+print(os.waitstatus_to_exitcode(status), same)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_fork_within_a_run_is_told_that_its_threads_are_elsewhere():
+    assert run_python(FORK_IN_CALLBACK, timeout=300) == "7 True\n"
