@@ -1,8 +1,9 @@
-"""What a fit leaves behind: one object, which an estimator takes over in one assignment.
+"""What a fit leaves behind: one object, taken over in one assignment.
 
-So a reader in another thread, a failed call or an interrupt finds the old model whole or
-the new one whole, never a part of each. Nothing is trained or predicted here, and no
-rule of scikit-learn is known; the fitted attributes of the estimators are windows on it.
+So a reader in another thread, a failed call or an interrupt finds the old model whole
+or the new one whole, never a part of each. The fitted attributes of the estimators are
+windows on that object. Nothing is trained or predicted here, and no rule of
+scikit-learn is known.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ class Weights:
         self.intercepts: Sequence = list(self.made[n_layers:])
 
     def with_list(self, name: str, arrays: Sequence) -> Weights:
-        """The same weights with another list `coefs` or `intercepts` to be looked at."""
+        """The same weights with another list `coefs` or `intercepts`."""
         changed = copy.copy(self)
         setattr(changed, name, arrays)
         return changed

@@ -204,8 +204,8 @@ def _physical_memory() -> int | None:
 def n_threads(n_jobs: int | None) -> int:
     """Threads for `n_jobs`, by joblib's rules, of the cores of this process.
 
-    joblib counts all workers of a cluster where one is its backend; the threads of a fit
-    run here. A number that is asked for by name is granted.
+    Where a cluster is joblib's backend, joblib counts all its workers; the threads of a
+    fit run here. A number that is asked for by name is granted.
     """
     wanted = joblib.effective_n_jobs(n_jobs)
     if wanted == 1:  # joblib counts cores in 100 us
@@ -407,7 +407,7 @@ class _BaseBP(BaseEstimator):
 
     @contextmanager
     def _trial(self) -> Iterator[Self]:
-        """A copy of the estimator to train; what it has fitted is taken over at the end.
+        """A copy of the estimator to train; its result is taken over at the end.
 
         If the block fails, nothing is. An interrupt is no failure once the weights that
         it reached have been set.
@@ -1028,7 +1028,10 @@ class _BaseBP(BaseEstimator):
 
         def loss_gradient(x):
             nonlocal loss, first_loss, overflowed
-            first, (loss, gradient) = loss is None, run.trainer.loss_gradient(theta_of(x))
+            first, (loss, gradient) = (
+                loss is None,
+                run.trainer.loss_gradient(theta_of(x)),
+            )
             finite = math.isfinite(loss) and np.isfinite(gradient).all()
             if first:
                 first_loss = loss
@@ -1092,7 +1095,9 @@ class _BaseBP(BaseEstimator):
             self._report_patience(run)
         elif status == "finished":
             # 1: max_iter or max_fun; 2: no step lowered the loss.
-            records.outcome = {1: "max_iter", 2: "stuck"}.get(result.status, "converged")
+            records.outcome = {1: "max_iter", 2: "stuck"}.get(
+                result.status, "converged"
+            )
             records.n_iter = _check_optimize_result("lbfgs", result, self.max_iter)
 
     def _output_units(self, run: _Run) -> tuple[Floats | None, float]:
@@ -1132,8 +1137,8 @@ class _BaseBP(BaseEstimator):
         limits = np.finfo(X.dtype)
         if squared and largest > 2.0 ** (limits.maxexp // 2 - 12):
             said += (
-                f" The targets reach {largest:.0e}; the squares of such errors, or their "
-                f"sums, overflow {limits.dtype}."
+                f" The targets reach {largest:.0e}; the squares of such errors, or "
+                f"their sums, overflow {limits.dtype}."
             )
         if isinstance(self, RegressorMixin):
             cures.append(
@@ -1198,7 +1203,7 @@ class _BaseBP(BaseEstimator):
         )
 
     def _set_fitted(self, run: _Run, incremental: bool) -> None:
-        """Set all fitted attributes, in one assignment, from what the run has reached."""
+        """Set all fitted attributes in one assignment, from what the run reached."""
         network, records, fitted = run.network, run.records, self._fitted
         scores, best_score = None, None
         best_loss: float | None = records.best_loss
@@ -1309,8 +1314,8 @@ class _BaseBP(BaseEstimator):
             entries = X.data if sparse.issparse(X) else X
             if not np.isfinite(entries).all():  # only where checks were turned off
                 raise ValueError(
-                    "X holds NaN or infinity; with assume_finite=True nothing looks for "
-                    f"them before. The outputs of {len(rows)} rows are not finite: "
+                    "X holds NaN or infinity, which nothing looks for under "
+                    f"assume_finite=True. The outputs of {len(rows)} rows are not finite: "
                     f"{named}."
                 )
             raise ValueError(

@@ -697,7 +697,9 @@ class _Fit:
             # The difference may be rounding; so from the output errors, which for a
             # squared error tell the cost exactly.
             # Both in the unit of the weights.
-            error = float(self.flow.delta[-1, -1]) / max(self.summary.mean_weight, _TINY)
+            error = float(self.flow.delta[-1, -1]) / max(
+                self.summary.mean_weight, _TINY
+            )
             reached = error * error / max(self.summary.target_variance, _TINY)
             return reached if math.isfinite(reached) else math.inf
         reached /= max(self.summary.constant_cost, _TINY)

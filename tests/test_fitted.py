@@ -39,7 +39,7 @@ def fitted(kind, **options):
 KINDS = pytest.mark.parametrize("kind", ["binary", "multiclass", "regression"])
 
 
-# ------------------------------------------------------------- swapped in one assignment
+# ------------------------------------------------------------ swapped in one assignment
 
 
 @BOTH
@@ -68,7 +68,7 @@ def test_a_call_that_trains_makes_one_assignment_at_its_end(estimator, method):
 @BOTH
 @pytest.mark.parametrize("method", ["fit", "initialize"])
 def test_an_interrupt_at_any_line_leaves_a_model_whole(estimator, method):
-    """KeyboardInterrupt is raised at every line of a call in turn, also one that fails."""
+    """KeyboardInterrupt at every line in turn of a call, and of one that fails."""
     narrow, wide = X[:, :3], X
 
     class AtLine:
@@ -194,7 +194,7 @@ def test_a_deep_copy_shares_no_weights():
     assert np.shares_memory(twin.coefs_[0], twin._theta) and model.coefs_[0].all()
 
 
-# ------------------------------------------------------------- a pickle that was changed
+# ------------------------------------------------------------ a pickle that was changed
 
 
 def mutants(state):
@@ -326,7 +326,7 @@ def test_parameters_that_are_newer_than_a_pickle_have_their_defaults():
     assert loaded.monitor is True and loaded.precision is None
 
 
-# ------------------------------------------------------- state of the process, left alone
+# ----------------------------------------------------- state of the process, left alone
 
 
 def test_fits_without_a_seed_in_many_threads_never_draw_the_same():

@@ -23,7 +23,7 @@ def classifier(**options):
     return BPClassifier((8,), **options)
 
 
-# -------------------------------------------------------------------------- whole numbers
+# ------------------------------------------------------------------------ whole numbers
 
 
 @pytest.mark.parametrize("dtype", [np.int64, np.uint64])
@@ -90,7 +90,7 @@ def test_index_of_finds_places_and_marks_strangers():
     assert index_of(np.array([0, 1]), np.array(["0", "1"])).tolist() == [-1, -1]
 
 
-# ------------------------------------------------------------------------ missing values
+# ----------------------------------------------------------------------- missing values
 
 
 def missing():
@@ -132,7 +132,7 @@ def test_nan_among_floats_is_named_as_scikit_learn_does():
             estimator().fit(X, holes)
 
 
-# ---------------------------------------------------------------- what is no number, label
+# ------------------------------------------------------------- what is no number, label
 
 
 @pytest.mark.parametrize(
@@ -165,10 +165,16 @@ def test_numbers_of_any_type_are_targets(make):
 
 @pytest.mark.parametrize(
     "labels",
-    [["a", 1, *["a"] * 148], np.array(["a", 1, *["a"] * 148], object), ("b", True) * 75],
+    [
+        ["a", 1, *["a"] * 148],
+        np.array(["a", 1, *["a"] * 148], object),
+        ("b", True) * 75,
+    ],
 )
 def test_strings_mixed_with_numbers_are_named(labels):
-    with pytest.raises(ValueError, match=r"y mixes labels of several types \((int|bool), "):
+    with pytest.raises(
+        ValueError, match=r"y mixes labels of several types \((int|bool), "
+    ):
         BPClassifier().fit(X, labels)
 
 
