@@ -1315,8 +1315,8 @@ class _BaseBP(BaseEstimator):
             if not np.isfinite(entries).all():  # only where checks were turned off
                 raise ValueError(
                     "X holds NaN or infinity, which nothing looks for under "
-                    f"assume_finite=True. The outputs of {len(rows)} rows are not finite: "
-                    f"{named}."
+                    f"assume_finite=True. The outputs of {len(rows)} rows are not "
+                    f"finite: {named}."
                 )
             raise ValueError(
                 f"The network overflows {network.dtype} in {len(rows)} of "
