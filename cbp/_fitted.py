@@ -19,6 +19,7 @@ import numpy as np
 
 from cbp._network import ACTIVATIONS, LOSSES, Network
 from cbp._training import Optimizer
+from cbp.gradient_flow import FitSummary, GradientFlow
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -256,7 +257,7 @@ def _demand(condition: Any, what: str) -> None:
 def _native(array: Any) -> NDArray:
     """The array in this machine's byte order, another one's being turned round."""
     _demand(isinstance(array, np.ndarray), "an array is missing")
-    return array.astype(array.dtype.newbyteorder("="), copy=False)
+    return np.ascontiguousarray(array, array.dtype.newbyteorder("="))
 
 
 def _restored_network(arguments: Any, theta: NDArray) -> Network:
@@ -313,6 +314,10 @@ def _check_numbers(state: dict[str, Any]) -> None:
         numbers = isinstance(x, list) and all(map(_is_real, x))
         may_miss = name == "validation_scores_" and x is None
         _demand(numbers or may_miss, f"{name} is no list of numbers")
+    for name, kind in (("gradient_flow_", GradientFlow), ("_fit_summary", FitSummary)):
+        _demand(
+            isinstance(state.get(name), kind | None), f"{name} is no {kind.__name__}"
+        )
     flag = state.get("_partially_fitted")
     _demand(isinstance(flag, bool), f"_partially_fitted is {flag!r}")
 
@@ -393,4 +398,4 @@ def _restored_optimizer(optimizer: Any, network: Network) -> Optimizer:
         f"its optimizer's state, {held.get('solver')!r}, does not fit the network",
     )
     _demand(np.isfinite(state).all(), "its optimizer's state is not finite")
-    return Optimizer(optimizer.solver, rate, steps, np.ascontiguousarray(state))
+    return Optimizer(optimizer.solver, rate, steps, state)

@@ -201,6 +201,15 @@ def _physical_memory() -> int | None:
     return n_bytes if n_bytes > 0 else None
 
 
+@contextmanager
+def _named_overflow(name: str) -> Iterator[None]:
+    """Whole numbers of Python may be too large for any float."""
+    try:
+        yield
+    except OverflowError:
+        raise ValueError(f"{name} holds a number too large for float64.") from None
+
+
 def n_threads(n_jobs: int | None) -> int:
     """Threads for `n_jobs`, by joblib's rules, of the cores of this process.
 
@@ -522,13 +531,14 @@ class _BaseBP(BaseEstimator):
         n_samples = X.shape[0]
         if isinstance(sample_weight, Number):
             sample_weight = np.full(n_samples, sample_weight)
-        weight = check_array(
-            sample_weight,
-            dtype=[np.float64, np.float32],
-            order="C",
-            ensure_2d=False,
-            input_name="sample_weight",
-        )
+        with _named_overflow("sample_weight"):
+            weight = check_array(
+                sample_weight,
+                dtype=[np.float64, np.float32],
+                order="C",
+                ensure_2d=False,
+                input_name="sample_weight",
+            )
         if weight.shape != (n_samples,):
             raise ValueError(
                 f"sample_weight must be one number or of shape ({n_samples},), one "
@@ -566,14 +576,15 @@ class _BaseBP(BaseEstimator):
 
     def _check_rows(self, model: Fitted, X, dtype):
         """X ready for the network, in `dtype`, and the float type X came in."""
-        X = validate_data(
-            self._with(model),
-            X,
-            accept_sparse="csr",
-            dtype=[np.float64, np.float32],
-            order="C",
-            reset=False,
-        )
+        with _named_overflow("X"):
+            X = validate_data(
+                self._with(model),
+                X,
+                accept_sparse="csr",
+                dtype=[np.float64, np.float32],
+                order="C",
+                reset=False,
+            )
         given = X.dtype
         if given != dtype:  # again, for numbers too large for float32
             with np.errstate(over="ignore"):
@@ -641,9 +652,12 @@ class _BaseBP(BaseEstimator):
                 # SciPy keeps ten pairs of vectors, and a few more, in float64.
                 n_bytes += 26 * 8 * n_params
         if available is not None and n_bytes > available:
+            sizes_text = repr(self.hidden_layer_sizes)
+            if len(sizes_text) > 60:
+                sizes_text = f"{sizes_text[:30]}...{sizes_text[-5:]}"
             count = f"{n_params:,}" if n_params < 10**30 else "far too many"
             raise MemoryError(
-                f"A network with hidden_layer_sizes={self.hidden_layer_sizes!r} has "
+                f"A network with hidden_layer_sizes={sizes_text} has "
                 f"{count} parameters; training it with solver={str(self.solver)!r} "
                 f"needs {_gib(n_bytes)}, but this machine has {_gib(available)}. "
                 "Reduce hidden_layer_sizes."
@@ -762,17 +776,19 @@ class _BaseBP(BaseEstimator):
         self, X, y, sample_weight, *, fresh: bool, incremental: bool, dtypes=None
     ):
         """X, targets, weights and their unit, and the number of outputs."""
-        X, y = validate_data(
-            self,
-            X,
-            self._read_targets(y),
-            accept_sparse="csr",
-            multi_output=True,
-            y_numeric=isinstance(self, RegressorMixin),
-            dtype=dtypes or self._allowed_dtypes(fresh),
-            order="C",
-            reset=fresh,
-        )
+        y = self._read_targets(y)
+        with _named_overflow("X"):
+            X, y = validate_data(
+                self,
+                X,
+                y,
+                accept_sparse="csr",
+                multi_output=True,
+                y_numeric=isinstance(self, RegressorMixin),
+                dtype=dtypes or self._allowed_dtypes(fresh),
+                order="C",
+                reset=fresh,
+            )
         X = _kernel_ready(X)
         weight, unit = self._check_sample_weight(sample_weight, X, incremental)
         target, n_outputs = self._encode(y, X.dtype, incremental)
@@ -1339,8 +1355,16 @@ class _BaseBP(BaseEstimator):
         return state | pickled(fitted, keep_optimizer=keep)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        name, state = type(self).__name__, dict(state)
+        name = type(self).__name__
+        if not isinstance(state, dict):
+            raise ValueError(f"A {name} cannot be made of {type(state).__name__}.")
+        state = dict(state)
         form = state.pop("_format", _FORMAT)
+        if not isinstance(form, int) or form < 1:
+            raise ValueError(
+                f"This pickle of a {name} is damaged or was changed: its format is "
+                f"{form!r}."
+            )
         if form > _FORMAT:
             raise ValueError(
                 f"This {name} was saved by a newer version of cbp, in format {form}; "

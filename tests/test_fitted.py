@@ -251,6 +251,9 @@ def mutants(state):
         "_partially_fitted": [None, "yes"],
         "feature_names_in_": [np.array(["a"], object), ["a", "b", "c", "d"]],
         "_optimizer": ["adam", 3],
+        "_fit_summary": [5],
+        "gradient_flow_": [{}],
+        "_format": [None, -1, "1"],
     }.items():
         for wrong in wrongs:
             yield f"{name} {wrong!r}", {**state, name: wrong}
@@ -310,6 +313,17 @@ def test_a_pickle_in_which_one_thing_is_wrong_is_refused(kind, loss):
         assert other.get_params() == type(model)(alpha=0.5).get_params()
         count += 1
     assert count > 60
+
+
+def test_weights_that_are_strided_or_no_state_at_all():
+    model = fitted("multiclass")
+    state = model.__getstate__()
+    strided = np.repeat(state["_theta"], 2)[::2]
+    loaded = BPClassifier()
+    loaded.__setstate__({**state, "_theta": strided})
+    np.testing.assert_array_equal(loaded.predict_proba(X), model.predict_proba(X))
+    with pytest.raises(ValueError, match="cannot be made of int"):
+        BPClassifier().__setstate__(5)
 
 
 def test_a_pickle_of_one_estimator_is_not_read_as_another():
