@@ -30,7 +30,7 @@ C_FILES := $(filter %.c %.h,$(COMPILED)) $(wildcard tests/*.c benchmarks/*.c)
 CYTHON_FILES := $(filter %.pyx %.pxd,$(COMPILED))
 C_CHECK := -Isrc_c -std=gnu11 -O2 -ffp-contract=off -fno-math-errno -Wall -Wextra -Werror
 
-.PHONY: help demo test bench bench-all bench-train bench-scripts build lint lint-python lint-cython lint-c format clean
+.PHONY: help demo test bench bench-all bench-train bench-scripts build lint lint-python lint-cython lint-c lint-forge format clean
 
 help:
 	@echo "make demo    grid-search activations on the digits set, beside MLPClassifier"
@@ -40,7 +40,7 @@ help:
 	@echo "make bench-all  all benchmarks, every section of results.md (over an hour;"
 	@echo "             with BENCH_ARGS=--quick some six minutes)"
 	@echo "make build   build the extension modules, nothing else"
-	@echo "make lint    check the style of Python, Cython and C"
+	@echo "make lint    check the style of Python, Cython and C, and the files of the forge"
 	@echo "make format  let ruff and clang-format rewrite Python and C"
 	@echo "make clean   remove everything that these commands made, .venv too"
 
@@ -69,7 +69,7 @@ bench-scripts: bench-train
 build: $(BUILT)
 
 # `make -k lint` goes on after a failure and shows them all.
-lint: lint-python lint-cython lint-c
+lint: lint-python lint-cython lint-c lint-forge
 
 lint-python: $(DEV_TOOLS)
 	$(PY) -m ruff check .
@@ -84,6 +84,18 @@ lint-c: $(DEV_TOOLS)
 	    echo "$(CC) -fsyntax-only -Werror $$file"; \
 	    $(CC) $(C_CHECK) -fsyntax-only "$$file" || exit 1; \
 	done
+
+# Workflows, forms and CITATION.cff against the schemas that come with the tool.
+SCHEMA := $(PY) -m check_jsonschema -q --builtin-schema
+
+lint-forge: $(DEV_TOOLS)
+	$(SCHEMA) vendor.github-workflows .github/workflows/*.yml
+	$(SCHEMA) custom.github-workflows-require-timeout .github/workflows/*.yml
+	$(SCHEMA) vendor.dependabot .github/dependabot.yml
+	$(SCHEMA) vendor.github-issue-forms .github/ISSUE_TEMPLATE/*_*.yml
+	$(SCHEMA) vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	$(SCHEMA) vendor.citation-file-format --default-filetype yaml CITATION.cff
+	$(VENV)/bin/zizmor --offline --no-progress --quiet --persona auditor .github
 
 format: $(DEV_TOOLS)
 	$(PY) -m ruff check --fix .
