@@ -207,8 +207,11 @@ def n_threads(n_jobs: int | None) -> int:
     joblib counts all workers of a cluster where one is its backend; the threads of a fit
     run here. A number that is asked for by name is granted.
     """
+    wanted = joblib.effective_n_jobs(n_jobs)
+    if wanted == 1:  # joblib counts cores in 100 us
+        return 1
     most = joblib.cpu_count() if n_jobs is None or n_jobs < 0 else n_jobs
-    return min(joblib.effective_n_jobs(n_jobs), most, _MOST_THREADS)
+    return min(wanted, most, _MOST_THREADS)
 
 
 def _kernel_ready(X):
@@ -414,7 +417,7 @@ class _BaseBP(BaseEstimator):
         try:
             yield trial
         except KeyboardInterrupt:
-            if trial._fitted is not start:
+            if trial._fitted is not start and trial._fitted.is_model:
                 self._fitted = trial._fitted
             raise
         except DivergenceError as error:

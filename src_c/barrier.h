@@ -1,6 +1,7 @@
 /* barrier.h - where the threads of one fit meet: C11 atomics, no lock, no OpenMP.
  * A waiting thread spins for a microsecond or so, then yields its core, so that more
- * threads than cores are slow but never stuck. */
+ * threads than cores are slow but never stuck. Who waits here cannot be called off: no
+ * thread may come here that could fail before the others are through. */
 #ifndef CBP_BARRIER_H
 #define CBP_BARRIER_H
 
@@ -9,9 +10,12 @@
 #if defined _WIN32
 #include <windows.h>
 #define cbp_yield() SwitchToThread()
+#define cbp_process() ((long)GetCurrentProcessId())
 #else
 #include <sched.h>
+#include <unistd.h>
 #define cbp_yield() sched_yield()
+#define cbp_process() ((long)getpid())
 #endif
 
 #if defined __x86_64__ || defined _M_X64

@@ -66,8 +66,9 @@ def test_a_call_that_trains_makes_one_assignment_at_its_end(estimator, method):
 
 
 @BOTH
-def test_an_interrupt_at_any_line_leaves_a_model_whole(estimator):
-    """KeyboardInterrupt is raised at every line of a fit in turn, and of a failing one."""
+@pytest.mark.parametrize("method", ["fit", "initialize"])
+def test_an_interrupt_at_any_line_leaves_a_model_whole(estimator, method):
+    """KeyboardInterrupt is raised at every line of a call in turn, also one that fails."""
     narrow, wide = X[:, :3], X
 
     class AtLine:
@@ -91,7 +92,7 @@ def test_an_interrupt_at_any_line_leaves_a_model_whole(estimator):
             line += 1
             sys.settrace(AtLine(line))
             try:
-                model.fit(data, y[: len(data)])
+                getattr(model, method)(data, y[: len(data)])
                 ended = True
             except KeyboardInterrupt:
                 pass
