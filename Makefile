@@ -11,6 +11,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 PYTEST_ARGS ?=
+LEFT_OUT ?=
 BENCH_ARGS ?=
 
 PY := $(VENV)/bin/python
@@ -24,17 +25,22 @@ RUN_TOOLS := $(VENV)/run-tools
 TEST_TOOLS := $(VENV)/test-tools
 DEV_TOOLS := $(VENV)/dev-tools
 BENCH_TOOLS := $(VENV)/bench-tools
+THREAD_TOOLS := $(VENV)/thread-tools
+
+FREETHREADED := build/freethreaded
 
 COMPILED := $(wildcard cbp/*.pyx cbp/*.pxd src_c/*.c src_c/*.h)
 C_FILES := $(filter %.c %.h,$(COMPILED)) $(wildcard tests/*.c benchmarks/*.c)
 CYTHON_FILES := $(filter %.pyx %.pxd,$(COMPILED))
 C_CHECK := -Isrc_c -std=gnu11 -O2 -ffp-contract=off -fno-math-errno -Wall -Wextra -Werror
 
-.PHONY: help demo test bench bench-all bench-train bench-scripts build lint lint-python lint-cython lint-c lint-forge format clean
+.PHONY: help demo test test-freethreaded test-threads bench bench-all bench-train bench-scripts build lint lint-python lint-cython lint-c lint-forge format clean
 
 help:
 	@echo "make demo    grid-search activations on the digits set, beside MLPClassifier"
 	@echo "make test    run all tests"
+	@echo "make test-freethreaded  all tests on a Python without the GIL, each in four"
+	@echo "             threads at once (Debian; the first time builds that Python: 15 minutes)"
 	@echo "make bench   time training beside MLPClassifier, PyTorch and JAX (15 minutes;"
 	@echo "             with BENCH_ARGS=--quick under three): benchmarks/results.md, .png"
 	@echo "make bench-all  all benchmarks, every section of results.md (over an hour;"
@@ -50,6 +56,20 @@ demo: $(BUILT)
 test: $(BUILT) $(TEST_TOOLS)
 	$(PY) -m pytest $(PYTEST_ARGS)
 
+# A Python of its own and an environment of its own. Where pip has no build of the newest
+# NumPy for it, it is to take an older one, not to compile. There is no polars at all.
+test-freethreaded: $(FREETHREADED)/bin/python3t
+	PIP_ONLY_BINARY=:all: $(MAKE) PYTHON=$(CURDIR)/$< VENV=$(FREETHREADED)/venv \
+	    LEFT_OUT=polars PYTEST_ARGS="--parallel-threads=4 $(PYTEST_ARGS)" test-threads
+
+$(FREETHREADED)/bin/python3t:
+	@echo "== building a Python without the GIL (some four minutes on two idle cores)"
+	@$(PYTHON) tools/freethreaded.py $(FREETHREADED)
+
+test-threads: $(BUILT) $(TEST_TOOLS) $(THREAD_TOOLS)
+	$(PY) -m pytest $(PYTEST_ARGS)
+	$(PY) benchmarks/threads.py --quick --output -
+
 # Benchmarks run in an environment of their own, with all peers.
 bench:
 	$(MAKE) VENV=.venv-bench bench-train
@@ -61,7 +81,7 @@ bench-train: $(BUILT) $(BENCH_TOOLS)
 	$(PY) benchmarks/compare.py $(BENCH_ARGS)
 
 bench-scripts: bench-train
-	@for script in kernels prediction search growth monitor latency; do \
+	@for script in kernels prediction search growth monitor threads latency; do \
 	    echo "$(PY) benchmarks/$$script.py $(BENCH_ARGS)"; \
 	    $(PY) benchmarks/$$script.py $(BENCH_ARGS) || exit 1; \
 	done
@@ -132,8 +152,14 @@ $(BUILT): $(RUN_TOOLS) $(COMPILED) setup.py pyproject.toml
 
 $(TEST_TOOLS): $(MADE) pyproject.toml
 	@echo "== installing what the tests need"
-	@$(REQUIREMENTS) test > $(VENV)/requirements-test.txt
+	@$(REQUIREMENTS) test $(LEFT_OUT:%=-%) > $(VENV)/requirements-test.txt
 	@$(PIP) install -r $(VENV)/requirements-test.txt
+	@touch $@
+
+$(THREAD_TOOLS): $(MADE) pyproject.toml
+	@echo "== installing what runs tests in parallel"
+	@$(REQUIREMENTS) threads > $(VENV)/requirements-threads.txt
+	@$(PIP) install -r $(VENV)/requirements-threads.txt
 	@touch $@
 
 # One by one: where pip has no build of a peer, the tables say that it is left out.

@@ -11,6 +11,8 @@ from __future__ import annotations
 import copy
 import math
 import operator
+import os
+import threading
 from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
@@ -25,6 +27,22 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Floats = NDArray[np.floating[Any]]
+
+
+def _make_exchange() -> None:
+    """A lock for who reads a model's `_weights` in order to write it.
+
+    Only who replaces lists of weights does, or takes over those that were replaced. It
+    is reentrant because signal handlers may predict, too.
+    """
+    global _exchange
+    _exchange = threading.RLock()
+
+
+_make_exchange()
+# A fork copies the lock, but not the thread that holds it.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_make_exchange)
 
 
 def views(network: Network, theta: Floats) -> list[Floats]:
@@ -113,7 +131,8 @@ class Fitted:
 
     def changed(self, drop: Sequence[str] = (), **attributes: Any) -> Fitted:
         """A new object with other attributes, and without those named in `drop`."""
-        kept = {name: x for name, x in self.__dict__.items() if name not in drop}
+        # A copy first, lest another thread add an attribute meanwhile.
+        kept = {name: x for name, x in dict(self.__dict__).items() if name not in drop}
         return Fitted(**(kept | attributes))
 
     def theta(self) -> Floats:
@@ -121,8 +140,12 @@ class Fitted:
         weights = self._weights
         if weights.replaced:
             theta = pack(self._network, weights.coefs, weights.intercepts)
-            # One assignment: other threads may be reading, or doing the same.
-            self._weights = weights = Weights(self._network, theta)
+            taken_over = Weights(self._network, theta)
+            with _exchange:
+                # Other threads may do the same, or have set other lists meanwhile.
+                if self._weights is weights:
+                    self._weights = taken_over
+            weights = taken_over
         return weights.theta
 
     def __deepcopy__(self, memo: dict) -> Fitted:
@@ -175,11 +198,11 @@ class weight_list(attribute):
 
     def __set__(self, estimator: Any, value: Any) -> None:
         fitted = estimator._own_fitted()
-        weights = fitted.get("_weights")
-        if weights is None:
+        if fitted.get("_weights") is None:
             super().__set__(estimator, value)
-        else:
-            fitted._weights = weights.with_list(self.name.rstrip("_"), value)
+            return
+        with _exchange:
+            fitted._weights = fitted._weights.with_list(self.name.rstrip("_"), value)
 
 
 def attribute_names(estimator: type) -> set[str]:

@@ -76,6 +76,10 @@ cdef extern from "barrier.h" nogil:
         pass
     void cbp_report(cbp_progress *progress, ptrdiff_t rows)
     void cbp_await(cbp_progress *progress, ptrdiff_t rows)
+    ctypedef struct cbp_claimed:
+        pass
+    bint cbp_claim(cbp_claimed *claimed)
+    void cbp_unclaim(cbp_claimed *claimed)
     long cbp_process()
 
 
@@ -308,7 +312,7 @@ cdef class Trainer:
     cdef readonly int64_t no_improvement_count
     cdef readonly object diverged_epoch
 
-    cdef bint busy                 # inside one of its methods, which are not reentrant
+    cdef cbp_claimed claim         # inside one of its methods, which are not reentrant
 
     # The network, with this fit's buffers.
     cdef const cbp_kernels *k
@@ -1625,7 +1629,7 @@ cdef class Trainer:
                 return False
             self._flush_curve()
         finally:
-            self.busy = False
+            cbp_unclaim(&self.claim)
         self._count_patience()
         return self.no_improvement_count > self.n_iter_no_change
 
@@ -1749,11 +1753,10 @@ cdef class Trainer:
     # ---- what Python calls
 
     cdef _claim(self):
-        """Before each method that uses the buffers; busy = False behind it."""
-        if self.busy:
+        """Before each method that uses the buffers; cbp_unclaim behind it."""
+        if not cbp_claim(&self.claim):
             raise RuntimeError("this Trainer is at work: neither its own callbacks nor "
                                "another thread may call it meanwhile")
-        self.busy = True
 
     cdef void _begin_call(self):
         if self.recorder is not None:
@@ -1784,7 +1787,7 @@ cdef class Trainer:
                 raise RuntimeError("the threads of this Trainer have been started")
             self._start_team()
         finally:
-            self.busy = False
+            cbp_unclaim(&self.claim)
         return self
 
     def __exit__(self, *exception):
@@ -1794,7 +1797,7 @@ cdef class Trainer:
                 raise RuntimeError("this Trainer was not entered")
             self._end_team()
         finally:
-            self.busy = False
+            cbp_unclaim(&self.claim)
 
     cdef _start_team(self):
         cdef Team team = Team(self)
@@ -1857,7 +1860,7 @@ cdef class Trainer:
         try:
             self._run(max_iter, on_epoch)
         finally:
-            self.busy = False
+            cbp_unclaim(&self.claim)
         if self.status == DIVERGED:
             self.diverged_epoch = self.n_iter + 1
         return STATUS_NAMES[self.status]
@@ -1909,7 +1912,7 @@ cdef class Trainer:
         try:
             return self._loss_gradient(theta)
         finally:
-            self.busy = False
+            cbp_unclaim(&self.claim)
 
     cdef _loss_gradient(self, theta):
         cdef double scale
@@ -1941,7 +1944,7 @@ cdef class Trainer:
         try:
             self._end_iteration(iteration, theta, before)
         finally:
-            self.busy = False
+            cbp_unclaim(&self.claim)
 
     cdef _end_iteration(self, iteration, theta, before):
         cdef int l
@@ -1997,7 +2000,7 @@ cdef class Trainer:
         try:
             return self._backpropagate(theta)
         finally:
-            self.busy = False
+            cbp_unclaim(&self.claim)
 
     cdef _backpropagate(self, theta):
         cdef ptrdiff_t start = 0, rows

@@ -57,6 +57,22 @@ static inline void cbp_barrier_wait(cbp_barrier *barrier, int n_threads) {
     }
 }
 
+/* Whether something is in use by one thread, which need not hold the GIL: there may be
+ * none. Zeroed memory is unclaimed. */
+typedef struct {
+    _Atomic int by_one;
+} cbp_claimed;
+
+/* Claims it; 0 if it is claimed already. */
+static inline int cbp_claim(cbp_claimed *claimed) {
+    return !atomic_exchange_explicit(&claimed->by_one, 1, memory_order_acquire);
+}
+
+/* What was written before is seen by who claims it next. */
+static inline void cbp_unclaim(cbp_claimed *claimed) {
+    atomic_store_explicit(&claimed->by_one, 0, memory_order_release);
+}
+
 /* How many rows of a batch one thread has done; alone on its cache line. */
 typedef struct {
     _Alignas(64) _Atomic ptrdiff_t rows;
