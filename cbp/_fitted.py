@@ -100,6 +100,12 @@ class Weights:
         setattr(changed, name, arrays)
         return changed
 
+    def with_own_lists(self) -> Weights:
+        """The same weights, in lists in which others do not see what is replaced."""
+        changed = copy.copy(self)
+        changed.coefs, changed.intercepts = list(self.coefs), list(self.intercepts)
+        return changed
+
     @property
     def replaced(self) -> bool:
         """Whether the lists hold anything but the views of theta."""
@@ -119,6 +125,15 @@ class Fitted:
 
     def __init__(self, **attributes: Any):
         self.__dict__.update(attributes)
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"The model has no {name!r}: it was deleted.")
+
+    def __copy__(self) -> Fitted:
+        twin = Fitted(**dict(self.__dict__))
+        if "_weights" in twin.__dict__:
+            twin._weights = twin._weights.with_own_lists()
+        return twin
 
     def get(self, name: str, default: Any = None) -> Any:
         """An attribute, or `default` where there is none."""
@@ -258,7 +273,11 @@ def restored(state: dict[str, Any]) -> Fitted:
         return Fitted(**state)
     state = dict(state)
     labels = state.pop("_labels", None)
-    if labels is not None and isinstance(state.get("classes_"), np.ndarray):
+    classes = state.get("classes_")
+    if classes is not None:
+        # The first version did not note it where partial_fit was told the classes.
+        state.setdefault("_sparse_labels", False)
+    if labels is not None and np.ndim(classes) == 1:
         held = (len(state["classes_"]), state.get("_multilabel"))
         _demand(labels == held, f"its classes are {held}, but were {labels}")
     arguments, theta = state.pop("_network_arguments", None), state.pop("_theta", None)
@@ -380,12 +399,10 @@ def _check_outputs(state: dict[str, Any], network: Network) -> None:
         isinstance(multilabel, bool) and isinstance(state.get("_sparse_labels"), bool),
         "it is not said whether the targets are multilabel, or sparse",
     )
+    listed = isinstance(classes, np.ndarray) and classes.ndim == 1
     _demand(
-        isinstance(classes, np.ndarray)
-        and classes.ndim == 1
-        and len(classes) > 0
-        and _ascends(classes),
-        f"classes_ must hold labels that ascend, none twice, got {classes!r}",
+        listed and len(classes) > 0 and _ascends(classes),
+        "classes_ must hold labels that ascend, none twice",
     )
     n = len(classes)
     n_outputs = n if multilabel or n > 2 else 1

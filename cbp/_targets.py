@@ -117,7 +117,6 @@ def _plain(y: Any) -> Any:
         nulls = nulls if isinstance(nulls, int) else nulls.to_numpy().sum()
         if nulls:
             raise ValueError(f"y has missing values ({nulls}). {_CURE}")
-        y = y.to_numpy()
     if isinstance(y, np.ma.MaskedArray) and np.ma.is_masked(y):
         _refuse_missing(np.ma.getmaskarray(y), y.dtype)
     try:

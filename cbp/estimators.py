@@ -135,7 +135,7 @@ class _Run:
 class DivergenceError(ValueError):
     """Training diverged; `flow` has the records of it, which `diagnose` explains."""
 
-    def __init__(self, message: str, flow: FailedFlow | None = None):
+    def __init__(self, message: str, flow: FailedFlow):
         super().__init__(message)
         self.flow = flow
 
@@ -148,41 +148,52 @@ class _OneBlasThread:
     """While anybody holds it, BLAS has one thread, in all of the process.
 
     On SciPy's short vectors BLAS threads cost time, and bits depend on them. Fits in
-    several threads may hold it at once; the last to let go restores what was before.
+    several threads may hold it at once; the last to let go gives the libraries back
+    what they had, but for those that somebody else has set meanwhile.
     """
 
-    def __init__(self) -> None:
-        self.forget()
-        # A fork copies the count, but not the threads that hold it.
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self.forget)
+    # Reentrant: the end of an object may come while its thread holds the lock.
+    _lock = threading.RLock()
+    _holders: set[int] = set()
+    _before: list[int] = []
 
-    def forget(self) -> None:
-        self._lock = threading.Lock()
-        self._holders = 0
-        self._limit: Any = None
+    @staticmethod
+    @functools.cache
+    def _libraries() -> list[Any]:
+        """The BLAS libraries; looking for them takes 1 to 15 ms."""
+        return ThreadpoolController().select(user_api="blas").lib_controllers
 
     def __enter__(self) -> None:
-        with self._lock:
-            if self._holders == 0:
-                self._limit = _thread_pools().limit(limits=1, user_api="blas")
-            self._holders += 1
+        cls, libraries = type(self), self._libraries()
+        with cls._lock:
+            if not cls._holders:
+                cls._before = [library.num_threads for library in libraries]
+            cls._holders.add(id(self))
+            for library in libraries:
+                library.set_num_threads(1)
 
     def __exit__(self, *exception: object) -> None:
-        with self._lock:
-            self._holders = max(self._holders - 1, 0)
-            if self._holders == 0 and self._limit is not None:
-                self._limit.restore_original_limits()
-                self._limit = None
+        cls = type(self)
+        with cls._lock:
+            if cls._holders == {id(self)}:
+                for library, n in zip(self._libraries(), cls._before, strict=True):
+                    if library.num_threads == 1:
+                        library.set_num_threads(n)
+            cls._holders.discard(id(self))
+
+    def __del__(self) -> None:
+        # An interrupt may have come in the midst of either.
+        if id(self) in self._holders:
+            self.__exit__()
+
+    @classmethod
+    def _forget(cls) -> None:
+        cls._lock, cls._holders = threading.RLock(), set()
 
 
-@functools.cache
-def _thread_pools() -> ThreadpoolController:
-    """The BLAS libraries of this process; looking for them takes 1 to 15 ms."""
-    return ThreadpoolController()
-
-
-_one_blas_thread = _OneBlasThread()
+# A fork copies the holders, but not the threads that they are of.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_OneBlasThread._forget)
 
 
 def _gib(n_bytes: int) -> str:
@@ -242,7 +253,8 @@ def _kernel_ready(X):
 def _checked_csr(X) -> tuple[Floats, NDArray, NDArray]:
     """Data, indices and row starts of X, contiguous.
 
-    Indices that lead out of X are refused; SciPy's constructors let them pass.
+    What would lead SciPy out of these arrays is refused; its constructors let it pass.
+    Indices beyond the columns are found by the network.
     """
     given = {"data": X.data, "indices": X.indices, "indptr": X.indptr}
     for name, array in given.items():
@@ -262,13 +274,7 @@ def _checked_csr(X) -> tuple[Floats, NDArray, NDArray]:
         or (starts[1:] < starts[:-1]).any()
     ):
         raise ValueError("X is a malformed sparse matrix: its indptr is not in order.")
-    indices = indices[: starts[-1]]
-    if len(indices) and not 0 <= indices.min() <= indices.max() < X.shape[1]:
-        raise ValueError(
-            f"X is a malformed sparse matrix: it has column indices from "
-            f"{indices.min()} to {indices.max()}, but {X.shape[1]} columns."
-        )
-    return data[: starts[-1]], indices, starts
+    return data[: starts[-1]], indices[: starts[-1]], starts
 
 
 def _inside(p: Floats, dtype, log_p: Callable[[], Floats]) -> Floats:
@@ -305,6 +311,13 @@ def _log_shares(model: Fitted, logits: Floats) -> Floats:
         logits = logits - logits.max(axis=1, keepdims=True)
         log_p = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
     return np.maximum(log_p, np.finfo(log_p.dtype).min)
+
+
+@functools.cache
+def _defaults(estimator: type) -> dict[str, Any]:
+    """The parameters of an estimator and their defaults."""
+    given = inspect.signature(estimator.__init__).parameters.values()
+    return {p.name: p.default for p in given if p.default is not p.empty}
 
 
 class _BaseBP(BaseEstimator):
@@ -430,8 +443,7 @@ class _BaseBP(BaseEstimator):
                 self._fitted = trial._fitted
             raise
         except DivergenceError as error:
-            if error.flow is not None:
-                self._failed_flow = error.flow
+            self._failed_flow = error.flow
             raise
         self._checked_parameters = trial._checked_parameters
         self._fitted = trial._fitted
@@ -554,7 +566,9 @@ class _BaseBP(BaseEstimator):
         exponent = math.frexp(weight.max())[1] - 1
         if abs(exponent) <= _WEIGHT_EXPONENT:
             exponent = 0
-        weight = np.ldexp(weight, -exponent).astype(X.dtype, copy=False)
+        if exponent:
+            weight = np.ldexp(weight, -exponent)
+        weight = weight.astype(X.dtype, copy=False)
         return _kernel_ready(weight), math.ldexp(1.0, exponent)
 
     @staticmethod
@@ -1076,7 +1090,7 @@ class _BaseBP(BaseEstimator):
 
         status, start = "finished", run.theta.astype(np.float64)
         try:
-            with run.trainer, _one_blas_thread:
+            with run.trainer, _OneBlasThread():
                 result = minimize(
                     loss_gradient,
                     start if units is None else start / units,
@@ -1207,9 +1221,10 @@ class _BaseBP(BaseEstimator):
             **more,
         )
 
-    def _failed_records(self, run: _Run) -> FailedFlow | None:
+    def _failed_records(self, run: _Run) -> FailedFlow:
         if run.look is None:
-            return None
+            network = run.network
+            return FailedFlow.unrecorded(network.layer_sizes, network.activations)
         return self._flow(
             run,
             FailedFlow,
@@ -1382,9 +1397,7 @@ class _BaseBP(BaseEstimator):
                 f"This pickle of a {name} is damaged or was changed: {error}."
             ) from error
         # Parameters that are newer than the pickle have their defaults.
-        given = inspect.signature(type(self).__init__).parameters.values()
-        defaults = {p.name: p.default for p in given if p.default is not p.empty}
-        super().__setstate__(defaults | state)
+        super().__setstate__(_defaults(type(self)) | state)
         if held:
             self._fitted = fitted
 

@@ -249,6 +249,19 @@ class FailedFlow(GradientFlow):
     summary: FitSummary | None = None
     n_iter: int | None = None
 
+    @classmethod
+    def unrecorded(
+        cls, layer_sizes: tuple[int, ...], activations: tuple[str, ...]
+    ) -> FailedFlow:
+        """What there is of a fit with ``monitor=False``: nothing but its network."""
+        nothing = np.zeros((0, len(layer_sizes) - 1), np.float32)
+        return cls(
+            epoch=np.zeros(0, np.int64),
+            **dict.fromkeys(_RECORDS, nothing),
+            layer_sizes=layer_sizes,
+            activations=activations,
+        )
+
 
 def _ratio(a: NDArray, b: NDArray) -> NDArray:
     """a / b without warnings: infinite or NaN where b is 0."""

@@ -186,6 +186,16 @@ def test_a_copy_is_changed_alone(make):
     assert model.n_iter_ == n_iter and model.n_features_in_ == 4
 
 
+@pytest.mark.parametrize("make", [copy.copy, copy.deepcopy], ids=["copy", "deepcopy"])
+def test_an_array_that_is_replaced_in_a_copy_is_replaced_there_alone(make):
+    model = fitted("multiclass")
+    before = model.predict_proba(X)
+    twin = make(model)
+    twin.coefs_[0] = np.zeros_like(twin.coefs_[0])
+    np.testing.assert_array_equal(model.predict_proba(X), before)
+    assert not np.array_equal(twin.predict_proba(X), before)
+
+
 def test_a_deep_copy_shares_no_weights():
     model = fitted("multiclass")
     twin = copy.deepcopy(model)
@@ -287,6 +297,7 @@ def mutants(state):
         "more": np.append(classes.astype(int), 9),
         "list": classes.tolist(),
         "empty": classes[:0],
+        "no axis": np.array(5),
         "mixed": np.array([1, "a", None][: len(classes)], object),
         "nan": np.full(len(classes), np.nan),
     }.items():
@@ -313,6 +324,19 @@ def test_a_pickle_in_which_one_thing_is_wrong_is_refused(kind, loss):
         assert other.get_params() == type(model)(alpha=0.5).get_params()
         count += 1
     assert count > 60
+
+
+def test_a_pickle_of_the_first_version_is_read():
+    """It held no _sparse_labels where partial_fit was told the classes."""
+    model = fitted("multiclass")
+    state = model.__getstate__()
+    del state["_labels"], state["_sparse_labels"]
+    loaded = BPClassifier()
+    loaded.__setstate__(state)
+    np.testing.assert_array_equal(loaded.predict(X), model.predict(X))
+    np.testing.assert_array_equal(
+        loaded.partial_fit(X, y)._theta, model.partial_fit(X, y)._theta
+    )
 
 
 def test_weights_that_are_strided_or_no_state_at_all():
@@ -397,6 +421,49 @@ def test_lbfgs_in_threads_leaves_blas_as_many_threads_as_before():
                 for fit in fits:
                     fit.result()
             assert blas() == before
+
+
+@pytest.mark.parametrize("line", range(1, 12))
+@pytest.mark.parametrize("method", ["__enter__", "__exit__"])
+def test_an_interrupt_leaves_blas_as_many_threads_as_before(method, line):
+    from threadpoolctl import threadpool_limits
+
+    code = getattr(estimators._OneBlasThread, method).__code__
+    libraries = estimators._OneBlasThread._libraries()
+
+    class AtLine:
+        def __init__(self):
+            self.left, self.seen = line, set()
+
+        def __call__(self, frame, event, argument):
+            if frame.f_code is not code:
+                return None
+            # Not a line once more: where a with block ends, no signal is handled before
+            # its lock is released.
+            if event == "line" and frame.f_lineno not in self.seen:
+                self.seen.add(frame.f_lineno)
+                self.left -= 1
+                if self.left == 0:
+                    raise KeyboardInterrupt
+            return self
+
+    with threadpool_limits(limits=3, user_api="blas"):
+        before = [library.num_threads for library in libraries]
+        sys.settrace(AtLine())
+        try:
+            with estimators._OneBlasThread():
+                pass
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(None)
+        with estimators._OneBlasThread():
+            assert {library.num_threads for library in libraries} == {1}
+        assert [library.num_threads for library in libraries] == before
+        with estimators._OneBlasThread():
+            for library in libraries:
+                library.set_num_threads(2)
+        assert {library.num_threads for library in libraries} == {2}
 
 
 def test_workers_of_a_cluster_are_not_counted_as_cores(monkeypatch):

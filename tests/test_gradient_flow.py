@@ -537,6 +537,16 @@ def test_divergence_in_the_first_epoch_is_a_finding_with_early_stopping_too():
     assert "divergence" in [finding.code for finding in diagnose(model).findings]
 
 
+def test_a_fit_that_diverged_unrecorded_is_not_explained_by_another_one():
+    X, y = load_diabetes(return_X_y=True)
+    model = BPRegressor(solver="sgd", random_state=0)
+    for monitor in (True, False):
+        with pytest.raises(ValueError, match="diverged"):
+            model.set_params(monitor=monitor).fit(1e100 * X, y)
+    with pytest.raises(ValueError, match="monitor=True"):
+        diagnose(model)
+
+
 def test_divergence_is_told_with_the_epoch_of_the_last_fit():
     X, y = load_iris(return_X_y=True)
     model = BPRegressor(solver="sgd", max_iter=20, random_state=0, warm_start=True)

@@ -73,6 +73,16 @@ def test_polars_labels_are_read_exactly():
         classifier().fit(X, pl.Series([None, *y[1:].tolist()]))
 
 
+def test_arrow_arrays_are_read():
+    pa = pytest.importorskip("pyarrow")
+    for labels in (y, np.array(["a", "b", "c"])[y], y > 0):
+        for make in (pa.array, lambda v: pa.chunked_array([v[:50], v[50:]])):
+            model = classifier(max_iter=2).fit(X, make(labels))
+            assert model.classes_.tolist() == np.unique(labels).tolist()
+    with pytest.raises(ValueError, match="missing values"):
+        classifier().fit(X, pa.array([None, *y[1:].tolist()]))
+
+
 def test_index_of_finds_places_and_marks_strangers():
     for classes in (
         np.array([2, 5, 7]),
