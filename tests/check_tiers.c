@@ -1,8 +1,9 @@
-/* check_tiers.c - the kernels of every usable tier against the scalar tier, byte for
+/* check_tiers.c - the kernels of a tier against those of the scalar tier, byte for
  * byte, on random panels of awkward sizes; not those for sparse data and for gradient
- * flow. A program of its own so that a tier of another architecture can be
- * cross-compiled and run under an emulator; tests/test_tiers.py does both. Prints one
- * line per tier and dtype; exits 1 if any kernel differs. */
+ * flow. A library which takes the tables of any build, and with -DCBP_PROGRAM a program
+ * with tables of its own, so that a tier of another architecture can be cross-compiled
+ * and run under an emulator; tests/test_tiers.py does both. The program prints one line
+ * per tier and dtype; exits 1 if any kernel differs. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -218,16 +219,26 @@ static void check_rows(const cbp_kernels *tested, const cbp_kernels *oracle) {
         }
 }
 
+/* How many of the comparisons failed; they are printed. */
+int check_table(const cbp_kernels *tested, const cbp_kernels *oracle) {
+    const int before = failures;
+    check(tested, oracle);
+    check_rows(tested, oracle);
+    printf("%s, %d bytes: checked\n", tested->tier, tested->itemsize);
+    fflush(stdout);
+    return failures - before;
+}
+
+#ifdef CBP_PROGRAM
 int main(void) {
     int tiers = 0;
     for (int tier = 1; tier < CBP_N_TIERS; tier++)
         for (int size = 4; size <= 8; size += 4)
             if (cbp_tier_usable(tier)) {
-                check(cbp_table(tier, size), cbp_table(0, size));
-                check_rows(cbp_table(tier, size), cbp_table(0, size));
-                printf("%s, %d bytes: checked\n", cbp_tier_names[tier], size);
+                check_table(cbp_table(tier, size), cbp_table(0, size));
                 tiers++;
             }
     printf("%d tables checked, %d failures\n", tiers, failures);
     return failures != 0;
 }
+#endif

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 
-def run_python(code, *arguments, timeout=60, **environment):
+def run_python(code, *arguments, timeout=600, **environment):
     """What the code printed; it may import what the tests import.
 
     Raises
@@ -14,7 +14,7 @@ def run_python(code, *arguments, timeout=60, **environment):
     AssertionError
         The code failed or crashed; the message is what it wrote to stderr.
     subprocess.TimeoutExpired
-        It took longer than `timeout` seconds.
+        It took longer than `timeout` seconds: it hangs.
     """
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments],
