@@ -11,6 +11,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 PYTEST_ARGS ?=
+LEFT_OUT ?=
 BENCH_ARGS ?=
 PLATFORMS ?=
 
@@ -26,17 +27,22 @@ TEST_TOOLS := $(VENV)/test-tools
 DEV_TOOLS := $(VENV)/dev-tools
 BENCH_TOOLS := $(VENV)/bench-tools
 PLATFORM_TOOLS := $(VENV)/platform-tools
+THREAD_TOOLS := $(VENV)/thread-tools
+
+FREETHREADED := build/freethreaded
 
 COMPILED := $(wildcard cbp/*.pyx cbp/*.pxd src_c/*.c src_c/*.h)
 C_FILES := $(filter %.c %.h,$(COMPILED)) $(wildcard tests/*.c benchmarks/*.c)
 CYTHON_FILES := $(filter %.pyx %.pxd,$(COMPILED))
 C_CHECK := -Isrc_c -std=gnu11 -O2 -ffp-contract=off -fno-math-errno -Wall -Wextra -Werror
 
-.PHONY: help demo test test-platforms run-platforms bench bench-all bench-train bench-scripts build lint lint-python lint-cython lint-c format clean
+.PHONY: help demo test test-freethreaded test-threads test-platforms run-platforms bench bench-all bench-train bench-scripts build lint lint-python lint-cython lint-c lint-forge format clean
 
 help:
 	@echo "make demo    grid-search activations on the digits set, beside MLPClassifier"
 	@echo "make test    run all tests"
+	@echo "make test-freethreaded  all tests on a Python without the GIL, each in four"
+	@echo "             threads at once (Debian; the first time builds that Python: 15 minutes)"
 	@echo "make test-platforms  run what one Linux machine can run or emulate of all"
 	@echo "             platforms (over an hour; PLATFORMS=\"neon wine\" for some parts)"
 	@echo "make bench   time training beside MLPClassifier, PyTorch and JAX (15 minutes;"
@@ -44,7 +50,7 @@ help:
 	@echo "make bench-all  all benchmarks, every section of results.md (over an hour;"
 	@echo "             with BENCH_ARGS=--quick some six minutes)"
 	@echo "make build   build the extension modules, nothing else"
-	@echo "make lint    check the style of Python, Cython and C"
+	@echo "make lint    check the style of Python, Cython and C, and the files of the forge"
 	@echo "make format  let ruff and clang-format rewrite Python and C"
 	@echo "make clean   remove everything that these commands made, .venv too"
 
@@ -53,6 +59,20 @@ demo: $(BUILT)
 
 test: $(BUILT) $(TEST_TOOLS)
 	$(PY) -m pytest $(PYTEST_ARGS)
+
+# A Python of its own and an environment of its own. Where pip has no build of the newest
+# NumPy for it, it is to take an older one, not to compile. There is no polars at all.
+test-freethreaded: $(FREETHREADED)/bin/python3t
+	PIP_ONLY_BINARY=:all: $(MAKE) PYTHON=$(CURDIR)/$< VENV=$(FREETHREADED)/venv \
+	    LEFT_OUT=polars PYTEST_ARGS="--parallel-threads=4 $(PYTEST_ARGS)" test-threads
+
+$(FREETHREADED)/bin/python3t:
+	@echo "== building a Python without the GIL (some four minutes on two idle cores)"
+	@$(PYTHON) tools/freethreaded.py $(FREETHREADED)
+
+test-threads: $(BUILT) $(TEST_TOOLS) $(THREAD_TOOLS)
+	$(PY) -m pytest $(PYTEST_ARGS)
+	$(PY) benchmarks/threads.py --quick --output -
 
 # In an environment of its own; what is emulated, and by what: tools/test_platforms.py.
 test-platforms:
@@ -72,7 +92,7 @@ bench-train: $(BUILT) $(BENCH_TOOLS)
 	$(PY) benchmarks/compare.py $(BENCH_ARGS)
 
 bench-scripts: bench-train
-	@for script in kernels prediction search growth monitor latency; do \
+	@for script in kernels prediction search growth monitor threads latency; do \
 	    echo "$(PY) benchmarks/$$script.py $(BENCH_ARGS)"; \
 	    $(PY) benchmarks/$$script.py $(BENCH_ARGS) || exit 1; \
 	done
@@ -80,7 +100,7 @@ bench-scripts: bench-train
 build: $(BUILT)
 
 # `make -k lint` goes on after a failure and shows them all.
-lint: lint-python lint-cython lint-c
+lint: lint-python lint-cython lint-c lint-forge
 
 lint-python: $(DEV_TOOLS)
 	$(PY) -m ruff check .
@@ -95,6 +115,18 @@ lint-c: $(DEV_TOOLS)
 	    echo "$(CC) -fsyntax-only -Werror $$file"; \
 	    $(CC) $(C_CHECK) -fsyntax-only "$$file" || exit 1; \
 	done
+
+# Workflows, forms and CITATION.cff against the schemas that come with the tool.
+SCHEMA := $(PY) -m check_jsonschema -q --builtin-schema
+
+lint-forge: $(DEV_TOOLS)
+	$(SCHEMA) vendor.github-workflows .github/workflows/*.yml
+	$(SCHEMA) custom.github-workflows-require-timeout .github/workflows/*.yml
+	$(SCHEMA) vendor.dependabot .github/dependabot.yml
+	$(SCHEMA) vendor.github-issue-forms .github/ISSUE_TEMPLATE/*_*.yml
+	$(SCHEMA) vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	$(SCHEMA) vendor.citation-file-format --default-filetype yaml CITATION.cff
+	$(VENV)/bin/zizmor --offline --no-progress --quiet --persona auditor .github
 
 format: $(DEV_TOOLS)
 	$(PY) -m ruff check --fix .
@@ -131,10 +163,14 @@ $(BUILT): $(RUN_TOOLS) $(COMPILED) setup.py pyproject.toml
 
 $(TEST_TOOLS): $(MADE) pyproject.toml
 	@echo "== installing what the tests need"
-	@$(REQUIREMENTS) test > $(VENV)/requirements-test.txt
+	@$(REQUIREMENTS) test $(LEFT_OUT:%=-%) > $(VENV)/requirements-test.txt
 	@$(PIP) install -r $(VENV)/requirements-test.txt
 	@touch $@
 
+$(THREAD_TOOLS): $(MADE) pyproject.toml
+	@echo "== installing what runs tests in parallel"
+	@$(REQUIREMENTS) threads > $(VENV)/requirements-threads.txt
+	@$(PIP) install -r $(VENV)/requirements-threads.txt
 $(PLATFORM_TOOLS): $(MADE)
 	@echo "== installing a compiler for all platforms (a third of a gigabyte)"
 	@$(PIP) install ziglang wheel

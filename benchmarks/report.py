@@ -19,6 +19,7 @@ SECTIONS = {
     "Grid search, L-BFGS, sparse data": "search.py",
     "Growth": "growth.py",
     "What recording costs": "monitor.py",
+    "Threads": "threads.py",
     "Import and Ctrl-C": "latency.py",
 }
 HEAD = """\

@@ -1,8 +1,9 @@
-"""What a fit leaves behind: one object, which an estimator takes over in one assignment.
+"""What a fit leaves behind: one object, taken over in one assignment.
 
-So a reader in another thread, a failed call or an interrupt finds the old model whole or
-the new one whole, never a part of each. Nothing is trained or predicted here, and no
-rule of scikit-learn is known; the fitted attributes of the estimators are windows on it.
+So a reader in another thread, a failed call or an interrupt finds the old model whole
+or the new one whole, never a part of each. The fitted attributes of the estimators are
+windows on that object. Nothing is trained or predicted here, and no rule of
+scikit-learn is known.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from __future__ import annotations
 import copy
 import math
 import operator
+import os
+import threading
 from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
@@ -18,11 +21,28 @@ import numpy as np
 
 from cbp._network import ACTIVATIONS, LOSSES, Network
 from cbp._training import Optimizer
+from cbp.gradient_flow import FitSummary, GradientFlow
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Floats = NDArray[np.floating[Any]]
+
+
+def _make_exchange() -> None:
+    """A lock for who reads a model's `_weights` in order to write it.
+
+    Only who replaces lists of weights does, or takes over those that were replaced. It
+    is reentrant because signal handlers may predict, too.
+    """
+    global _exchange
+    _exchange = threading.RLock()
+
+
+_make_exchange()
+# A fork copies the lock, but not the thread that holds it.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_make_exchange)
 
 
 def views(network: Network, theta: Floats) -> list[Floats]:
@@ -75,7 +95,7 @@ class Weights:
         self.intercepts: Sequence = list(self.made[n_layers:])
 
     def with_list(self, name: str, arrays: Sequence) -> Weights:
-        """The same weights with another list `coefs` or `intercepts` to be looked at."""
+        """The same weights with another list `coefs` or `intercepts`."""
         changed = copy.copy(self)
         setattr(changed, name, arrays)
         return changed
@@ -111,7 +131,8 @@ class Fitted:
 
     def changed(self, drop: Sequence[str] = (), **attributes: Any) -> Fitted:
         """A new object with other attributes, and without those named in `drop`."""
-        kept = {name: x for name, x in self.__dict__.items() if name not in drop}
+        # A copy first, lest another thread add an attribute meanwhile.
+        kept = {name: x for name, x in dict(self.__dict__).items() if name not in drop}
         return Fitted(**(kept | attributes))
 
     def theta(self) -> Floats:
@@ -119,8 +140,12 @@ class Fitted:
         weights = self._weights
         if weights.replaced:
             theta = pack(self._network, weights.coefs, weights.intercepts)
-            # One assignment: other threads may be reading, or doing the same.
-            self._weights = weights = Weights(self._network, theta)
+            taken_over = Weights(self._network, theta)
+            with _exchange:
+                # Other threads may do the same, or have set other lists meanwhile.
+                if self._weights is weights:
+                    self._weights = taken_over
+            weights = taken_over
         return weights.theta
 
     def __deepcopy__(self, memo: dict) -> Fitted:
@@ -173,11 +198,11 @@ class weight_list(attribute):
 
     def __set__(self, estimator: Any, value: Any) -> None:
         fitted = estimator._own_fitted()
-        weights = fitted.get("_weights")
-        if weights is None:
+        if fitted.get("_weights") is None:
             super().__set__(estimator, value)
-        else:
-            fitted._weights = weights.with_list(self.name.rstrip("_"), value)
+            return
+        with _exchange:
+            fitted._weights = fitted._weights.with_list(self.name.rstrip("_"), value)
 
 
 def attribute_names(estimator: type) -> set[str]:
@@ -255,7 +280,7 @@ def _demand(condition: Any, what: str) -> None:
 def _native(array: Any) -> NDArray:
     """The array in this machine's byte order, another one's being turned round."""
     _demand(isinstance(array, np.ndarray), "an array is missing")
-    return array.astype(array.dtype.newbyteorder("="), copy=False)
+    return np.ascontiguousarray(array, array.dtype.newbyteorder("="))
 
 
 def _restored_network(arguments: Any, theta: NDArray) -> Network:
@@ -312,6 +337,10 @@ def _check_numbers(state: dict[str, Any]) -> None:
         numbers = isinstance(x, list) and all(map(_is_real, x))
         may_miss = name == "validation_scores_" and x is None
         _demand(numbers or may_miss, f"{name} is no list of numbers")
+    for name, kind in (("gradient_flow_", GradientFlow), ("_fit_summary", FitSummary)):
+        _demand(
+            isinstance(state.get(name), kind | None), f"{name} is no {kind.__name__}"
+        )
     flag = state.get("_partially_fitted")
     _demand(isinstance(flag, bool), f"_partially_fitted is {flag!r}")
 
@@ -392,4 +421,4 @@ def _restored_optimizer(optimizer: Any, network: Network) -> Optimizer:
         f"its optimizer's state, {held.get('solver')!r}, does not fit the network",
     )
     _demand(np.isfinite(state).all(), "its optimizer's state is not finite")
-    return Optimizer(optimizer.solver, rate, steps, np.ascontiguousarray(state))
+    return Optimizer(optimizer.solver, rate, steps, state)

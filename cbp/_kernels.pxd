@@ -152,7 +152,15 @@ cdef extern from "cbp.h" nogil:
 # The table of the tier in use for items of 4 or 8 bytes.
 cdef const cbp_kernels *kernels(int itemsize) noexcept nogil
 
-# The first byte of a C-contiguous array; NULL if it has none. The caller keeps the
-# array alive.
+# The first byte of a C-contiguous array that this package has made. The caller keeps
+# the array alive.
 cdef const void *address(object array) except? NULL
 cdef void *writable_address(object array) except? NULL
+
+# The same for an array that came from outside, or a ValueError that calls it `name`: it
+# must be C-contiguous, aligned, of floats of `itemsize` bytes in native byte order,
+# with `ndim` axes of these lengths; a negative length is any, and is filled in.
+cdef const void *floats(object array, str name, int itemsize, int ndim,
+                        ptrdiff_t *shape) except? NULL
+cdef void *writable_floats(object array, str name, int itemsize, int ndim,
+                           ptrdiff_t *shape) except? NULL

@@ -6,6 +6,18 @@ The only module that knows cbp.h's functions and the dtype of a buffer. No mathe
 
 import os
 
+import numpy as np
+
+from cpython.buffer cimport (
+    PyBUF_FORMAT,
+    PyBUF_ND,
+    PyBUF_SIMPLE,
+    PyBUF_WRITABLE,
+    PyBuffer_Release,
+    PyObject_GetBuffer,
+)
+
+
 cdef extern from "cbp.h" nogil:
     enum:
         CBP_N_TIERS
@@ -41,7 +53,9 @@ def table_address(tier, dtype):
     -------
     int
     """
-    return <size_t>cbp_table(_tier_number(tier), dtype.itemsize)
+    if dtype not in (np.float32, np.float64):
+        raise ValueError(f"dtype must be float32 or float64, got {dtype}")
+    return <size_t>cbp_table(_tier_number(tier), np.dtype(dtype).itemsize)
 
 
 def _tier_number(name):
@@ -54,25 +68,77 @@ def _tier_number(name):
     )
 
 
-cdef _flat(array):
-    """The array as one axis; never a copy, whose address would not outlive it."""
-    if not array.flags.c_contiguous:
-        raise ValueError("the kernels need C-contiguous arrays")
-    return array.reshape(-1)
-
-
 cdef const cbp_kernels *kernels(int itemsize) noexcept nogil:
     return cbp_table(_tier, itemsize)
 
 
 cdef const void *address(object array) except? NULL:
-    cdef const unsigned char[::1] view = _flat(array).view("u1")
-    return &view[0] if view.shape[0] else NULL
+    cdef Py_buffer view
+    PyObject_GetBuffer(array, &view, PyBUF_SIMPLE)
+    cdef const void *start = view.buf
+    PyBuffer_Release(&view)
+    return start
 
 
 cdef void *writable_address(object array) except? NULL:
-    cdef unsigned char[::1] view = _flat(array).view("u1")
-    return &view[0] if view.shape[0] else NULL
+    cdef Py_buffer view
+    PyObject_GetBuffer(array, &view, PyBUF_WRITABLE)
+    cdef void *start = view.buf
+    PyBuffer_Release(&view)
+    return start
+
+
+cdef const void *floats(object array, str name, int itemsize, int ndim,
+                        ptrdiff_t *shape) except? NULL:
+    return _floats(array, name, itemsize, ndim, shape, PyBUF_FORMAT | PyBUF_ND)
+
+
+cdef void *writable_floats(object array, str name, int itemsize, int ndim,
+                           ptrdiff_t *shape) except? NULL:
+    return _floats(array, name, itemsize, ndim, shape,
+                   PyBUF_FORMAT | PyBUF_ND | PyBUF_WRITABLE)
+
+
+cdef void *_floats(object array, str name, int itemsize, int ndim, ptrdiff_t *shape,
+                   int flags) except? NULL:
+    cdef Py_buffer view
+    cdef char kind = b"d" if itemsize == 8 else b"f"
+    cdef void *start
+    cdef bint fits
+    cdef int i
+    try:
+        PyObject_GetBuffer(array, &view, flags)
+    except (BufferError, TypeError, ValueError):
+        raise _misfit(array, name, itemsize, ndim, shape) from None
+    start = view.buf
+    # NumPy writes a prefix if items are misaligned or of the other byte order.
+    fits = (view.ndim == ndim and view.format != NULL and view.format[0] == kind
+            and view.format[1] == 0)
+    for i in range(ndim):
+        if not fits:
+            break
+        if shape[i] < 0:
+            shape[i] = view.shape[i]
+        fits = view.shape[i] == shape[i]
+    PyBuffer_Release(&view)
+    if not fits:
+        raise _misfit(array, name, itemsize, ndim, shape)
+    return start
+
+
+cdef _misfit(array, name, int itemsize, int ndim, ptrdiff_t *shape):
+    """The error that says what was wanted and what came."""
+    wanted = ", ".join([str(shape[i]) if shape[i] >= 0 else "n" for i in range(ndim)])
+    wanted = f"({wanted},)" if ndim == 1 else f"({wanted})"
+    got = type(array).__name__
+    if isinstance(array, np.ndarray):
+        flags = array.flags
+        faults = ["" if flags.c_contiguous else ", not C-contiguous",
+                  "" if flags.aligned else ", misaligned",
+                  "" if flags.writeable else ", read-only"]
+        got = f"{array.shape}, {array.dtype}{''.join(faults)}"
+    return ValueError(f"{name}: want a C-contiguous array of shape {wanted} and "
+                      f"float{8 * itemsize}, got {got}")
 
 
 _tier = _tier_number(os.environ.get("CBP_ISA") or tiers().pop())

@@ -12,6 +12,9 @@ cdef enum:
     PIECE_PARTS = 3
 
 
+cdef class CsrData
+
+
 cdef class Network:
     cdef readonly tuple layer_sizes, activations, segments, kind
     cdef readonly str output, loss
@@ -23,15 +26,25 @@ cdef class Network:
     cdef readonly ptrdiff_t n_outputs
     cdef ptrdiff_t master_items    # of W and b in the master layout
     cdef ptrdiff_t mirror_items
+    cdef ptrdiff_t biases_at       # where they begin in theta
+    cdef ptrdiff_t widest          # items of the widest layer, padded
     cdef const cbp_kernels *k
-    cdef _predict_rows(self, theta, X, out, bint logits, bint finite)
-    cdef _predict_packed(self, theta, X, out, bint logits, bint finite)
+    cdef _describe_segments(self)
+    cdef _describe_layers(self)
+    cdef _predict_rows(self, const void *theta, const void *x, ptrdiff_t n_rows, out,
+                       bint logits, bint finite)
+    cdef _predict_packed(self, const void *theta, const void *x, CsrData sparse,
+                         ptrdiff_t n_rows, out, bint logits, bint finite)
     cdef ptrdiff_t _packed_items(self)
 
 
 cdef class CsrData:
     cdef object data, indices, indptr
+    cdef ptrdiff_t n_rows, n_cols
     cdef cbp_csr csr
+    cdef _take_indptr(self, indptr, ptrdiff_t n_entries)
+    cdef int check(self, ptrdiff_t r0, ptrdiff_t r1) noexcept nogil
+    cdef error(self, int fault)
 
 
 cdef aligned_zeros(n_items, dtype)

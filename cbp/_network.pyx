@@ -1,8 +1,9 @@
 """The network: its layers, the flat layout of its parameters, and prediction.
 
 `Network` knows shapes and kinds and holds no weights; training stands in _training.pyx.
-All matrices in flight are panels (src_c/cbp.h). Nothing here validates what users pass
-(estimators.py) or knows a dtype (src_c/kernels.h).
+All matrices in flight are panels (src_c/cbp.h). What users pass is validated in
+estimators.py; here are the checks without which a kernel would leave its buffers, for
+any caller. Nothing here knows a dtype (src_c/kernels.h).
 """
 
 import numpy as np
@@ -33,6 +34,7 @@ from cbp._kernels cimport (
     cbp_layer,
     cbp_n_states,
     cbp_panels,
+    floats,
     kernels,
     writable_address,
 )
@@ -100,15 +102,23 @@ cdef class Network:
         The arguments; networks of the same kind do the same.
     """
 
-    def __init__(self, layer_sizes, activations, output, loss, dtype):
+    # Not __init__, which Python may leave out, or call once more.
+    def __cinit__(self, layer_sizes, activations, output, loss, dtype):
         self.layer_sizes = tuple(int(n) for n in layer_sizes)
-        self.n_outputs = self.layer_sizes[len(self.layer_sizes) - 1]
         self.activations = tuple(activations)
         self.output, self.loss, self.dtype = output, loss, np.dtype(dtype)
         if self.dtype not in (np.float32, np.float64):
             raise ValueError(f"dtype must be float32 or float64, got {self.dtype}")
+        if len(self.layer_sizes) < 2:
+            raise ValueError("a network has inputs and outputs, two layer sizes or "
+                             f"more, got {self.layer_sizes}")
         if len(self.activations) != len(self.layer_sizes) - 2:
             raise ValueError("one activation per hidden layer is needed")
+        for name in self.activations:
+            if name not in ACTIVATIONS:
+                raise ValueError(
+                    f"activation {name!r}; valid: {sorted(ACTIVATIONS)}"
+                )
         if min(self.layer_sizes) < 1:
             raise ValueError(f"layers need at least one unit, got {self.layer_sizes}")
         if (output, loss) not in LOSSES:
@@ -124,7 +134,7 @@ cdef class Network:
         self._describe_segments()
         self._describe_layers()
 
-    def _describe_segments(self):
+    cdef _describe_segments(self):
         pairs = list(zip(self.layer_sizes, self.layer_sizes[1:]))
         segments, offset = [], 0
         for l, shape in enumerate(pairs, 1):
@@ -137,11 +147,14 @@ cdef class Network:
         if offset * self.dtype.itemsize > 2**46:
             raise MemoryError(f"{offset} parameters are beyond any memory")
 
-    def _describe_layers(self):
+    cdef _describe_layers(self):
         cdef int l
         cdef ptrdiff_t P = self.k.panel, w, wt, at = 0, mirror = 0
         cdef cbp_layer *y
         self.n_layers = len(self.layer_sizes) - 1
+        self.n_outputs = self.layer_sizes[self.n_layers]
+        self.biases_at = self.segments[self.n_layers][1]
+        self.widest = round_up(max(self.layer_sizes), P)
         self._layers = np.zeros(self.n_layers * sizeof(cbp_layer), "u1")
         self.layers = <cbp_layer *>writable_address(self._layers)
         for l in range(self.n_layers):
@@ -202,6 +215,10 @@ cdef class Network:
         -------
         int
         """
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        if solver not in SOLVERS and solver != "lbfgs":
+            raise ValueError(f"solver {solver!r}; valid: {[*SOLVERS, 'lbfgs']}")
         divided = self.divides(batch_size) and not sparse
         rows = min(int(batch_size), PIECE_ROWS if divided else CBP_CHUNK_ROWS) + 17
         per_row = 2 * sum(n + 16 for n in self.layer_sizes[1:])
@@ -245,40 +262,52 @@ cdef class Network:
         -------
         ndarray of shape (n_samples, n_outputs), or None if X was found not to be finite
         """
-        cdef ptrdiff_t n_rows = X.shape[0]
-        out = np.empty((n_rows, self.n_outputs), self.dtype)
-        if n_rows == 0:
+        cdef ptrdiff_t rows[2]
+        cdef ptrdiff_t n_params = self.n_params
+        cdef const void *parameters = floats(
+            theta, "theta", self.k.itemsize, 1, &n_params
+        )
+        cdef const void *x = NULL
+        cdef CsrData sparse = None
+        rows[0], rows[1] = -1, self.layers[0].n_in
+        if isinstance(X, np.ndarray):
+            x = floats(X, "X", self.k.itemsize, 2, rows)
+        else:
+            sparse = CsrData(self, X, by_rows=True)
+            rows[0] = sparse.n_rows
+        out = np.empty((rows[0], self.n_outputs), self.dtype)
+        if rows[0] == 0:
             return out
-        if n_rows < PACK_ROWS and isinstance(X, np.ndarray):
-            return self._predict_rows(theta, X, out, logits, finite)
-        return self._predict_packed(theta, X, out, logits, finite)
+        if rows[0] < PACK_ROWS and sparse is None:
+            return self._predict_rows(parameters, x, rows[0], out, logits, finite)
+        return self._predict_packed(
+            parameters, x, sparse, rows[0], out, logits, finite
+        )
 
-    cdef _predict_rows(self, theta, X, out, bint logits, bint finite):
+    cdef _predict_rows(self, const void *theta, const void *x, ptrdiff_t n_rows, out,
+                       bint logits, bint finite):
         """Row by row from theta as it is: nothing is packed. The same bits."""
-        cdef ptrdiff_t P = self.k.panel, size = self.dtype.itemsize
-        cdef ptrdiff_t widest = round_up(max(self.layer_sizes), P)
-        cdef ptrdiff_t n_out = self.n_outputs, r, w_at, b_at
-        cdef ptrdiff_t n_rows = X.shape[0], n_in = X.shape[1]
+        cdef ptrdiff_t P = self.k.panel, size = self.k.itemsize, widest = self.widest
+        cdef ptrdiff_t n_out = self.n_outputs, n_in = self.layers[0].n_in
+        cdef ptrdiff_t r, w_at, b_at
         # Two vectors that take turns, room for one more block of lines behind them
         # (apply_output reads P lines), and apply_output's scratch.
         buffer = np.zeros(2 * widest + P * P + 2 * P * round_up(n_out, P), self.dtype)
         cdef char *base = <char *>writable_address(buffer)
-        cdef const char *parameters = <const char *>address(theta)
-        cdef const char *x = <const char *>address(X)
+        cdef const char *parameters = <const char *>theta
         cdef char *y = <char *>writable_address(out)
         cdef char *a
         cdef char *z
         cdef cbp_layer *layer
         cdef cbp_panels Z
         cdef int l
-        cdef ptrdiff_t biases = self.segments[self.n_layers][1]
         cdef double unseen_flops = 0
         if finite and not self.k.all_finite(x, n_rows * n_in):
             return None
         with nogil:
             for r in range(n_rows):
                 a = <char *>x + r * n_in * size
-                w_at, b_at = 0, biases
+                w_at, b_at = 0, self.biases_at
                 z = base
                 for l in range(self.n_layers):
                     layer = &self.layers[l]
@@ -298,48 +327,48 @@ cdef class Network:
                 look(&unseen_flops, 2.0 * w_at)
         return out
 
-    cdef _predict_packed(self, theta, X, out, bint logits, bint finite):
+    cdef _predict_packed(self, const void *theta, const void *x, CsrData sparse,
+                         ptrdiff_t n_rows, out, bint logits, bint finite):
         """W packed once, then PREDICT_ROWS rows at a time through all layers."""
-        cdef ptrdiff_t P = self.k.panel, size = self.dtype.itemsize
+        cdef ptrdiff_t P = self.k.panel, size = self.k.itemsize, widest = self.widest
         cdef ptrdiff_t stride = (PREDICT_ROWS + 1) * P, n_out = self.n_outputs
-        cdef ptrdiff_t n_rows = X.shape[0], n_in = self.layer_sizes[0]
-        cdef ptrdiff_t widest = round_up(max(self.layer_sizes), P)
+        cdef ptrdiff_t n_in = self.layers[0].n_in
         cdef ptrdiff_t scratch_items = 2 * P * round_up(n_out, P)
         cdef ptrdiff_t r, m
         cdef double unseen_flops = 0
-        cdef bint sparse = not isinstance(X, np.ndarray), refused = False
+        cdef bint refused = False
         cdef char *y = <char *>writable_address(out)
-        cdef const char *x = NULL
         cdef cbp_csr csr
         cdef cbp_panels A, Z
-        cdef int l
+        cdef int l, fault = SOUND
         layers = np.array(self._layers)
         cdef cbp_layer *layer = <cbp_layer *>writable_address(layers)
         weights = aligned_zeros(self._packed_items(), self.dtype)
-        pack(self, layer, address(theta), <char *>writable_address(weights))
+        pack(self, layer, theta, <char *>writable_address(weights))
         buffer = aligned_zeros(2 * widest // P * stride + scratch_items, self.dtype)
         cdef char *base = <char *>writable_address(buffer)
         cdef char *scratch = base + 2 * widest // P * stride * size
-        if sparse:
-            data = CsrData(X)
-            csr = (<CsrData>data).csr
-        else:
-            x = <const char *>address(X)
+        if sparse is not None:
+            csr = sparse.csr
         r = 0
         with nogil:
             while r < n_rows:
                 m = min(n_rows - r, <ptrdiff_t>PREDICT_ROWS)
+                if sparse is not None:
+                    fault = sparse.check(r, r + m)
+                    if fault:
+                        break
                 A.data, A.stride = base + widest // P * stride * size, stride
                 Z.data, Z.stride = base, stride
-                if not sparse and not self.k.gather_finite(
-                    x + r * n_in * size, m, n_in, A
+                if sparse is None and not self.k.gather_finite(
+                    <const char *>x + r * n_in * size, m, n_in, A
                 ) and finite:
                     refused = True
                     break
                 for l in range(self.n_layers):
                     Z.data = base + (l & 1) * (widest // P) * stride * size
-                    if l == 0 and sparse:
-                        csr.indptr = (<CsrData>data).csr.indptr + r
+                    if l == 0 and sparse is not None:
+                        csr.indptr = sparse.csr.indptr + r
                         self.k.multiply_forward_csr(
                             &csr, NULL, layer[l].W, layer[l].b, Z, layer[l].n_out,
                             0, m, layer[l].activation
@@ -355,6 +384,8 @@ cdef class Network:
                     self.k.apply_output(Z, n_out, 0, m, self.output_code, scratch)
                 self.k.scatter_rows(Z, m, n_out, y + r * n_out * size, n_out)
                 r += m
+        if fault:
+            raise sparse.error(fault)
         return None if refused else out
 
     cdef ptrdiff_t _packed_items(self):
@@ -380,7 +411,7 @@ cdef int look(double *unseen_flops, double flops) except -1 nogil:
 cdef aligned_zeros(n_items, dtype):
     """Zeros that begin on a 64-byte line."""
     buffer = np.zeros(n_items * dtype.itemsize + 64, "u1")
-    start = -buffer.ctypes.data % 64
+    cdef ptrdiff_t start = -<ptrdiff_t>writable_address(buffer) & 63
     return buffer[start : start + n_items * dtype.itemsize].view(dtype)
 
 
@@ -388,7 +419,7 @@ cdef void pack(Network net, cbp_layer *layers, const void *theta, char *base):
     """W and b of theta as panels from base on (forward only: no transpose)."""
     cdef const cbp_kernels *k = net.k
     cdef ptrdiff_t P = k.panel, size = k.itemsize, w_at = 0
-    cdef ptrdiff_t b_at = net.segments[net.n_layers][1]
+    cdef ptrdiff_t b_at = net.biases_at
     cdef const char *parameters = <const char *>theta
     cdef cbp_panels b
     cdef int l
@@ -406,13 +437,162 @@ cdef void pack(Network net, cbp_layer *layers, const void *theta, char *base):
         b_at += y.n_out
 
 
-cdef class CsrData:
-    """A CSR matrix as the kernels read it: int32 indices, int64 row starts."""
+ctypedef fused index_type:
+    int32_t
+    int64_t
 
-    def __init__(self, X):
-        self.data = X.data
-        self.indices = X.indices.astype(np.int32, copy=False)
-        self.indptr = X.indptr.astype(np.int64, copy=False)
+cdef enum:
+    # What is wrong with the rows of a CSR matrix.
+    SOUND
+    BEYOND_COLUMNS
+    NOT_ASCENDING
+
+CSR_FAULTS = {
+    BEYOND_COLUMNS: "an index lies outside its columns",
+    NOT_ASCENDING: "in a row the indices do not ascend, or one comes twice",
+}
+
+cdef int32_t INT32_MAX = 2**31 - 1
+
+cdef enum:
+    # Rows whose indices are looked at twice while they are in the first cache.
+    CHECKED_ROWS = 64
+    # Ascents that a 32-bit number counts for certain: lanes as wide as the indices.
+    COUNTED = 1 << 20
+
+
+cdef ptrdiff_t ascents(const index_type *x, ptrdiff_t n) noexcept nogil:
+    """How many of n items are above the one before them, which of the first is x[-1].
+    """
+    cdef ptrdiff_t start = 0, i, m, total = 0
+    cdef int found
+    while start < n:
+        m = min(n - start, <ptrdiff_t>COUNTED)
+        found = 0
+        for i in range(m):
+            found += x[i] > x[i - 1]
+        total += found
+        x += m
+        start += m
+    return total
+
+
+cdef int check_rows(const int64_t *indptr, ptrdiff_t n_rows, const index_type *indices,
+                    ptrdiff_t n_cols) noexcept nogil:
+    """What is wrong with the indices of these rows, if anything.
+
+    No branch per entry: if all rows ascend, an index is above the one before it but
+    where some rows begin, and no index of a row is below its first or above its last.
+    """
+    cdef ptrdiff_t r = 0, end, start, fewer, n
+    cdef int64_t i, last = 0
+    cdef bint beyond = False
+    while r < n_rows:
+        end, fewer, start = min(r + CHECKED_ROWS, n_rows), 0, indptr[r]
+        while r < end:
+            i, last = indptr[r], indptr[r + 1]
+            r += 1
+            if i == last:
+                continue
+            beyond |= (indices[i] < 0) | (indices[last - 1] >= n_cols)
+            if i > start:
+                fewer += indices[i] <= indices[i - 1]
+        if beyond:
+            return BEYOND_COLUMNS
+        n = last - start - 1
+        if n > 0 and ascents(indices + start + 1, n) != n - fewer:
+            return NOT_ASCENDING
+    return SOUND
+
+
+cdef class CsrData:
+    """A CSR matrix as the kernels read it: int32 indices, int64 row starts.
+
+    Copies what comes in another form, and refuses what would lead a kernel out of the
+    matrix or the network. The arrays must stay as they are while it is in use.
+
+    Parameters
+    ----------
+    network : Network
+    X : CSR matrix
+    by_rows : bool, default=False
+        Whether who uses it calls `check` for the rows that he is to use next: their
+        indices are then in the caches when a kernel comes.
+    """
+
+    def __cinit__(self, Network network not None, X, bint by_rows=False):
+        cdef int fault = SOUND
+        try:
+            form, shape, data, indices, indptr = (
+                X.format, X.shape, X.data, X.indices, X.indptr
+            )
+        except AttributeError:
+            form = None
+        if form != "csr":
+            raise ValueError(
+                f"X must be an array or a CSR matrix, got {type(X).__name__}"
+            )
+        self.n_rows, n_given = shape
+        self.n_cols = network.layers[0].n_in
+        if n_given != self.n_cols:
+            raise ValueError(
+                f"X has {n_given} columns, the network {self.n_cols} inputs"
+            )
+        if self.n_cols > INT32_MAX:
+            raise ValueError(f"a sparse X may have {INT32_MAX} columns, not {n_given}")
+        self.data = native(data, None, "X.data")
+        if self.data.dtype != network.dtype:
+            raise ValueError(f"X is {self.data.dtype}, the network {network.dtype}")
         self.csr.data = address(self.data)
+        self._take_indptr(indptr, min(len(data), len(indices)))
+        self.indices = np.asarray(indices)
+        if self.indices.dtype == np.int32:
+            self.indices = native(self.indices, None, "X.indices")
+        else:
+            wide = native(self.indices, np.int64, "X.indices")
+            fault = check_rows(self.csr.indptr, self.n_rows,
+                               <const int64_t *>address(wide), self.n_cols)
+            self.indices = wide.astype(np.int32)
+            by_rows = True
         self.csr.indices = <const int32_t *>address(self.indices)
-        self.csr.indptr = <const int64_t *>address(self.indptr)
+        if not by_rows:
+            with nogil:
+                fault = self.check(0, self.n_rows)
+        if fault:
+            raise self.error(fault)
+
+    cdef _take_indptr(self, indptr, ptrdiff_t n_entries):
+        cdef const int64_t *starts
+        cdef ptrdiff_t r
+        cdef bint descends = False
+        self.indptr = native(indptr, np.int64, "X.indptr")
+        if len(self.indptr) != self.n_rows + 1:
+            raise ValueError(f"X.indptr has {len(self.indptr)} items; want one more "
+                             f"than the {self.n_rows} rows")
+        self.csr.indptr = starts = <const int64_t *>address(self.indptr)
+        for r in range(self.n_rows):
+            descends |= starts[r + 1] < starts[r]
+        if descends or starts[0] != 0 or starts[self.n_rows] > n_entries:
+            raise ValueError("X is a malformed CSR matrix: its indptr is not in order")
+
+    cdef int check(self, ptrdiff_t r0, ptrdiff_t r1) noexcept nogil:
+        """What is wrong with rows r0 .. r1 - 1."""
+        return check_rows(self.csr.indptr + r0, r1 - r0, self.csr.indices, self.n_cols)
+
+    cdef error(self, int fault):
+        return ValueError(f"X is a malformed CSR matrix: {CSR_FAULTS[fault]}")
+
+
+cdef native(array, dtype, str name):
+    """One axis of numbers as C reads them: contiguous, aligned, in native byte order.
+
+    dtype: np.int64 for integers of any kind (those beyond it wrap to negative numbers),
+    None for what it is.
+    """
+    array = np.asarray(array)
+    if array.ndim != 1 or (dtype is not None and array.dtype.kind not in "iu"):
+        raise ValueError(f"{name}: want one axis of "
+                         f"{'numbers' if dtype is None else 'integers'}, got "
+                         f"{array.dtype} of shape {array.shape}")
+    array = array.astype(dtype or array.dtype, order="C", copy=False)
+    return array if array.flags.aligned else array.copy()

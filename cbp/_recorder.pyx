@@ -12,7 +12,7 @@ import numpy as np
 from libc.math cimport isfinite
 from libc.stdint cimport int64_t
 
-from cbp._kernels cimport cbp_layer, cbp_panels
+from cbp._kernels cimport CBP_CHUNK_ROWS, cbp_layer, cbp_panels
 from cbp._network cimport Network, round_up
 
 cdef enum:
@@ -43,10 +43,13 @@ cdef class Recorder:
         Whether batches have one row.
     """
 
-    def __init__(self, Network network, ptrdiff_t chunk_rows, int64_t batches,
-                 bint one_row):
+    # Not __init__, which Python may leave out, or call once more.
+    def __cinit__(self, Network network not None, ptrdiff_t chunk_rows, int64_t batches,
+                  bint one_row):
         cdef ptrdiff_t P = network.k.panel, blocks = 0, panels = 0
         cdef int l
+        if not 1 <= chunk_rows <= CBP_CHUNK_ROWS or batches < 1:
+            raise ValueError(f"{chunk_rows} rows of a batch, {batches} batches")
         self.k, self.n_layers = network.k, network.n_layers
         self._layers, self.layers = network, network.layers
         for l in range(self.n_layers):
@@ -163,7 +166,10 @@ cdef class Recorder:
         # Often no record is dropped by one doubling: epochs are recorded at intervals.
         while self.n_records == self.room:
             self._thin()
-        if epoch % self.stride == 0:
+        # Only epochs that ascend can be thinned for ever: a second run begins at 0.
+        if epoch % self.stride == 0 and (
+            self.n_records == 0 or epoch > self.epochs[self.n_records - 1]
+        ):
             self.epochs[self.n_records] = epoch
             for l in range(self.n_layers):
                 for s in range(N_SUMS):

@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+_CURE = "Drop these rows, or fill the values in."
+
 
 def read_numbers(y: Any) -> Any:
     """A regressor's targets, or the y that scikit-learn refuses better.
@@ -35,6 +37,11 @@ def read_numbers(y: Any) -> Any:
     y = _plain(y)
     if not isinstance(y, np.ndarray):
         return y
+    if y.dtype.kind in "US":
+        raise ValueError(
+            f"y must hold numbers, got strings (dtype {y.dtype}). Convert them with "
+            "y.astype(float); for labels take BPClassifier."
+        )
     if y.dtype.kind == "O":
         strange = {type(v).__name__ for v in y.flat if not isinstance(v, Number)}
         if strange:
@@ -42,10 +49,16 @@ def read_numbers(y: Any) -> Any:
                 f"y must hold numbers, got values of type {', '.join(sorted(strange))} "
                 "(dtype object)."
             )
+        try:
+            y = y.astype(np.float64)
+        except OverflowError:
+            raise ValueError("y holds a number too large for float64.") from None
+        except TypeError:  # complex numbers are refused later
+            return y
     elif y.dtype.kind not in "biufc":  # complex numbers are refused later
         raise ValueError(
             f"y must hold numbers, got dtype {y.dtype}. Convert it first, for example "
-            "dates to a number of days."
+            "dates to days, (y - y.min()) / np.timedelta64(1, 'D')."
         )
     return y
 
@@ -74,6 +87,10 @@ def read_labels(y: Any) -> Any:
         _demand_one_type(y.flat)
         if isinstance(y.flat[0], Number):
             y = np.array(y.tolist())
+            if y.dtype.kind == "O":
+                raise ValueError(
+                    "y holds whole numbers of more than 64 bits; labels may be strings."
+                )
     return y
 
 
@@ -99,7 +116,7 @@ def _plain(y: Any) -> Any:
         nulls = y.null_count() if callable(y.null_count) else y.null_count
         nulls = nulls if isinstance(nulls, int) else nulls.to_numpy().sum()
         if nulls:
-            raise ValueError(f"y has {nulls} missing values.")
+            raise ValueError(f"y has missing values ({nulls}). {_CURE}")
         y = y.to_numpy()
     if isinstance(y, np.ma.MaskedArray) and np.ma.is_masked(y):
         _refuse_missing(np.ma.getmaskarray(y), y.dtype)
@@ -143,8 +160,8 @@ def _refuse_missing(missing: NDArray, dtype: Any) -> None:
     if missing.any():
         row = int(np.argwhere(missing)[0][0])
         raise ValueError(
-            f"y has {int(missing.sum())} missing values (None, NaN or NA; dtype "
-            f"{dtype}), the first in row {row}."
+            f"y has missing values ({int(missing.sum())}, as None, NaN or NA; dtype "
+            f"{dtype}), the first in row {row}. {_CURE}"
         )
 
 

@@ -3,22 +3,34 @@
 `Trainer` owns one fit and its buffers. A batch is two phases: every thread takes its
 rows forward and backward through all layers; then, all deltas known, every thread sums
 the gradients of its blocks of weights and steps them. With a single hidden layer
-threads may share its units instead, in both phases. Nothing here validates what users
-pass (estimators.py) or knows a dtype (src_c/kernels.h); the equations in comments are
+threads may share its units instead, in both phases. What users pass is validated in
+estimators.py; here are the checks without which a kernel would leave its buffers, for
+any caller. Nothing here knows a dtype (src_c/kernels.h); the equations in comments are
 those of docs/backpropagation.md.
 """
 
-import queue
-import threading
+import _thread
+import operator
 
 import numpy as np
 
-from libc.math cimport NAN, isfinite, pow, sqrt
+cimport cython
+
+from libc.math cimport INFINITY, NAN, isfinite, isnan, pow, sqrt
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.pycapsule cimport PyCapsule_GetPointer
+from cpython.pythread cimport (
+    PyThread_acquire_lock,
+    PyThread_allocate_lock,
+    PyThread_free_lock,
+    PyThread_release_lock,
+    PyThread_type_lock,
+    NOWAIT_LOCK,
+    WAIT_LOCK,
+)
 
 from cbp._kernels cimport (
     CBP_ADAM,
@@ -38,7 +50,9 @@ from cbp._kernels cimport (
     cbp_panels,
     cbp_rows,
     cbp_step,
+    floats,
     writable_address,
+    writable_floats,
 )
 
 from cbp._network cimport (
@@ -63,6 +77,12 @@ cdef extern from "barrier.h" nogil:
         pass
     void cbp_report(cbp_progress *progress, ptrdiff_t rows)
     void cbp_await(cbp_progress *progress, ptrdiff_t rows)
+    ctypedef struct cbp_claimed:
+        pass
+    bint cbp_claim(cbp_claimed *claimed)
+    void cbp_unclaim(cbp_claimed *claimed)
+    long cbp_process()
+    void cbp_yield()
 
 
 cdef extern from "<time.h>" nogil:
@@ -125,6 +145,10 @@ cdef enum:
     MAX_ROWS = 256
     # The most that all threads' copies of a batch's inputs may take.
     OWN_INPUTS_BYTES = 1 << 23
+    # How often a worker yields its core before it sleeps: some 50 microseconds, within
+    # which the first call comes. One that was woken at once shared its caller's core
+    # for the whole of a short run wherever other programs were at work.
+    YIELDS = 100
     # Epoch losses and scores kept before they are moved to the Python lists.
     CURVE_ROOM = 256
 
@@ -225,6 +249,9 @@ class Optimizer:
 
 # ---- training -----------------------------------------------------------------------
 
+cdef class Team
+
+
 cdef class Trainer:
     """One fit: buffers, batches, schedule and threads; theta is trained in place.
 
@@ -237,9 +264,11 @@ cdef class Trainer:
     theta : writable ndarray of shape (n_params,)
         Written back when `run` ends, however it ends, and before each `on_epoch`.
     X : C-contiguous ndarray or CSR matrix of shape (n_samples, n_inputs)
-        CSR rows with ascending indices.
+        CSR rows with ascending indices. What X is made of must not be changed as long
+        as the trainer is in use; the same is true of sample_weight.
     target : ndarray
-        int32 class numbers of shape (n_samples,), or (n_samples, n_outputs) of dtype.
+        int32 class numbers of shape (n_samples,), which are copied, or (n_samples,
+        n_outputs) of dtype.
     sample_weight : ndarray of shape (n_samples,), default=None
     rows : int64 ndarray, default=None
         The rows to train on; None means all.
@@ -260,6 +289,11 @@ cdef class Trainer:
         Where an earlier run of the same model stood.
     monitor : bool, default=False
         Record gradient flow; never changes a bit.
+
+    Raises
+    ------
+    ValueError
+        Something does not fit the network, or is no number that training could use.
 
     Attributes
     ----------
@@ -284,13 +318,16 @@ cdef class Trainer:
     cdef readonly int64_t no_improvement_count
     cdef readonly object diverged_epoch
 
+    cdef cbp_claimed claim         # inside one of its methods, which are not reentrant
+
     # The network, with this fit's buffers.
     cdef const cbp_kernels *k
     cdef object _layers
     cdef cbp_layer *layers
     cdef int n_layers
     cdef ptrdiff_t P, size
-    cdef object _master, _mirror, _workspace
+    cdef object _master, _mirror, _workspace, _state
+    cdef char *theta_data
     cdef char *master
     cdef char *mirror
     cdef object _gradient, _parts
@@ -379,105 +416,132 @@ cdef class Trainer:
     cdef double last_poll, unseen_flops
     cdef char space_after[64]
     cdef double n_weights
-    cdef object _team, _exception
+    cdef Team team
+    cdef object _exception
 
-    def __init__(
-        self, Network network, theta, X, target, *, sample_weight=None, rows=None,
-        held_out=None, n_threads=1, solver="adam", alpha=0.0, batch_size=200,
+    # Not __init__, which Python may leave out, or call once more.
+    def __cinit__(
+        self, Network network not None, theta, X, target, *, sample_weight=None,
+        rows=None, held_out=None, n_threads=1, solver="adam", alpha=0.0, batch_size=200,
         shuffle=True, random_state=None, learning_rate="constant",
         learning_rate_init=1e-3, power_t=0.5, momentum=0.9, nesterovs_momentum=True,
         beta_1=0.9, beta_2=0.999, epsilon=1e-8, tol=1e-4, n_iter_no_change=10,
         optimizer=None, t=0, best_loss=np.inf, no_improvement_count=0, monitor=False,
         exclusive=True,
     ):
+        cdef ptrdiff_t n_params = network.n_params
         self.network, self.theta = network, theta
         self.k, self.n_layers = network.k, network.n_layers
         self.P, self.size = self.k.panel, self.k.itemsize
         self._layers = np.array(network._layers)
         self.layers = <cbp_layer *>writable_address(self._layers)
-        if theta.shape != (network.n_params,) or theta.dtype != network.dtype:
-            raise ValueError(f"theta: want {network.n_params} x {network.dtype}")
+        if not isinstance(theta, np.ndarray):
+            raise ValueError(f"theta must be an ndarray, got {type(theta).__name__}")
+        self.theta_data = <char *>writable_floats(theta, "theta", self.size, 1,
+                                                  &n_params)
         self.loss_curve, self.validation_scores = [], []
         self.diverged_epoch = None
-        self.t, self.best_loss, self.best_score = t, best_loss, -np.inf
-        self.no_improvement_count = no_improvement_count
+        self.best_score = -np.inf
+        self.t = count(t, "t", 0)
+        self.best_loss = best_loss
+        self.no_improvement_count = count(
+            no_improvement_count, "no_improvement_count", 0
+        )
         self._take_data(X, target, sample_weight, rows)
         if held_out is not None:
             self._take_held_out(held_out)
 
-        self.alpha, self.tol = alpha, tol
-        self.n_iter_no_change = n_iter_no_change
+        self.alpha, self.tol = number(alpha, "alpha"), number(tol, "tol")
+        self.n_iter_no_change = number(n_iter_no_change, "n_iter_no_change")
         self.shuffle_rows = shuffle and solver != "lbfgs"
+        if self.shuffle_rows and not isinstance(random_state, np.random.RandomState):
+            raise ValueError(
+                f"shuffling needs a RandomState, got {type(random_state).__name__}"
+            )
         self.random_state, self.exclusive = random_state, exclusive
-        self.batch_size = min(batch_size, self.n_rows)
+        self.batch_size = min(count(batch_size, "batch_size", 1), self.n_rows)
         if solver == "lbfgs":
             self.batch_size = self.n_rows
         self._take_solver(
             solver, learning_rate, learning_rate_init, power_t, momentum,
             nesterovs_momentum, beta_1, beta_2, epsilon, optimizer,
         )
-        self._choose_work(n_threads, solver)
+        self._choose_work(count(n_threads, "n_threads", 1), solver)
         self._allocate()
         if monitor:
             batches = -(-self.n_rows // self.batch_size)
             self.recorder = Recorder(network, self.chunk_rows, batches, self.one_row)
             self.recorder.layers = self.layers
+            self.recorder._layers = self._layers
             if solver == "lbfgs":
                 self.recorder.every = ITERATIONS_APART
         self._load()
 
     # ---- set-up
 
-    def _take_data(self, X, target, sample_weight, rows):
-        network = self.network
-        n_samples, self.n_features = X.shape
-        if self.n_features != network.layer_sizes[0]:
-            raise ValueError(f"X has {self.n_features} columns, the network "
-                             f"{network.layer_sizes[0]} inputs")
-        if X.dtype != network.dtype:
-            raise ValueError(f"X is {X.dtype}, the network {network.dtype}")
+    cdef _take_data(self, X, target, sample_weight, rows):
+        cdef Network network = self.network
+        cdef ptrdiff_t shape[2]
+        self.n_features = shape[1] = self.layers[0].n_in
+        shape[0] = -1
         if isinstance(X, np.ndarray):
-            self._data, self.X, self.sparse = X, <const char *>address(X), None
+            self.X = <const char *>floats(X, "X", self.size, 2, shape)
+            self._data, self.sparse = X, None
         else:
-            self.sparse = CsrData(X)
-        target = np.asarray(target)
-        if target.dtype == np.int32 and target.ndim == 1:
-            self.labels, self.Y = <const int32_t *>address(target), NULL
-            highest = max(network.n_outputs - 1, 1)
-            if len(target) and not 0 <= target.min() <= target.max() <= highest:
-                raise ValueError(f"labels must lie in 0 .. {highest}")
-        elif target.shape[1:] == (network.n_outputs,) and (
-            target.dtype == network.dtype
-        ) and network.output != "softmax":
-            self.Y, self.labels = <const char *>address(target), NULL
-        else:
-            raise ValueError(f"target of shape {target.shape} and {target.dtype}")
-        self._target = target
-        if target.shape[0] != n_samples:
-            raise ValueError("target and X differ in length")
+            self.sparse = CsrData(network, X)
+            shape[0] = self.sparse.n_rows
+        self._take_target(np.asarray(target), shape[0])
         if sample_weight is not None:
-            if sample_weight.shape != (n_samples,) or (
-                sample_weight.dtype != network.dtype
-            ):
-                raise ValueError("sample_weight and X differ in length or dtype")
-            self._weight, self.weight = sample_weight, <const char *>address(
-                sample_weight
-            )
+            self.weight = <const char *>floats(sample_weight, "sample_weight",
+                                               self.size, 1, shape)
+            self._weight = sample_weight
+            if not self._weights_are_sound(shape[0]):
+                raise ValueError("sample_weight must be finite and not negative")
         if rows is None:
-            rows = np.arange(n_samples, dtype=np.int64)
-        rows = checked_rows(rows, n_samples)
+            rows = np.arange(shape[0], dtype=np.int64)
+        rows = checked_rows(rows, shape[0])
         self._order, self.n_rows = rows, len(rows)
         self.order = <int64_t *>writable_address(rows)
 
-    def _take_held_out(self, rows):
+    cdef _take_target(self, target, ptrdiff_t n_samples):
+        cdef ptrdiff_t shape[2]
+        cdef ptrdiff_t n_out = self.network.n_outputs
+        cdef bint softmax = self.network.loss_code == CBP_SOFTMAX_LOG_LOSS
+        shape[0], shape[1] = n_samples, n_out
+        if target.dtype == np.int32 and target.ndim == 1:
+            # Labels are places in a row of outputs: nobody may change them any more.
+            target = np.array(target)
+            highest = n_out - 1 if softmax else max(n_out - 1, 1)
+            if len(target) and not 0 <= target.min() <= target.max() <= highest:
+                raise ValueError(f"labels must lie in 0 .. {highest}")
+            self.labels, self.Y = <const int32_t *>address(target), NULL
+        elif target.ndim != 2 or softmax:
+            raise ValueError(f"target of shape {target.shape} and {target.dtype}")
+        else:
+            self.Y = <const char *>floats(target, "target", self.size, 2, shape)
+            self.labels = NULL
+        self._target = target
+        if target.shape[0] != n_samples:
+            raise ValueError("target and X differ in length")
+
+    cdef bint _weights_are_sound(self, ptrdiff_t n) noexcept nogil:
+        cdef ptrdiff_t i
+        for i in range(n):
+            if not 0 <= self.k.item(self.weight, i) < INFINITY:
+                return False
+        return True
+
+    cdef _take_held_out(self, rows):
         rows = checked_rows(rows, self._target.shape[0])
         self._held_out, self.n_held_out = rows, len(rows)
         self.held_out = <const int64_t *>address(rows)
-        self.best_theta = self.theta.copy()
+        self.best_theta = np.array(self.theta)
         self.best = <char *>writable_address(self.best_theta)
         # A single class is predicted whatever the network says.
         self.one_class = self.labels != NULL and not self._target.any()
         self.by_r2 = self.network.output_code in (CBP_OUT_IDENTITY, CBP_OUT_EXP)
+        if self.by_r2 and self.Y == NULL:
+            raise ValueError("a score of held_out by R2 needs a matrix of targets")
         self.score_sums = np.zeros(self.network.n_outputs)
         self.score_base = np.zeros(self.network.n_outputs)
         self._measure_base()
@@ -506,49 +570,65 @@ cdef class Trainer:
     cdef double _row_weight(self, ptrdiff_t row) noexcept nogil:
         return 1 if self.weight == NULL else self.k.item(self.weight, row)
 
-    def _take_solver(
+    cdef _take_solver(
         self, solver, learning_rate, learning_rate_init, power_t, momentum,
         nesterovs_momentum, beta_1, beta_2, epsilon, optimizer,
     ):
-        self.eta_init, self.power_t = learning_rate_init, power_t
+        self.eta_init = number(learning_rate_init, "learning_rate_init")
+        self.power_t = number(power_t, "power_t")
+        if learning_rate not in SCHEDULES:
+            raise ValueError(f"learning_rate {learning_rate!r}; valid: {[*SCHEDULES]}")
         self.schedule = SCHEDULES[learning_rate]
-        self.learning_rate = learning_rate_init
+        self.learning_rate = self.eta_init
         if solver == "lbfgs":
             self.solver = -1
             return
+        if solver not in SOLVERS:
+            raise ValueError(f"solver {solver!r}; valid: {[*SOLVERS, 'lbfgs']}")
         self.solver = SOLVERS[solver]
+        momentum = number(momentum, "momentum")
+        beta_1, beta_2 = number(beta_1, "beta_1"), number(beta_2, "beta_2")
         if self.solver == CBP_ADAM:
             self.schedule = CONSTANT
             self.beta_1, self.beta_2 = beta_1, beta_2
         else:
             self.beta_1 = momentum
-        self.step.epsilon, self.step.nesterov = epsilon, nesterovs_momentum
+        self.step.epsilon = number(epsilon, "epsilon")
+        self.step.nesterov = nesterovs_momentum
         self.step.beta_1, self.step.beta_2 = self.beta_1, self.beta_2
         # From these steps on beta^t is below half an ulp of 1: 1 - beta^t is 1 exactly.
         for i in range(POWERS):
             self.powers_1[i], self.powers_2[i] = pow(beta_1, i), pow(beta_2, i)
         self.beta_1_gone = steps_until_gone(self.beta_1)
         self.beta_2_gone = steps_until_gone(self.beta_2)
+        self._take_optimizer(solver, optimizer)
+
+    cdef _take_optimizer(self, str solver, optimizer):
+        cdef char *data
+        cdef int i
         self.n_states = cbp_n_states[self.solver]
         shape = self.network.state_shape(solver)
         state = aligned_zeros(shape[0] * shape[1], self.network.dtype).reshape(shape)
         if optimizer is None:
-            optimizer = Optimizer(solver, float(learning_rate_init), 0, state)
-        elif optimizer.state.shape != shape or (
-            optimizer.state.dtype != self.network.dtype or optimizer.solver != solver
+            optimizer = Optimizer(solver, self.eta_init, 0, state)
+        elif not isinstance(optimizer, Optimizer) or (
+            optimizer.solver != solver or not isinstance(optimizer.state, np.ndarray)
+            or optimizer.state.shape != shape
+            or optimizer.state.dtype != self.network.dtype
         ):
             raise ValueError("the optimizer's state is of another network or solver")
         else:
-            self.learning_rate = optimizer.learning_rate
+            self.learning_rate = number(optimizer.learning_rate, "learning_rate")
+            self.steps = count(optimizer.steps, "steps", 0)
             state[:] = optimizer.state
-            optimizer = Optimizer(
-                solver, optimizer.learning_rate, optimizer.steps, state
-            )
-        self.optimizer, self.steps = optimizer, optimizer.steps
+            optimizer = Optimizer(solver, self.learning_rate, self.steps, state)
+        # The optimizer is the caller's to change, these vectors stay.
+        self.optimizer, self._state = optimizer, state
+        data = <char *>writable_address(state)
         for i in range(self.n_states):
-            self.states[i] = writable_address(optimizer.state[i])
+            self.states[i] = data + i * self.network.master_items * self.size
 
-    def _choose_work(self, n_threads, solver):
+    cdef _choose_work(self, int64_t n_threads, solver):
         cdef ptrdiff_t l, weights = 0
         cdef double limit = FLOPS_PER_ITEM
         for l in range(self.n_layers):
@@ -566,7 +646,7 @@ cdef class Trainer:
         items = min(limit / (4.0 * weights) / self.P, MAX_ITEM_ROWS / self.P)
         self.item_rows = max(1, int(items)) * self.P
 
-    def _choose_threads(self, n_threads, work):
+    cdef _choose_threads(self, int64_t n_threads, double work):
         """How many threads are of use, and whether they share units or rows."""
         panels = self._panels(0)
         most = min(n_threads, panels, int(work / UNITS_PER_THREAD))
@@ -589,7 +669,7 @@ cdef class Trainer:
         """Panels of units of layer l."""
         return round_up(self.layers[l].n_out, self.P) // self.P
 
-    def _allocate(self):
+    cdef _allocate(self):
         cdef Network net = self.network
         cdef cbp_layer *y
         cdef int l
@@ -625,7 +705,7 @@ cdef class Trainer:
             self.parts = <char *>writable_address(self._parts)
         # Measured first with no base, then laid out.
         self._workspace = np.zeros(self._lay_out(0) + 64, "u1")
-        self._lay_out(self._workspace.ctypes.data)
+        self._lay_out(<size_t>writable_address(self._workspace))
 
     cdef size_t _lay_out(self, size_t base):
         """Places every buffer of one batch from base on; returns the bytes needed."""
@@ -692,10 +772,10 @@ cdef class Trainer:
 
     # ---- theta <-> panels
 
-    def _load(self):
+    cdef void _load(self) noexcept nogil:
         """Panels, both copies, from theta."""
-        cdef const char *theta = <const char *>address(self.theta)
-        cdef ptrdiff_t w_at = 0, b_at = self.network.segments[self.n_layers][1]
+        cdef const char *theta = self.theta_data
+        cdef ptrdiff_t w_at = 0, b_at = self.network.biases_at
         cdef int l
         cdef cbp_layer *y
         cdef cbp_panels b
@@ -720,13 +800,9 @@ cdef class Trainer:
                     <char *>y.WT.data + (p * y.WT.stride + q * P * P) * self.size,
                 )
 
-    def _write_back(self):
-        """theta from panels."""
-        self._store(<char *>writable_address(self.theta))
-
     cdef void _store(self, char *theta) noexcept nogil:
         """The parameters of the panels in theta's layout."""
-        cdef ptrdiff_t w_at = 0, b_at = <ptrdiff_t>self.n_weights
+        cdef ptrdiff_t w_at = 0, b_at = self.network.biases_at
         cdef int l
         cdef cbp_layer *y
         cdef cbp_panels b
@@ -1223,6 +1299,7 @@ cdef class Trainer:
             self.batch_weights = self._sum_weights(rows, self.batch_rows)
             if self.batch_weights > 0:
                 break
+            self._poll(100.0 * self.batch_rows)
         if self.halt:
             return
         self.batch_loss = 0
@@ -1348,7 +1425,9 @@ cdef class Trainer:
         if self.recorder is not None:
             self.recorder.end_epoch(self.n_iter)
         if self.curve_used == CURVE_ROOM:
-            self._flush_curve()
+            self._make_room()
+            if self.abandoned:
+                return
         if self.held_out != NULL:
             self._score_epoch()
             if self.abandoned:  # the epoch does not count
@@ -1418,18 +1497,27 @@ cdef class Trainer:
         except BaseException as error:  # an interrupt, while waiting for the lock
             self._abandon(error)
 
+    cdef void _make_room(self) noexcept with gil:
+        """Moves the curves to their lists; without the memory training is over."""
+        try:
+            self._flush_curve()
+        except BaseException as error:
+            self._abandon(error)
+
     cdef _abandon(self, error):
         """Ends the call with an exception, at the next place where threads meet."""
         self._exception = error
         self.abandoned = True
         self._stop(INTERRUPTED)
 
-    cdef void _flush_curve(self) noexcept with gil:
+    cdef _flush_curve(self):
+        # What cannot be moved stays, to be moved later.
         self.loss_curve.extend([self.curve[i] for i in range(self.curve_used)])
+        self.curve_used = 0
         self.validation_scores.extend(
             [self.scores[i] for i in range(self.scores_used)]
         )
-        self.curve_used = self.scores_used = 0
+        self.scores_used = 0
 
     # ---- early stopping: thread 0 alone, with the buffers of a batch
 
@@ -1487,7 +1575,9 @@ cdef class Trainer:
     cdef bint _is_right(self, cbp_panels Z, ptrdiff_t r) noexcept nogil:
         """Do the logits of row r decide as the target says, in every label?"""
         cdef ptrdiff_t c, best = 0, n_out = self.network.n_outputs
-        if self.labels != NULL and n_out > 1:
+        if self.labels != NULL and (
+            n_out > 1 or self.network.loss_code == CBP_SOFTMAX_LOG_LOSS
+        ):
             for c in range(1, n_out):
                 if self._entry(Z, r, c) > self._entry(Z, r, best):
                     best = c
@@ -1532,17 +1622,20 @@ cdef class Trainer:
         """
         if self.held_out == NULL:
             raise ValueError("judge needs held_out")
-        self.theta[:] = theta
-        self._load()
-        self._begin_call()
-        with nogil:
-            self._score_epoch()
-        if self._exception is not None:
-            raise self._exception
-        if starting:
-            self.scores_used = 0
-            return False
-        self._flush_curve()
+        self._claim()
+        try:
+            self._flush_curve()
+            self._take_theta(theta)
+            self._begin_call()
+            with nogil:
+                self._score_epoch()
+            self._raise_abandoned()
+            if starting:
+                self.scores_used = 0
+                return False
+            self._flush_curve()
+        finally:
+            cbp_unclaim(&self.claim)
         self._count_patience()
         return self.no_improvement_count > self.n_iter_no_change
 
@@ -1665,10 +1758,11 @@ cdef class Trainer:
 
     # ---- what Python calls
 
-    def _work_share(self, int thread):
-        """One thread's part of the epochs until they halt."""
-        with nogil:
-            self._work(thread)
+    cdef _claim(self):
+        """Before each method that uses the buffers; cbp_unclaim behind it."""
+        if not cbp_claim(&self.claim):
+            raise RuntimeError("this Trainer is at work: neither its own callbacks nor "
+                               "another thread may call it meanwhile")
 
     cdef void _begin_call(self):
         if self.recorder is not None:
@@ -1676,32 +1770,73 @@ cdef class Trainer:
         self._exception, self.halt, self.abandoned = None, False, False
         self.status, self.last_poll = RUNNING, now()
 
+    cdef _raise_abandoned(self):
+        """Raises what made the compiled loop give up, if anything."""
+        error, self._exception = self._exception, None
+        if error is not None:
+            raise error
+
+    cdef _take_theta(self, theta):
+        """Panels from other parameters, theta too."""
+        theta = np.asarray(theta)
+        if theta.shape != self.theta.shape or theta.dtype.kind not in "fiu":
+            raise ValueError(f"theta: want {self.network.n_params} numbers, got "
+                             f"{theta.dtype} of shape {theta.shape}")
+        self.theta[:] = theta
+        self._load()
+
     def __enter__(self):
         """Starts the threads; they sleep between calls and end with the block."""
-        team = Team(self)
-        team.start()
-        self._team = team
+        self._claim()
+        try:
+            if self.team is not None:
+                raise RuntimeError("the threads of this Trainer have been started")
+            self._start_team()
+        finally:
+            cbp_unclaim(&self.claim)
         return self
 
     def __exit__(self, *exception):
-        team, self._team = self._team, None
+        self._claim()
+        try:
+            if self.team is None:
+                raise RuntimeError("this Trainer was not entered")
+            self._end_team()
+        finally:
+            cbp_unclaim(&self.claim)
+
+    cdef _start_team(self):
+        cdef Team team = Team(self)
+        self.n_threads = team.start(self.n_threads)
+        self.team = team
+
+    cdef _end_team(self):
+        cdef Team team = self.team
+        self.team = None
         team.end()
 
-    def _advance(self):
-        """Compiled epochs until one of them has a reason to come back."""
-        self._begin_call()
-        if self.shuffle_rows:
-            generator = self.random_state._bit_generator
-            self.bits = <bitgen_t *>PyCapsule_GetPointer(
-                generator.capsule, "BitGenerator"
-            )
-        if self.shuffle_rows and self.exclusive:
-            with generator.lock:
-                self._team.work()
-        else:
-            self._team.work()
-        if self._exception is not None:
-            raise self._exception
+    cdef _advance(self):
+        """Compiled epochs until one of them has a reason to come back, by all threads
+        of the team, or of one for this call."""
+        cdef bint own = self.team is None
+        if own:
+            self._start_team()
+        try:
+            self._begin_call()
+            if self.shuffle_rows:
+                generator = self.random_state._bit_generator
+                self.bits = <bitgen_t *>PyCapsule_GetPointer(
+                    generator.capsule, "BitGenerator"
+                )
+            if self.shuffle_rows and self.exclusive:
+                with generator.lock:
+                    self.team.work()
+            else:
+                self.team.work()
+        finally:
+            if own:
+                self._end_team()
+        self._raise_abandoned()
 
     def run(self, max_iter, on_epoch=None):
         """Trains until patience runs out or max_iter epochs are done.
@@ -1721,33 +1856,51 @@ cdef class Trainer:
         BaseException
             What a signal handler raised (KeyboardInterrupt), theta written back.
         """
-        self.max_iter, self.n_iter, self.first_step = max_iter, 0, self.steps
-        self.callback = on_epoch is not None
+        if self.solver < 0:
+            raise ValueError('run needs solver="adam" or "sgd"')
+        if not 1 <= max_iter < 2**31:
+            raise ValueError(f"max_iter must lie in 1 .. {2**31 - 1}, got {max_iter}")
+        if on_epoch is not None and not callable(on_epoch):
+            raise ValueError("on_epoch must be callable")
+        self._claim()
         try:
-            with self:
-                while True:
-                    self._advance()
-                    if self.status != EPOCH_DONE:
-                        break
-                    self._flush_curve()
-                    self._write_back()
-                    loss = self.loss_curve[len(self.loss_curve) - 1]
-                    answer = on_epoch(self.n_iter, loss)
-                    if answer is False:
-                        self.status = STOPPED
-                        break
-                    self.halt = False
-                    self._judge(loss)
-                    if self.halt:
-                        break
+            self._run(max_iter, on_epoch)
         finally:
-            self._flush_curve()
-            self._write_back()
-            self.optimizer.learning_rate = self.learning_rate
-            self.optimizer.steps = self.steps
+            cbp_unclaim(&self.claim)
         if self.status == DIVERGED:
             self.diverged_epoch = self.n_iter + 1
         return STATUS_NAMES[self.status]
+
+    cdef _run(self, int max_iter, on_epoch):
+        cdef bint own = self.team is None
+        cdef double loss
+        self.max_iter, self.n_iter, self.first_step = max_iter, 0, self.steps
+        self.callback = on_epoch is not None
+        try:
+            if own:
+                self._start_team()
+            while True:
+                self._advance()
+                if self.status != EPOCH_DONE:
+                    break
+                loss = self.curve[self.curve_used - 1]
+                self._flush_curve()
+                self._store(self.theta_data)
+                if on_epoch(self.n_iter, loss) is False:
+                    self.status = STOPPED
+                    break
+                self.halt = False
+                self._judge(loss)
+                if self.halt:
+                    break
+        finally:
+            if own and self.team is not None:
+                self._end_team()
+            # First what cannot fail, whatever memory there is.
+            self._store(self.theta_data)
+            self.optimizer.learning_rate = self.learning_rate
+            self.optimizer.steps = self.steps
+            self._flush_curve()
 
     def loss_gradient(self, theta):
         """Mean cost with penalty and its gradient over all rows, for solver "lbfgs".
@@ -1761,20 +1914,23 @@ cdef class Trainer:
         loss : float
         gradient : float64 ndarray of shape (n_params,)
         """
+        self._claim()
+        try:
+            return self._loss_gradient(theta)
+        finally:
+            cbp_unclaim(&self.claim)
+
+    cdef _loss_gradient(self, theta):
+        cdef double scale
         if self.solver >= 0:
             raise ValueError('loss_gradient needs solver="lbfgs"')
-        self.theta[:] = theta
-        self._load()
+        self._take_theta(theta)
         self.position = 0
-        if self._team is None:
-            with self:
-                self._advance()
-        else:
-            self._advance()
+        self._advance()
         scale = 1 / self.batch_weights
         if self.watching:
             self._measure_gradient(scale)
-        W = self.theta[: <ptrdiff_t>self.n_weights].astype(np.float64, copy=False)
+        W = self.theta[: self.network.biases_at].astype(np.float64, copy=False)
         gradient = self._flat_gradient().astype(np.float64, copy=False)
         add_penalty(gradient, self.alpha, W, scale)
         loss = self.batch_loss + 0.5 * self.alpha * sum_squares(W)
@@ -1790,9 +1946,18 @@ cdef class Trainer:
         theta, before : ndarray of shape (n_params,)
             The parameters after the iteration and before it.
         """
+        self._claim()
+        try:
+            self._end_iteration(iteration, theta, before)
+        finally:
+            cbp_unclaim(&self.claim)
+
+    cdef _end_iteration(self, iteration, theta, before):
         cdef int l
+        if not 0 <= iteration < 2**31 - 1:
+            raise ValueError(f"iteration {iteration} is out of range")
         self.iteration = iteration + 1
-        if not self.watching:
+        if self.solver >= 0 or not self.watching:
             return
         for l in range(self.n_layers):
             _, offset, shape, _ = self.network.segments[l]
@@ -1837,9 +2002,16 @@ cdef class Trainer:
             output layer included; delta is of one row's cost times its weight. "loss"
             and "gradient": as `loss_gradient` returns them.
         """
+        self._claim()
+        try:
+            return self._backpropagate(theta)
+        finally:
+            cbp_unclaim(&self.claim)
+
+    cdef _backpropagate(self, theta):
         cdef ptrdiff_t start = 0, rows
         cdef int l
-        loss, gradient = self.loss_gradient(theta)
+        loss, gradient = self._loss_gradient(theta)
         sizes = self.network.layer_sizes[1:]
         z, a, delta = (
             [np.empty((self.n_rows, n), self.network.dtype) for n in sizes]
@@ -1908,10 +2080,10 @@ cdef class Trainer:
     cdef _show_delta(self, int l, ptrdiff_t start, ptrdiff_t rows, delta):
         self._show(self.layers[l].D, start, rows, delta[l])
 
-    def _flat_gradient(self):
+    cdef _flat_gradient(self):
         """The summed gradient in theta's layout."""
         cdef ptrdiff_t P = self.P, w_at = 0, i, p, q, stride
-        cdef ptrdiff_t b_at = self.network.segments[self.n_layers][1]
+        cdef ptrdiff_t b_at = self.network.biases_at
         cdef int l
         cdef cbp_layer *y
         cdef cbp_panels block
@@ -1951,7 +2123,7 @@ cdef void add_penalty(double[::1] gradient, double alpha, const double[::1] W,
         gradient[i] *= scale
 
 
-def sum_squares(const double[::1] x):
+def sum_squares(const double[::1] x not None):
     """Sum of squares in the order of cbp.h."""
     cdef double squares[CBP_CHUNK_ROWS]
     cdef double total = 0
@@ -1965,55 +2137,188 @@ def sum_squares(const double[::1] x):
     return total
 
 
-class Team:
+# ---- threads ------------------------------------------------------------------------
+
+@cython.internal
+@cython.final
+cdef class Seat:
+    """The place of one worker: it sits there in C, asleep between calls.
+
+    Who sits cannot fail: until it is dismissed it needs neither Python nor memory. So
+    no thread ever waits at the barrier for one that does not come.
+    """
+
+    cdef Trainer trainer
+    cdef int number
+    cdef PyThread_type_lock call   # opened to wake the worker
+    cdef PyThread_type_lock done   # opened by it: it sits, has worked, has left
+    # All change under the GIL.
+    cdef bint asked                # a thread was started that is to sit here
+    cdef bint sits
+    cdef bint seen                 # and it is known whether it sits
+    cdef bint closed               # to leave, or not to sit down any more
+
+    def __cinit__(self, Trainer trainer not None):
+        self.trainer = trainer
+        self.call, self.done = PyThread_allocate_lock(), PyThread_allocate_lock()
+        if self.call == NULL or self.done == NULL:
+            raise MemoryError("no memory for the locks of a thread")
+        PyThread_acquire_lock(self.call, WAIT_LOCK)
+        PyThread_acquire_lock(self.done, WAIT_LOCK)
+
+    def __dealloc__(self):
+        if self.call != NULL:
+            PyThread_free_lock(self.call)
+        if self.done != NULL:
+            PyThread_free_lock(self.done)
+
+    cdef void serve(self) noexcept nogil:
+        """All that a worker does."""
+        cdef int yields
+        PyThread_release_lock(self.done)
+        while True:
+            yields = 0
+            while not PyThread_acquire_lock(
+                self.call, WAIT_LOCK if yields == YIELDS else NOWAIT_LOCK
+            ):
+                cbp_yield()
+                yields += 1
+            if self.closed:
+                return
+            self.trainer._work(self.number)
+            PyThread_release_lock(self.done)
+
+    cdef void wait(self) noexcept:
+        with nogil:
+            PyThread_acquire_lock(self.done, WAIT_LOCK)
+
+    cdef void look(self) noexcept:
+        """Waits until it is known whether the worker sits."""
+        if not self.seen and (self.asked or self.sits):
+            self.wait()
+        self.seen = True
+
+    cdef void dismiss(self) noexcept:
+        """Returns when the worker has left, or can no longer sit down."""
+        self.look()
+        self.closed = True
+        if self.sits:
+            PyThread_release_lock(self.call)
+            self.wait()
+
+
+@cython.internal
+@cython.final
+cdef class Ticket:
+    """What a new thread comes with. If it dies before it sits, Python tells nobody;
+    but then the ticket dies too, and tells."""
+
+    cdef Seat seat
+
+    def __cinit__(self, Seat seat not None):
+        self.seat = seat
+
+    def __dealloc__(self):
+        if self.seat is not None and not self.seat.sits:
+            PyThread_release_lock(self.seat.done)
+
+
+def _sit(Ticket ticket not None):
+    """All that a new thread does."""
+    cdef Seat seat = ticket.seat
+    if seat.sits or seat.closed:
+        return
+    seat.sits = True
+    with nogil:
+        seat.serve()
+    # The GIL is given up only when Python has forgotten the thread.
+    PyThread_release_lock(seat.done)
+
+
+@cython.internal
+@cython.final
+cdef class Team:
     """The threads of a `with trainer` block: asleep while Python runs."""
 
-    def __init__(self, Trainer trainer):
-        self._trainer = trainer
-        self._calls, self._threads = [], []
-        self._done = queue.SimpleQueue()
+    cdef Trainer trainer
+    cdef list seats
+    cdef long process
 
-    def start(self):
-        """All of them, or none if that is interrupted."""
-        cdef Trainer trainer = self._trainer
+    def __cinit__(self, Trainer trainer not None):
+        self.trainer, self.seats = trainer, []
+        self.process = cbp_process()
+
+    cdef int start(self, int n_threads) except -1:
+        """Seats them all, or as many as are to be had, or none if that is interrupted.
+        How many threads there are then, the caller's included."""
+        cdef Seat seat
+        asked = []
         try:
-            for number in range(1, trainer.n_threads):
-                calls = queue.SimpleQueue()
-                thread = threading.Thread(
-                    target=self._serve, args=(number, calls), daemon=True
-                )
-                # Known before it starts, so that an interrupt meanwhile can end it.
-                self._calls.append(calls)
-                self._threads.append(thread)
-                thread.start()
-        except RuntimeError:  # no more threads to be had: go on with fewer
-            self._calls.pop()
-            self._threads.pop()
-            trainer.n_threads = number
+            for _ in range(1, n_threads):
+                seat = Seat(self.trainer)
+                asked.append(seat)
+                try:
+                    _thread.start_new_thread(_sit, (Ticket(seat),))
+                    seat.asked = True
+                except RuntimeError:  # no more threads to be had: go on with fewer
+                    seat.dismiss()
+                    break
+            for seat in asked:
+                seat.look()
+                if seat.sits and not seat.closed:
+                    self.seats.append(seat)
+                    seat.number = len(self.seats)
         except BaseException:
-            self.end()
+            for seat in asked:
+                seat.dismiss()
             raise
+        return 1 + len(self.seats)
 
-    def _serve(self, number, calls):
-        while calls.get():
-            self._trainer._work_share(number)
-            self._done.put(None)
-
-    def work(self):
+    cdef int work(self) except -1:
         """All threads work until the epochs halt."""
-        for calls in self._calls:
-            calls.put(True)
-        self._trainer._work_share(0)
-        for _ in self._calls:
-            self._done.get()
+        cdef Seat seat
+        if cbp_process() != self.process:
+            raise RuntimeError("this process was forked while the Trainer was at work: "
+                               "its threads are in the other one")
+        for seat in self.seats:
+            PyThread_release_lock(seat.call)
+        with nogil:
+            self.trainer._work(0)
+        for seat in self.seats:
+            seat.wait()
+        return 0
 
-    def end(self):
+    cdef void end(self) noexcept:
         """Returns when no thread is left."""
-        for calls in self._calls:
-            calls.put(False)
-        for thread in self._threads:
-            if thread.ident is not None:  # it was started
-                thread.join()
+        cdef Seat seat
+        if cbp_process() == self.process:
+            for seat in self.seats:
+                seat.closed = True
+                PyThread_release_lock(seat.call)
+            for seat in self.seats:
+                seat.wait()
+        self.seats = None
+
+
+# ---- checks -------------------------------------------------------------------------
+
+cdef double number(x, str name) except? -1:
+    """x in C; no NaN, which no comparison would ever find."""
+    cdef double value = x
+    if isnan(value):
+        raise ValueError(f"{name} is not a number")
+    return value
+
+
+cdef int64_t count(x, str name, int64_t least) except? -1:
+    """x in C; so far from the greatest integer that no sum reaches that."""
+    try:
+        x = operator.index(x)
+    except TypeError:
+        raise ValueError(f"{name} must be an integer, got {x!r}") from None
+    if not least <= x <= 2**62:
+        raise ValueError(f"{name} must lie in {least} .. 2**62, got {x}")
+    return x
 
 
 cdef int64_t steps_until_gone(double beta):
@@ -2025,9 +2330,13 @@ cdef int64_t steps_until_gone(double beta):
 
 cdef checked_rows(rows, ptrdiff_t n_samples):
     """Row numbers of X as an array of one's own."""
-    rows = np.array(rows, dtype=np.int64)
-    if len(rows) == 0:
+    rows = np.asarray(rows)
+    if rows.size == 0:
         raise ValueError("no rows to train on, or to score")
+    if rows.ndim != 1 or rows.dtype.kind not in "iu":
+        raise ValueError(f"rows: want one axis of integers, got {rows.dtype} of shape "
+                         f"{rows.shape}")
+    rows = np.array(rows, dtype=np.int64)
     if not 0 <= rows.min() <= rows.max() < n_samples:
         raise ValueError("rows beyond X")
     return rows

@@ -170,9 +170,10 @@ class _OneBlasThread:
 
     def __exit__(self, *exception: object) -> None:
         with self._lock:
-            self._holders -= 1
-            if self._holders == 0:
+            self._holders = max(self._holders - 1, 0)
+            if self._holders == 0 and self._limit is not None:
                 self._limit.restore_original_limits()
+                self._limit = None
 
 
 @functools.cache
@@ -200,14 +201,26 @@ def _physical_memory() -> int | None:
     return n_bytes if n_bytes > 0 else None
 
 
+@contextmanager
+def _named_overflow(name: str) -> Iterator[None]:
+    """Whole numbers of Python may be too large for any float."""
+    try:
+        yield
+    except OverflowError:
+        raise ValueError(f"{name} holds a number too large for float64.") from None
+
+
 def n_threads(n_jobs: int | None) -> int:
     """Threads for `n_jobs`, by joblib's rules, of the cores of this process.
 
-    joblib counts all workers of a cluster where one is its backend; the threads of a fit
-    run here. A number that is asked for by name is granted.
+    Where a cluster is joblib's backend, joblib counts all its workers; the threads of a
+    fit run here. A number that is asked for by name is granted.
     """
+    wanted = joblib.effective_n_jobs(n_jobs)
+    if wanted == 1:  # joblib counts cores in 100 us
+        return 1
     most = joblib.cpu_count() if n_jobs is None or n_jobs < 0 else n_jobs
-    return min(joblib.effective_n_jobs(n_jobs), most, _MOST_THREADS)
+    return min(wanted, most, _MOST_THREADS)
 
 
 def _kernel_ready(X):
@@ -403,7 +416,7 @@ class _BaseBP(BaseEstimator):
 
     @contextmanager
     def _trial(self) -> Iterator[Self]:
-        """A copy of the estimator to train; what it has fitted is taken over at the end.
+        """A copy of the estimator to train; its result is taken over at the end.
 
         If the block fails, nothing is. An interrupt is no failure once the weights that
         it reached have been set.
@@ -413,7 +426,7 @@ class _BaseBP(BaseEstimator):
         try:
             yield trial
         except KeyboardInterrupt:
-            if trial._fitted is not start:
+            if trial._fitted is not start and trial._fitted.is_model:
                 self._fitted = trial._fitted
             raise
         except DivergenceError as error:
@@ -518,13 +531,14 @@ class _BaseBP(BaseEstimator):
         n_samples = X.shape[0]
         if isinstance(sample_weight, Number):
             sample_weight = np.full(n_samples, sample_weight)
-        weight = check_array(
-            sample_weight,
-            dtype=[np.float64, np.float32],
-            order="C",
-            ensure_2d=False,
-            input_name="sample_weight",
-        )
+        with _named_overflow("sample_weight"):
+            weight = check_array(
+                sample_weight,
+                dtype=[np.float64, np.float32],
+                order="C",
+                ensure_2d=False,
+                input_name="sample_weight",
+            )
         if weight.shape != (n_samples,):
             raise ValueError(
                 f"sample_weight must be one number or of shape ({n_samples},), one "
@@ -562,14 +576,15 @@ class _BaseBP(BaseEstimator):
 
     def _check_rows(self, model: Fitted, X, dtype):
         """X ready for the network, in `dtype`, and the float type X came in."""
-        X = validate_data(
-            self._with(model),
-            X,
-            accept_sparse="csr",
-            dtype=[np.float64, np.float32],
-            order="C",
-            reset=False,
-        )
+        with _named_overflow("X"):
+            X = validate_data(
+                self._with(model),
+                X,
+                accept_sparse="csr",
+                dtype=[np.float64, np.float32],
+                order="C",
+                reset=False,
+            )
         given = X.dtype
         if given != dtype:  # again, for numbers too large for float32
             with np.errstate(over="ignore"):
@@ -637,9 +652,12 @@ class _BaseBP(BaseEstimator):
                 # SciPy keeps ten pairs of vectors, and a few more, in float64.
                 n_bytes += 26 * 8 * n_params
         if available is not None and n_bytes > available:
+            sizes_text = repr(self.hidden_layer_sizes)
+            if len(sizes_text) > 60:
+                sizes_text = f"{sizes_text[:30]}...{sizes_text[-5:]}"
             count = f"{n_params:,}" if n_params < 10**30 else "far too many"
             raise MemoryError(
-                f"A network with hidden_layer_sizes={self.hidden_layer_sizes!r} has "
+                f"A network with hidden_layer_sizes={sizes_text} has "
                 f"{count} parameters; training it with solver={str(self.solver)!r} "
                 f"needs {_gib(n_bytes)}, but this machine has {_gib(available)}. "
                 "Reduce hidden_layer_sizes."
@@ -736,7 +754,8 @@ class _BaseBP(BaseEstimator):
 
             def look() -> FitSummary:
                 summary = FitSummary.of_data(network, X, target, weight, rows)
-                return replace(summary, weight_unit=unit)
+                went_on = bool(self.warm_start) and not fresh and not incremental
+                return replace(summary, weight_unit=unit, given_weights=went_on)
 
             run.look = look
         try:
@@ -748,7 +767,7 @@ class _BaseBP(BaseEstimator):
                 self._summarize_end(run, X, rows)
         except KeyboardInterrupt:
             if run.look:
-                run.summary = run.look()
+                run.summary = run.look().at_end("interrupted")
             self._set_fitted(run, incremental)
             raise
         self._set_fitted(run, incremental)
@@ -757,17 +776,19 @@ class _BaseBP(BaseEstimator):
         self, X, y, sample_weight, *, fresh: bool, incremental: bool, dtypes=None
     ):
         """X, targets, weights and their unit, and the number of outputs."""
-        X, y = validate_data(
-            self,
-            X,
-            self._read_targets(y),
-            accept_sparse="csr",
-            multi_output=True,
-            y_numeric=isinstance(self, RegressorMixin),
-            dtype=dtypes or self._allowed_dtypes(fresh),
-            order="C",
-            reset=fresh,
-        )
+        y = self._read_targets(y)
+        with _named_overflow("X"):
+            X, y = validate_data(
+                self,
+                X,
+                y,
+                accept_sparse="csr",
+                multi_output=True,
+                y_numeric=isinstance(self, RegressorMixin),
+                dtype=dtypes or self._allowed_dtypes(fresh),
+                order="C",
+                reset=fresh,
+            )
         X = _kernel_ready(X)
         weight, unit = self._check_sample_weight(sample_weight, X, incremental)
         target, n_outputs = self._encode(y, X.dtype, incremental)
@@ -1023,7 +1044,10 @@ class _BaseBP(BaseEstimator):
 
         def loss_gradient(x):
             nonlocal loss, first_loss, overflowed
-            first, (loss, gradient) = loss is None, run.trainer.loss_gradient(theta_of(x))
+            first, (loss, gradient) = (
+                loss is None,
+                run.trainer.loss_gradient(theta_of(x)),
+            )
             finite = math.isfinite(loss) and np.isfinite(gradient).all()
             if first:
                 first_loss = loss
@@ -1086,8 +1110,10 @@ class _BaseBP(BaseEstimator):
         elif status == "patience":
             self._report_patience(run)
         elif status == "finished":
-            if result.status == 1:  # max_iter or max_fun
-                records.outcome = "max_iter"
+            # 1: max_iter or max_fun; 2: no step lowered the loss.
+            records.outcome = {1: "max_iter", 2: "stuck"}.get(
+                result.status, "converged"
+            )
             records.n_iter = _check_optimize_result("lbfgs", result, self.max_iter)
 
     def _output_units(self, run: _Run) -> tuple[Floats | None, float]:
@@ -1127,8 +1153,8 @@ class _BaseBP(BaseEstimator):
         limits = np.finfo(X.dtype)
         if squared and largest > 2.0 ** (limits.maxexp // 2 - 12):
             said += (
-                f" The targets reach {largest:.0e}; the squares of such errors, or their "
-                f"sums, overflow {limits.dtype}."
+                f" The targets reach {largest:.0e}; the squares of such errors, or "
+                f"their sums, overflow {limits.dtype}."
             )
         if isinstance(self, RegressorMixin):
             cures.append(
@@ -1188,11 +1214,12 @@ class _BaseBP(BaseEstimator):
             run,
             FailedFlow,
             loss_curve=tuple(run.records.loss_curve),
+            n_iter=run.records.n_iter,
             summary=run.look().at_end("diverged"),
         )
 
     def _set_fitted(self, run: _Run, incremental: bool) -> None:
-        """Set all fitted attributes, in one assignment, from what the run has reached."""
+        """Set all fitted attributes in one assignment, from what the run reached."""
         network, records, fitted = run.network, run.records, self._fitted
         scores, best_score = None, None
         best_loss: float | None = records.best_loss
@@ -1303,9 +1330,9 @@ class _BaseBP(BaseEstimator):
             entries = X.data if sparse.issparse(X) else X
             if not np.isfinite(entries).all():  # only where checks were turned off
                 raise ValueError(
-                    "X holds NaN or infinity; with assume_finite=True nothing looks for "
-                    f"them before. The outputs of {len(rows)} rows are not finite: "
-                    f"{named}."
+                    "X holds NaN or infinity, which nothing looks for under "
+                    f"assume_finite=True. The outputs of {len(rows)} rows are not "
+                    f"finite: {named}."
                 )
             raise ValueError(
                 f"The network overflows {network.dtype} in {len(rows)} of "
@@ -1328,8 +1355,16 @@ class _BaseBP(BaseEstimator):
         return state | pickled(fitted, keep_optimizer=keep)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        name, state = type(self).__name__, dict(state)
+        name = type(self).__name__
+        if not isinstance(state, dict):
+            raise ValueError(f"A {name} cannot be made of {type(state).__name__}.")
+        state = dict(state)
         form = state.pop("_format", _FORMAT)
+        if not isinstance(form, int) or form < 1:
+            raise ValueError(
+                f"This pickle of a {name} is damaged or was changed: its format is "
+                f"{form!r}."
+            )
         if form > _FORMAT:
             raise ValueError(
                 f"This {name} was saved by a newer version of cbp, in format {form}; "

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
+from scipy.special import xlogy
 from sklearn.base import RegressorMixin
 from sklearn.exceptions import NotFittedError
 
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
 # Root mean square of the largest column of X. With relu and SGD the median cost doubles
 # between 10 and 30 and is infinite at 100; raw iris (6) and digits (12) train well.
 INPUT_LARGE, INPUT_HUGE = 15.0, 100.0
+# Of inputs larger than that products or their squares overflow, whatever a step does.
+# Poisson's exponential outputs overflow from INPUT_HUGE on.
+INPUT_OVERFLOWING = 1e30
 # Length of a row of X less the mean row; standardised rows of n columns have sqrt(n).
 # At a tenth of that the median cost is three times higher, at a hundredth it is 1.
 ROW_SHORT, ROW_TINY = 0.3, 0.03
@@ -76,6 +80,12 @@ CONSTANT = 0.01
 # alpha per row of a batch. On four data sets 0.05 cost little, 0.15 up to half of what
 # there was to learn, and 1.5 left a constant answer.
 PENALTY = 0.05
+# Mean sample weight. Weights that balance classes, or that mark doubtful rows, have a
+# mean near 1; those that sum to 1 have 1/n.
+WEIGHT_SMALL = 0.1
+# Root mean square of the targets of a Poisson loss, whose first gradients are as large.
+# SGD with a rate of 0.01 trains 10 and diverges at 100, with 0.001 at 1000.
+COUNTS_LARGE = 30.0
 # Hidden layers. Up to eight relu trains as well as tanh; with 14 SGD trains tanh but
 # not relu, with 30 neither; Adam and L-BFGS come to that some layers later.
 DEEP_FOR_RELU, DEEP_FOR_ALL = 8, 20
@@ -83,6 +93,10 @@ DEEP_FOR_RELU, DEEP_FOR_ALL = 8, 20
 SCALE_INPUT = "make_pipeline(StandardScaler(), model)"
 SCALE_SPARSE_INPUT = "make_pipeline(MaxAbsScaler(), model)"
 SCALE_TARGET = "TransformedTargetRegressor(model, transformer=StandardScaler())"
+# Targets of a Poisson loss must stay >= 0.
+SCALE_COUNTS = "TransformedTargetRegressor(model, transformer=MaxAbsScaler())"
+# The least relative decrease of max(cost, 1) that SciPy's L-BFGS-B goes on for.
+LBFGS_FTOL = 2.3e-9
 
 # Rows that are looked at: enough for a scale, few enough to cost nothing.
 _SAMPLE_ROWS = 64
@@ -224,12 +238,16 @@ class FailedFlow(GradientFlow):
     Parameters
     ----------
     loss_curve : tuple of float
-        The cost of every finished epoch of the fit.
+        The cost of every finished epoch since the weights were drawn.
     summary : FitSummary
+    n_iter : int, default=None
+        Epochs or iterations that the call finished. None means all of `loss_curve`,
+        less what it has in common with that of a model to go on from.
     """
 
     loss_curve: tuple[float, ...] = ()
     summary: FitSummary | None = None
+    n_iter: int | None = None
 
 
 def _ratio(a: NDArray, b: NDArray) -> NDArray:
@@ -270,12 +288,20 @@ class FitSummary:
         The least cost that a constant answer can have, without penalty.
     zero_cost : float
         The cost of a network whose weights are all zero.
-    outcome : {'', 'converged', 'max_iter', 'diverged', 'interrupted', 'partial'}
-        How training ended: its patience or tolerance, max_iter (or max_fun), non-finite
-        numbers, an interrupt; 'partial' is one call of `partial_fit`.
+    outcome : {'', 'converged', 'max_iter', 'stuck', 'diverged', 'interrupted', \
+            'partial'}
+        How training ended: its patience or tolerance, max_iter (or max_fun), a line
+        search of L-BFGS that found no lower cost, non-finite numbers, an interrupt ('',
+        too); 'partial' is one call of `partial_fit`.
     output_variance : float or None
         Variance of the outputs at the end, in the sampled rows, the mean over outputs.
         None if the cost shows well enough that they are not constant.
+    weight_unit : float
+        The power of two in which sample weights are counted, here and in the records;
+        1 unless they are very large or very small.
+    given_weights : bool or None
+        Whether training went on from weights that were there before. None if that was
+        not noted; then it is guessed.
     """
 
     n_rows: int
@@ -291,6 +317,8 @@ class FitSummary:
     zero_cost: float
     outcome: str = ""
     output_variance: float | None = None
+    weight_unit: float = 1.0
+    given_weights: bool | None = None
 
     @classmethod
     def of_data(
@@ -300,6 +328,7 @@ class FitSummary:
         target: NDArray,
         sample_weight: NDArray | None = None,
         rows: NDArray | None = None,
+        given_weights: bool | None = None,
     ) -> FitSummary:
         """Looks at the data before training.
 
@@ -312,23 +341,23 @@ class FitSummary:
         sample_weight : ndarray of shape (n_samples,), default=None
         rows : int ndarray, default=None
             The rows to train on; None means all.
+        given_weights : bool, default=None
+            Whether training goes on from weights that were there before.
 
         Returns
         -------
         FitSummary
         """
         n_rows = X.shape[0] if rows is None else len(rows)
-        some = _spread(n_rows, _SAMPLE_TARGETS)
-        some = some if rows is None else rows[some]
-        target = target[some]
-        weight = np.ones(len(target)) if sample_weight is None else sample_weight[some]
         with np.errstate(all="ignore"):  # numbers near the largest float are no error
+            some, weight, mean_weight = _weighed(n_rows, sample_weight, rows)
             return cls(
                 n_rows=n_rows,
-                mean_weight=float(weight.mean()),
+                mean_weight=mean_weight,
                 is_sparse=sparse.issparse(X),
+                given_weights=given_weights,
                 **_summarize_inputs(X, rows),
-                **_summarize_targets(network, target, weight),
+                **_summarize_targets(network, target[some], weight),
             )
 
     def at_end(
@@ -366,25 +395,52 @@ def _spread(n: int, most: int) -> slice:
     return slice(0, n, -(-n // most))
 
 
+def _weighed(
+    n_rows: int, sample_weight: NDArray | None, rows: NDArray | None
+) -> tuple[slice | NDArray, NDArray, float]:
+    """Rows whose targets are looked at, their weights (1 the largest), the mean weight.
+
+    Rows without weight are passed over if no other was met.
+    """
+    some = _spread(n_rows, _SAMPLE_TARGETS)
+    chosen = some if rows is None else rows[some]
+    if sample_weight is None:
+        return chosen, np.ones(len(range(*some.indices(n_rows)))), 1.0
+    weight = sample_weight[chosen].astype(np.float64)
+    mean = weight.mean()
+    if not weight.any():
+        weight = (sample_weight if rows is None else sample_weight[rows]).astype(float)
+        mean = weight.mean()
+        heavy = np.flatnonzero(weight)
+        if len(heavy) == 0:  # nothing was trained
+            return chosen, np.ones(len(sample_weight[chosen])), 0.0
+        heavy = heavy[_spread(len(heavy), _SAMPLE_TARGETS)]
+        chosen, weight = heavy if rows is None else rows[heavy], weight[heavy]
+    return chosen, weight / weight.max(), float(mean)
+
+
 def _summarize_inputs(X: Any, rows: NDArray | None) -> dict[str, Any]:
     n_rows = X.shape[0] if rows is None else len(rows)
     some = _spread(n_rows, _SAMPLE_ROWS)
     X = X[some] if rows is None else X[rows[some]]
+    values = (X.data if sparse.issparse(X) else X).astype(np.float64)
+    # Squares of the largest numbers would overflow.
+    unit = max(float(np.abs(values).max(initial=0)) / 1e100, 1.0)
+    values /= unit
     if sparse.issparse(X):
-        sums = np.bincount(X.indices, X.data, X.shape[1])
-        squares = np.bincount(X.indices, np.square(X.data, dtype=float), X.shape[1])
+        sums = np.bincount(X.indices, values, X.shape[1])
+        squares = np.bincount(X.indices, np.square(values), X.shape[1])
     else:
-        X = X.astype(np.float64)
-        sums, squares = X.sum(0), np.einsum("ij,ij->j", X, X)
+        sums, squares = values.sum(0), np.einsum("ij,ij->j", values, values)
     mean, mean_square = sums / X.shape[0], squares / X.shape[0]
     column = int(mean_square.argmax())
     # Rounding can make the least variances negative.
     variance = np.maximum(mean_square - mean * mean, 0).sum()
     return {
         "column": column,
-        "column_size": float(np.sqrt(mean_square[column])),
-        "column_mean": float(mean[column]),
-        "row_length": float(np.sqrt(variance)),
+        "column_size": float(np.sqrt(mean_square[column]) * unit),
+        "column_mean": float(mean[column] * unit),
+        "row_length": float(np.sqrt(variance) * unit),
     }
 
 
@@ -394,7 +450,8 @@ def _summarize_targets(
     """Scales of the targets, and the costs of two answers that need no network."""
     if target.ndim == 1:  # class numbers
         n_classes = max(network.layer_sizes[-1], 2)
-        p = np.bincount(target, weight, n_classes) / weight.sum()
+        p = np.bincount(target, weight, n_classes)
+        p /= p.sum()  # exactly 1 if there is one class
         scale = {
             "target_size": 1.0,
             "target_variance": float((p * (1 - p)).mean()),
@@ -413,14 +470,16 @@ def _summarize_targets(
     variance = (w * (y - mean) ** 2).sum(0)
     size = (w * y * y).sum(0)
     variance[variance < 1e-24 * size] = 0  # constant but for rounding
+    varies = variance > 0
     if network.loss == "log_loss":
-        p = np.clip(mean, 1e-15, 1 - 1e-15)
-        constant = -np.sum(p * np.log(p) + (1 - p) * np.log(1 - p))
+        p = np.clip(mean, 0, 1)
+        constant = -np.sum((xlogy(p, p) + xlogy(1 - p, 1 - p))[varies])
         zero = len(mean) * math.log(2)
     elif network.loss == "poisson":
-        y_log_y = (w * y * np.log(np.where(y > 0, y, 1))).sum(0)
-        constant = np.sum(y_log_y - mean * np.log(np.where(mean > 0, mean, 1)))
-        zero = np.sum(y_log_y - mean + 1)
+        # Not as a difference of sums: that is rounding if y is large and nearly equal.
+        costs = xlogy(y, y / np.where(mean > 0, mean, 1)) - y + mean
+        constant = np.sum((w * costs).sum(0)[varies])
+        zero = np.sum(w * (xlogy(y, y) - y + 1))
     else:
         constant = variance.sum() / 2
         start = 0.5 if network.output == "logistic" else 0.0
@@ -451,8 +510,9 @@ class Finding:
     evidence : dict of str to float, int, str or list
         The numbers behind it.
     advice : str
-        Python to paste: a parameter and its value, or an expression in which `model` is
-        the estimator.
+        Python to paste: parameters and their values, as `set_params` takes them, or an
+        expression in which `model` is the estimator, and `X`, `y` and `w` are the data
+        of the fit and its sample weights.
     severity : {'illness', 'remark'}
         Whether it spoils the fit.
     """
@@ -550,14 +610,26 @@ def _indented(text: str) -> list[str]:
 
 
 def _plain(x: float) -> str:
-    """A number as people write it: two digits, no zeros behind."""
+    """A number as people write it: two digits, no zeros behind.
+
+    What is infinite overflowed float32, in which records are kept.
+    """
     if not math.isfinite(x):
-        return "infinity" if x == math.inf else str(x)
+        return "more than 1e+38" if x == math.inf else str(x)
     return f"{x:.2g}" if abs(x) < 1e5 else f"{x:.0e}"
 
 
+def _small(x: float) -> str:
+    """A small number: one digit and the power of ten."""
+    return f"{x:.0e}" if 0 < x < 1e38 else _plain(x)
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}" + ("" if n == 1 else "s")
+
+
 def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %"
+    return f"{100 * share:.0f} %" if abs(share) < 1e4 else f"{_plain(100 * share)} %"
 
 
 # ---- the evidence, as numbers that the rules compare
@@ -568,16 +640,20 @@ class _Fit:
 
     def __init__(self, estimator: Any):
         flow, self.curve, self.summary, n_iter = _records_of(estimator)
-        self.flow: GradientFlow = flow
         self.parameters: dict[str, Any] = {
             name: getattr(estimator, name) for name in _PARAMETERS
         }
+        self.flow: GradientFlow = flow
+        failed = isinstance(flow, FailedFlow)
+        self.outcome = self.summary.outcome or "interrupted"
+        incremental = self.outcome == "partial"
+        # partial_fit leaves the scores of an earlier fit, and counts one epoch; its
+        # loss curve goes over all calls.
         scores = getattr(estimator, "validation_scores_", None)
-        self.scores = None if isinstance(flow, FailedFlow) else scores
-        self.outcome = self.summary.outcome
+        self.scores = None if failed or incremental else scores
+        self.n_epochs = len(self.curve) if incremental else n_iter
         self.is_regressor = isinstance(estimator, RegressorMixin)
-        # partial_fit counts one epoch; its loss curve goes over all calls.
-        self.n_epochs = len(self.curve) if self.outcome == "partial" else n_iter
+        self.given_weights = not incremental and _went_on(estimator, self, n_iter)
         self.late = slice(len(flow.epoch) // 2, None)
         rows = self.summary.n_rows
         size = self.parameters["batch_size"]
@@ -589,25 +665,41 @@ class _Fit:
         first = max(len(self.curve) - self.n_epochs, 0)
         # Costs of the epochs, 1 being the cost of a constant answer.
         self.cost = np.array(self.curve[first:], dtype=np.float64) / least
-        self.reached = self._reached()
+        loss = getattr(estimator, "loss_", None)
+        self.reached = self._reached(math.inf if failed or loss is None else loss)
 
     @property
     def solver(self) -> str:
         return self.parameters["solver"]
 
-    def _reached(self) -> float:
-        """Cost at the end, without penalty, 1 being a constant answer's cost."""
+    @property
+    def idle(self) -> bool:
+        """Whether training ended before its first step."""
+        return len(self.flow.epoch) == 0 and self.outcome != "diverged"
+
+    def _reached(self, loss: float) -> float:
+        """Cost at the end, without penalty, 1 being a constant answer's cost.
+
+        loss: of the first weights, penalty included, which is all that is known if they
+        were the last ones, too.
+        """
+        if self.idle:
+            reached = loss / max(self.summary.constant_cost, _TINY)
+            return reached if math.isfinite(reached) else math.inf
         if self.outcome == "diverged" or len(self.cost) == 0:
             return math.inf
         sizes = np.array(self.flow.layer_sizes)
         squares = np.square(self.flow.weight[-1], dtype=np.float64)
         penalty = self.parameters["alpha"] / 2 * (squares @ (sizes[:-1] * sizes[1:]))
-        penalty /= self.batch * self.summary.mean_weight
+        penalty /= self.batch * max(self.mean_weight, _TINY)
         reached = self.curve[-1] - penalty
         if reached < 0.5 * self.curve[-1]:
             # The difference may be rounding; so from the output errors, which for a
             # squared error tell the cost exactly.
-            error = float(self.flow.delta[-1, -1]) / self.summary.mean_weight
+            # Both in the unit of the weights.
+            error = float(self.flow.delta[-1, -1]) / max(
+                self.summary.mean_weight, _TINY
+            )
             reached = error * error / max(self.summary.target_variance, _TINY)
             return reached if math.isfinite(reached) else math.inf
         reached /= max(self.summary.constant_cost, _TINY)
@@ -624,14 +716,21 @@ class _Fit:
 
     def share(self, records: NDArray) -> NDArray:
         """Mean of the later records, per layer, for shares."""
-        return np.asarray(records[self.late], np.float64).mean(0)
+        return _finite(records[self.late]).mean(0)
+
+    @property
+    def step_ratio(self) -> NDArray:
+        """Update over weights of one step, shape (n_records, n_layers); no NaN.
+
+        0 where nothing moves, and infinite where that cannot be said.
+        """
+        return _share_of(self.flow.update, self.flow.weight)
 
     @property
     def moved(self) -> float:
         """Sum of update over weights over all steps, in the layer with the most."""
         epochs = np.arange(self.n_epochs)
-        ratio = self.flow.update_ratio.T
-        sums = [np.interp(epochs, self.flow.epoch, r).sum() for r in ratio]
+        sums = [np.interp(epochs, self.flow.epoch, r).sum() for r in self.step_ratio.T]
         return float(np.nan_to_num(sums, nan=math.inf).max()) * self.steps_per_epoch
 
     @property
@@ -645,8 +744,7 @@ class _Fit:
         if not self.given_weights:
             sizes = np.array(self.flow.layer_sizes)
             weight = np.minimum(weight, np.sqrt(2 / (sizes[:-1] + sizes[1:])))
-        ratio = self.flow.update[0] / weight
-        return np.nan_to_num(ratio, nan=math.inf, posinf=math.inf)
+        return _share_of(self.flow.update[0], weight)
 
     @property
     def target_off(self) -> bool:
@@ -657,14 +755,30 @@ class _Fit:
         return s.target_size > 10 or 0 < s.target_variance < 0.01
 
     @property
-    def input_off(self) -> bool:
-        s = self.summary
-        return s.column_size > INPUT_LARGE or s.row_length < ROW_SHORT
+    def counts_large(self) -> bool:
+        """Whether the targets of a Poisson loss are so large that first steps overflow.
+
+        L-BFGS finds the length of its steps by itself.
+        """
+        poisson = self.parameters["loss"] == "poisson" and self.solver != "lbfgs"
+        return poisson and self.summary.target_size > COUNTS_LARGE
 
     @property
-    def given_weights(self) -> bool:
-        """Whether training went on from weights that were there before."""
-        return bool(self.parameters["warm_start"])
+    def input_off(self) -> bool:
+        s = self.summary
+        return s.column_size > INPUT_LARGE or 0 < s.row_length < ROW_SHORT
+
+    @property
+    def input_overflows(self) -> bool:
+        """Whether the inputs are so large that no learning rate or penalty would do."""
+        poisson = self.parameters["loss"] == "poisson"
+        limit = INPUT_HUGE if poisson else INPUT_OVERFLOWING
+        return self.summary.column_size > limit
+
+    @property
+    def mean_weight(self) -> float:
+        """Mean sample weight of a row."""
+        return self.summary.mean_weight * self.summary.weight_unit
 
     @property
     def began_well(self) -> bool:
@@ -673,45 +787,47 @@ class _Fit:
         return bool(self.given_weights and start)
 
     @property
+    def penalty_limit(self) -> float:
+        """The largest alpha that hardly holds the weights down."""
+        return PENALTY * self.batch * self.mean_weight
+
+    @property
     def overpenalized(self) -> bool:
         """Whether the penalty is so large that it may hold the weights down."""
-        return (
-            self.parameters["alpha"] > PENALTY * self.batch * self.summary.mean_weight
-        )
+        # A penalty moves all weights but those that are zero.
+        if len(self.flow.epoch) and not self.flow.update[self.late].any():
+            return False
+        return self.parameters["alpha"] > self.penalty_limit
 
-    def lower_alpha(self) -> str:
-        """A penalty a thousand times smaller than the limit."""
-        limit = PENALTY * self.batch * self.summary.mean_weight
-        return f"alpha={_round(limit / 1000)}"
+    @property
+    def rate(self) -> float:
+        return self.parameters["learning_rate_init"]
 
     @property
     def highest_rate(self) -> float:
         """The highest learning rate that is worth a try without further knowledge."""
         return 0.01 if self.solver == "adam" else 0.3
 
-    def lower_rate(self) -> str:
-        """A learning rate at which a first step changes some 2 % of the weights; the
-        default where no first step tells."""
-        rate = self.parameters["learning_rate_init"]
-        factor = 0.02 / self.first_step.max() if len(self.flow.epoch) else 0.0
-        wanted = min(rate * min(max(factor, 1e-4), 0.1), self.highest_rate)
-        if factor < 1e-4:
-            wanted = min(wanted, 0.001)
-        return f"learning_rate_init={_round(wanted)}"
-
-    def higher_rate(self) -> str:
-        """A learning rate at which the weights could change three times over."""
-        rate = self.parameters["learning_rate_init"]
-        highest = self.highest_rate
-        wanted = rate * max(3 / max(self.moved, 1e-12), 10)
-        if rate >= highest:  # then more steps
-            return f"max_iter={5 * self.parameters['max_iter']}"
-        return f"learning_rate_init={_round(min(wanted, highest))}"
+    @property
+    def tol_was_met(self) -> bool:
+        """Whether it was tol that ended L-BFGS: SciPy also ends it if an iteration
+        hardly lowers the cost, whatever tol is."""
+        if len(self.cost) < 2 or self.scores is not None:
+            return True
+        before, after = self.curve[-2:]
+        return before - after > LBFGS_FTOL * max(abs(before), abs(after), 1)
 
 
 _TINY = float(np.finfo(np.float64).tiny)
 _PARAMETERS = ("solver", "batch_size", "alpha", "loss", "warm_start", "epsilon")
-_PARAMETERS += ("learning_rate_init", "tol", "n_iter_no_change", "max_iter")
+_PARAMETERS += ("learning_rate_init", "tol", "n_iter_no_change", "max_iter", "max_fun")
+_PARAMETERS += ("activation",)
+
+
+def _share_of(a: NDArray, b: NDArray) -> NDArray:
+    """a / b without NaN: 0 where a is 0, and infinite where it cannot be said."""
+    ratio = np.where(a == 0, 0, _ratio(np.asarray(a, np.float64), b))
+    return np.nan_to_num(ratio, nan=math.inf, posinf=math.inf)
 
 
 def _round(x: float) -> float:
@@ -732,21 +848,30 @@ def _records_of(
         )
     failed = getattr(estimator, "_failed_flow", None)
     if failed is not None:
-        return failed, failed.loss_curve, failed.summary, len(failed.loss_curve)
-    if not hasattr(estimator, "coefs_"):
+        if failed.summary is None:
+            raise ValueError(
+                f"The records of the last fit of this {name}, which diverged, have no "
+                "summary of its data. Fit it again, with monitor=True."
+            )
+        return failed, failed.loss_curve, failed.summary, _epochs_of(failed, estimator)
+    coefs = getattr(estimator, "coefs_", None)
+    if coefs is None:
         raise NotFittedError(
             f"This {name} is not fitted yet, so there is nothing to diagnose. Call "
             "fit(X, y) first, with monitor=True."
         )
-    curve = getattr(estimator, "loss_curve_", None)
-    if not curve:
+    summary = getattr(estimator, "_fit_summary", None)
+    curve = getattr(estimator, "loss_curve_", None) or []
+    outcome = summary.outcome if summary is not None else ""
+    # L-BFGS may end before its first iteration is finished, and anything may diverge.
+    trained = curve or outcome in _ENDS or math.isfinite(estimator.loss_)
+    if not trained:
         raise NotFittedError(
             f"This {name} has weights but finished no epoch: they were drawn by "
             "initialize, or training was interrupted in its first epoch. Call "
             "fit(X, y) first, with monitor=True."
         )
     flow = getattr(estimator, "gradient_flow_", None)
-    summary = getattr(estimator, "_fit_summary", None)
     if flow is None or summary is None:
         raise ValueError(
             f"This {name} has no gradient_flow_: it was fitted with monitor=False. Set "
@@ -754,12 +879,230 @@ def _records_of(
         )
     if not isinstance(flow, GradientFlow):
         raise TypeError(f"gradient_flow_ must be a GradientFlow, got {type(flow)}.")
-    if len(flow.epoch) == 0:
+    sizes = (np.shape(coefs[0])[0], *(np.shape(W)[-1] for W in coefs))
+    if tuple(flow.layer_sizes) != sizes:
+        raise ValueError(
+            f"gradient_flow_ is of a network whose layers have {flow.layer_sizes} "
+            f"units, but those of this {name} have {sizes}. Fit it again, with "
+            "monitor=True."
+        )
+    n_iter = estimator.n_iter_
+    at_once = outcome == "diverged" or (outcome in _ENDS and n_iter == 0)
+    if len(flow.epoch) == 0 and not at_once:
         raise ValueError(
             "gradient_flow_ has no records: training ended before its first epoch did. "
             "Fit again, for at least one epoch."
         )
-    return flow, curve, summary, estimator.n_iter_
+    return flow, curve, summary, n_iter
+
+
+# Outcomes of a training that ended by itself.
+_ENDS = ("converged", "max_iter", "stuck", "diverged")
+
+
+def _epochs_of(failed: FailedFlow, estimator: Any) -> int:
+    """Epochs that a fit had finished when it diverged."""
+    if failed.n_iter is not None:
+        return failed.n_iter
+    curve = failed.loss_curve
+    former = tuple(getattr(estimator, "loss_curve_", None) or ())
+    if estimator.warm_start and former == tuple(curve[: len(former)]):
+        return len(curve) - len(former)
+    return len(curve)
+
+
+def _went_on(estimator: Any, fit: _Fit, n_iter: int) -> bool:
+    """Whether warm_start made a fit go on from weights that were there before.
+
+    Not every fit with warm_start does: the first has none to go on from.
+    """
+    if not fit.parameters["warm_start"]:
+        return False
+    if fit.summary.given_weights is not None:
+        return fit.summary.given_weights
+    # A fit that failed has left the former model in its place.
+    failed = isinstance(fit.flow, FailedFlow)
+    former = failed and getattr(estimator, "coefs_", None) is not None
+    return former or len(fit.curve) > n_iter
+
+
+# ---- advice: what would change the fit, given what it was and how it ended
+
+
+def _scale_input(fit: _Fit) -> str:
+    return SCALE_SPARSE_INPUT if fit.summary.is_sparse else SCALE_INPUT
+
+
+def _calm(fit: _Fit) -> str:
+    """Against steps that are too large: what makes them so, or the learning rate."""
+    if fit.input_overflows:
+        return _scale_input(fit)
+    if fit.target_off:
+        return SCALE_TARGET
+    if fit.counts_large:
+        return SCALE_COUNTS
+    if fit.overpenalized:
+        return _lower_alpha(fit)
+    if fit.given_weights and fit.outcome == "diverged" and fit.n_epochs == 0:
+        # With a usual rate it was the weights.
+        if fit.solver == "lbfgs" or fit.rate <= fit.highest_rate:
+            return "warm_start=False"
+    if fit.solver != "lbfgs":
+        return _lower_rate(fit)
+    if len(fit.flow.epoch):
+        least = max(fit.mean_weight, 10 * fit.parameters["alpha"])
+        return f"alpha={_round(least)}"
+    # The first weights already had an infinite cost, which no penalty makes finite.
+    return _scale_input(fit) if fit.input_off else "solver='adam'"
+
+
+def _against_vanishing(fit: _Fit, activation_share: float) -> str:
+    if fit.given_weights and fit.flow.relative_error[0].min() < VANISHING:
+        return "warm_start=False"
+    if fit.target_off:
+        return SCALE_TARGET
+    if activation_share < 0.5 and fit.overpenalized:
+        return _lower_alpha(fit)
+    if set(fit.flow.activations) & {"logistic", "relu"}:
+        return _other_activation(fit)
+    return _fewer_layers(fit)
+
+
+def _against_lost_units(fit: _Fit, start: bool) -> str:
+    if fit.input_off:
+        return _scale_input(fit)
+    if fit.overpenalized:
+        return _lower_alpha(fit)
+    if start and fit.given_weights:
+        return "warm_start=False"
+    if not start and fit.target_off:
+        return SCALE_TARGET
+    if not start and fit.solver != "lbfgs":
+        return _lower_rate(fit)
+    return _other_activation(fit)
+
+
+def _against_floor(fit: _Fit, epsilon: float, gradient: float) -> str:
+    if epsilon > 1e-7:
+        return "epsilon=1e-08"
+    if fit.target_off:
+        return SCALE_TARGET
+    wanted = _round(min(gradient / 100, epsilon / 10))
+    if wanted >= 1e-20:
+        return f"epsilon={wanted}"
+    # The squares of so small gradients have no place in float32.
+    return _scale_input(fit) if fit.input_off else _other_activation(fit)
+
+
+def _other_activation(fit: _Fit) -> str:
+    """Another activation than the present one, or fewer layers if none would do."""
+    depth = fit.flow.n_layers - 1
+    if depth == 0:
+        return _longer(fit)
+    if depth <= DEEP_FOR_RELU and "relu" not in fit.flow.activations:
+        return "activation='relu'"
+    if depth <= DEEP_FOR_ALL and set(fit.flow.activations) != {"tanh"}:
+        return "activation='tanh'"
+    return _fewer_layers(fit)
+
+
+def _fewer_layers(fit: _Fit) -> str:
+    """The first three hidden layers; of so few, another activation."""
+    flow = fit.flow
+    if flow.n_layers - 1 <= 3:
+        return _other_activation(fit)
+    advice = f"hidden_layer_sizes={tuple(map(int, flow.layer_sizes[1:4]))}"
+    if not isinstance(fit.parameters["activation"], str):  # one for every layer
+        advice += f", activation={list(flow.activations[:3])}"
+    # Weights to go on from are those of all the layers.
+    return advice + (", warm_start=False" if fit.parameters["warm_start"] else "")
+
+
+def _lower_alpha(fit: _Fit) -> str:
+    """A penalty a thousand times smaller than the limit."""
+    return f"alpha={_round(fit.penalty_limit / 1000)}"
+
+
+def _lower_rate(fit: _Fit) -> str:
+    """A learning rate at which a first step changes some 2 % of the weights; the
+    default where no first step tells."""
+    factor = 0.02 / fit.first_step.max() if len(fit.flow.epoch) else 0.0
+    wanted = min(fit.rate * min(max(factor, 1e-4), 0.1), fit.highest_rate)
+    if factor < 1e-4:
+        wanted = min(wanted, 0.001)
+    if wanted < 1e-30:  # then it is not the rate that makes steps large
+        return "warm_start=False" if fit.given_weights else "solver='lbfgs'"
+    return f"learning_rate_init={_round(wanted)}"
+
+
+def _higher_rate(fit: _Fit) -> str:
+    """A learning rate at which the weights could change three times over, or more
+    steps if the rate is high enough."""
+    if not fit.flow.update[fit.late].any():  # without a gradient no rate makes a step
+        if fit.input_off:
+            return _scale_input(fit)
+        return "warm_start=False" if fit.given_weights else _other_activation(fit)
+    if fit.rate > fit.highest_rate / 2:
+        return _longer(fit)
+    wanted = fit.rate * max(3 / max(fit.moved, 1e-12), 10)
+    return f"learning_rate_init={_round(min(wanted, fit.highest_rate))}"
+
+
+def _longer(fit: _Fit) -> str:
+    """What ended training, put off."""
+    p = fit.parameters
+    if fit.outcome in ("partial", "interrupted"):
+        return _call(fit)
+    if fit.outcome == "max_iter":
+        if fit.solver == "lbfgs" and fit.n_epochs < p["max_iter"]:
+            return f"max_fun={max(5 * p['max_fun'], 15000)}"
+        advice = f"max_iter={5 * p['max_iter']}"
+        # An iteration takes two evaluations or so.
+        short = fit.solver == "lbfgs" and p["max_fun"] < 10 * p["max_iter"]
+        return advice + (f", max_fun={10 * p['max_iter'] + 15000}" if short else "")
+    if fit.solver == "lbfgs" and fit.scores is None:
+        return _smaller_tol(fit) if fit.tol_was_met else "solver='adam'"
+    if p["n_iter_no_change"] == math.inf:  # changed since the fit
+        return f"max_iter={5 * p['max_iter']}"
+    return _with_more_epochs(fit, f"n_iter_no_change={10 * p['n_iter_no_change']}")
+
+
+def _with_more_epochs(fit: _Fit, advice: str) -> str:
+    """Advice against patience, which max_iter may have overtaken in the last epoch."""
+    max_iter = fit.parameters["max_iter"]
+    return advice + (f", max_iter={5 * max_iter}" if fit.n_epochs >= max_iter else "")
+
+
+def _smaller_tol(fit: _Fit) -> str:
+    """A tolerance at which training would not have ended where it did; a longer
+    patience if nothing improved."""
+    p = fit.parameters
+    tol = min(1e-4 * fit.summary.constant_cost, p["tol"] / 100)
+    if fit.solver == "lbfgs" and fit.scores is None:
+        return f"tol={_round(tol)}"
+    # The largest improvement during the patience has to count as one. With warm_start
+    # patience may have begun in an earlier fit, whose epochs are over.
+    values = -np.array(fit.scores) if fit.scores is not None else np.array(fit.curve)
+    best = np.minimum.accumulate(values)
+    n_epochs = int(min(p["n_iter_no_change"] + 1, fit.n_epochs))
+    window = best[-n_epochs - 1 :]
+    gain = float(-np.diff(window).min(initial=0.0))
+    # The first score to beat is that of weights to go on from, which is not noted.
+    unknown = fit.scores is not None and fit.given_weights
+    if unknown or not gain > 0 or p["tol"] == 0:
+        # With early stopping L-BFGS may have ended by either.
+        either = f"tol={_round(tol)}, " if fit.solver == "lbfgs" else ""
+        return either + _longer(fit)
+    return _with_more_epochs(fit, f"tol={_round(min(tol, gain / 2))}")
+
+
+def _call(fit: _Fit, weight: str | None = None) -> str:
+    """The call that trained, once more."""
+    if weight is None and fit.mean_weight != 1:
+        weight = "w"
+    call = "partial_fit" if fit.outcome == "partial" else "fit"
+    more = "" if weight is None else f", sample_weight={weight}"
+    return f"model.{call}(X, y{more})"
 
 
 # ---- the rules: each looks at a fit and returns its finding, or None
@@ -796,7 +1139,7 @@ def _find_unscaled_input(fit: _Fit) -> Finding | None:
             "column_mean": s.column_mean,
             "row_length": s.row_length,
         },
-        SCALE_SPARSE_INPUT if s.is_sparse else SCALE_INPUT,
+        _scale_input(fit),
     )
 
 
@@ -813,22 +1156,15 @@ def _find_divergence(fit: _Fit) -> Finding | None:
         )
     else:
         return None
-    if fit.target_off:
+    if fit.target_off or fit.counts_large:
         message += _target_sentence(fit)
     return Finding("divergence", None, message, {"epoch": epoch}, _calm(fit))
 
 
-def _calm(fit: _Fit) -> str:
-    """Against steps that are too large: what makes them so, or the learning rate."""
-    if fit.target_off:
-        return SCALE_TARGET
-    if fit.overpenalized:
-        return fit.lower_alpha()
-    return "alpha=1.0" if fit.solver == "lbfgs" else fit.lower_rate()
-
-
 def _target_sentence(fit: _Fit) -> str:
     s = fit.summary
+    if not math.isfinite(s.target_size + s.target_variance):
+        return " The targets are so large that their squares overflow."
     return (
         f" The targets have a root mean square of {_plain(s.target_size)} and a "
         f"standard deviation of {_plain(s.target_variance**0.5)}, not near 1."
@@ -881,12 +1217,9 @@ def _find_vanishing_gradient(fit: _Fit) -> Finding | None:
     layer = int(errors.argmin()) + 1
     size = float(errors[layer - 1])
     steps = flow.n_layers - layer
-    by_activation = float(np.prod(fit.typical(flow.gain_activation)[layer - 1 :]))
-    by_weights = size / by_activation if by_activation > 0 else math.nan
+    by_activation, by_weights, share = _factors(fit, layer, size)
     names = "/".join(dict.fromkeys(flow.activations[layer - 1 :]))
-    if size > 0:
-        # On a logarithmic scale, where factors add up.
-        share = min(max(math.log(by_activation) / math.log(size), 0.0), 1.0)
+    if size > 0 and 0 < by_activation * by_weights:
         message = (
             f"Of the output layer's error {_plain(size)} reaches layer {layer}: a "
             f"factor of {_plain(size ** (1 / steps))} per layer, in which the "
@@ -894,8 +1227,9 @@ def _find_vanishing_gradient(fit: _Fit) -> Finding | None:
             f"weights are {_plain(by_weights ** (1 / steps))}; on a logarithmic scale "
             f"{_percent(share)} of it is the activation's."
         )
+    elif size > 0:
+        message = f"Of the output layer's error {_plain(size)} reaches layer {layer}."
     else:
-        share = 1.0
         message = f"Nothing of the output layer's error reaches layer {layer}."
     evidence = {
         "relative_error": [float(e) for e in errors],
@@ -910,30 +1244,20 @@ def _find_vanishing_gradient(fit: _Fit) -> Finding | None:
     return Finding("vanishing-gradient", layer, message, evidence, advice)
 
 
-def _against_vanishing(fit: _Fit, activation_share: float) -> str:
-    if fit.given_weights and fit.flow.relative_error[0].min() < VANISHING:
-        return "warm_start=False"
-    if fit.target_off:
-        return SCALE_TARGET
-    if activation_share < 0.5 and fit.overpenalized:
-        return fit.lower_alpha()
-    if set(fit.flow.activations) & {"logistic", "relu"}:
-        return _other_activation(fit)
-    return _fewer_layers(fit)
-
-
-def _other_activation(fit: _Fit) -> str:
-    """Another activation than the present one, or fewer layers if none would do."""
-    depth = fit.flow.n_layers - 1
-    if depth > DEEP_FOR_ALL:
-        return _fewer_layers(fit)
-    if depth <= DEEP_FOR_RELU and "relu" not in fit.flow.activations:
-        return "activation='relu'"
-    return "activation='tanh'"
-
-
-def _fewer_layers(fit: _Fit) -> str:
-    return f"hidden_layer_sizes={tuple(fit.flow.layer_sizes[1:4])}"
+def _factors(fit: _Fit, layer: int, size: float) -> tuple[float, float, float]:
+    """What activations and weights make of the error on its way to a layer, and the
+    activations' share of it on a logarithmic scale, where factors add up."""
+    gains = fit.typical(fit.flow.gain_activation)[layer - 1 :]
+    by_activation = float(np.prod(gains))
+    if 0 < by_activation < math.inf and size > 0:
+        share = min(max(math.log(by_activation) / math.log(size), 0.0), 1.0)
+        return by_activation, size / by_activation, share
+    # Something let nothing pass. What does so nearest to the output layer is the cause;
+    # NaN is 0 / 0: what the weights passed on was 0 already.
+    blocked = [gain for gain in gains[::-1] if not gain > 0]
+    if blocked and blocked[0] == 0:
+        return 0.0, 1.0, 1.0
+    return 1.0, 0.0, 0.0
 
 
 def _find_saturated_units(fit: _Fit) -> Finding | None:
@@ -991,20 +1315,6 @@ def _dead(fit: _Fit) -> tuple[NDArray, NDArray]:
     return np.maximum(2 * first - 1, 0), np.maximum(2 * last - 1, 0)
 
 
-def _against_lost_units(fit: _Fit, start: bool) -> str:
-    if fit.input_off:
-        return SCALE_SPARSE_INPUT if fit.summary.is_sparse else SCALE_INPUT
-    if fit.overpenalized:
-        return fit.lower_alpha()
-    if start and fit.given_weights:
-        return "warm_start=False"
-    if not start and fit.target_off:
-        return SCALE_TARGET
-    if not start and fit.solver != "lbfgs":
-        return fit.lower_rate()
-    return _other_activation(fit)
-
-
 def _find_epsilon_floor(fit: _Fit) -> Finding | None:
     flow = fit.flow
     if fit.solver != "adam" or fit.learned:
@@ -1018,20 +1328,16 @@ def _find_epsilon_floor(fit: _Fit) -> Finding | None:
     layer = int(floored.argmax()) + 1
     gradient = float(fit.typical(flow.gradient)[layer - 1])
     epsilon = fit.parameters["epsilon"]
-    # A large gradient tells that the floored weights are those of empty columns of X.
-    if floored.max() <= FLOORED or gradient > 100 * epsilon:
+    # A large gradient tells that the floored weights are those of empty columns of X;
+    # with none at all, no epsilon makes a step.
+    if floored.max() <= FLOORED or not 0 < gradient <= 100 * epsilon:
         return None
     message = (
         f"In {_percent(floored[layer - 1])} of the weights of layer {layer} Adam's "
         f"steps are shortened by epsilon={epsilon:g}: the gradient, of size "
         f"{gradient:.0e}, lies below it."
     )
-    if epsilon > 1e-7:
-        advice = "epsilon=1e-08"
-    elif fit.target_off:
-        advice = SCALE_TARGET
-    else:
-        advice = f"epsilon={_round(max(gradient / 100, 1e-300))}"
+    advice = _against_floor(fit, epsilon, gradient)
     evidence = {"floored": [float(x) for x in floored], "gradient": gradient}
     return Finding("epsilon-floor", layer, message, evidence, advice)
 
@@ -1081,7 +1387,7 @@ def _find_update_too_large(fit: _Fit) -> Finding | None:
     if fit.solver == "lbfgs" or fit.learned:
         return None
     first = fit.first_step
-    last = np.nan_to_num(fit.typical(fit.flow.update_ratio), nan=math.inf)
+    last = np.nan_to_num(fit.typical(fit.step_ratio), nan=math.inf, posinf=math.inf)
     if not (first.max() > STEP_FIRST or last.max() > STEP_LATER):
         return None
     start = bool(first.max() > STEP_FIRST)
@@ -1101,31 +1407,35 @@ def _find_update_too_large(fit: _Fit) -> Finding | None:
 def _find_update_too_small(fit: _Fit) -> Finding | None:
     if fit.solver == "lbfgs" or fit.learned or fit.outcome == "diverged":
         return None
+    if len(fit.cost) == 0:
+        return None
     if fit.began_well:  # at an optimum steps are small
         return None
     cost, moved = fit.cost, fit.moved
-    ratios = fit.typical(fit.flow.update_ratio)
+    ratios = fit.typical(fit.step_ratio)
     # Weights may move much, and outputs yet be far from targets of a hundred.
     least = 0.5 if _late_fall(cost) > 0.01 else NOTHING_LEARNED
     far = fit.target_off and fit.summary.target_size > 10 and fit.reached > least
     if not (far or moved < MOVED) or cost[-1] > cost[0]:
         return None
     layer = int(_finite(ratios).argmax()) + 1
+    n_steps = fit.n_epochs * fit.steps_per_epoch
     message = (
-        f"A step changes the weights by {ratios[layer - 1]:.0e} of their size at most "
-        f"(layer {layer}); all {fit.n_epochs * fit.steps_per_epoch} steps together can "
-        f"have changed them by {_plain(100 * moved)} %."
+        f"A step changes the weights by {_small(ratios[layer - 1])} of their size at "
+        f"most (layer {layer}). All steps together, {n_steps} in number, can have "
+        f"changed them by {_plain(100 * moved)} %."
     )
-    advice = fit.higher_rate()
     if fit.target_off:
         message += _target_sentence(fit)
         advice = SCALE_TARGET
+    else:
+        advice = _higher_rate(fit)
     evidence = {"update_ratio": [float(x) for x in ratios], "moved": moved}
     return Finding("update-too-small", layer, message, evidence, advice)
 
 
 def _find_stopped_by_tol(fit: _Fit) -> Finding | None:
-    if fit.outcome != "converged" or fit.learned:
+    if fit.outcome != "converged" or fit.learned or len(fit.cost) == 0:
         return None
     p, s = fit.parameters, fit.summary
     # With early stopping tol is in units of a score, whose scale is 1.
@@ -1136,12 +1446,15 @@ def _find_stopped_by_tol(fit: _Fit) -> Finding | None:
     # Steadily, and not slower than before: else it is an optimum that is near.
     falling = fall > 0.5 * float(np.abs(np.diff(window)).sum())
     falling = falling and fall > 0.1 * float(fit.cost[0] - fit.cost[-1])
-    falling = falling and fit.solver != "lbfgs"
+    if fit.solver == "lbfgs":
+        falling = False
+        if not fit.tol_was_met and not fit.target_off:
+            return None
     if not (tol > TOL_LARGE or (fit.reached > NOTHING_LEARNED and falling)):
         return None
     message = (
-        f"Training stopped after {fit.n_epochs} epochs at {_plain(fit.reached)} times "
-        "the cost of a constant answer. "
+        f"Training stopped after {_count(fit.n_epochs, 'epoch')} at "
+        f"{_plain(fit.reached)} times the cost of a constant answer. "
     )
     if tol > TOL_LARGE:
         whole = (
@@ -1154,13 +1467,12 @@ def _find_stopped_by_tol(fit: _Fit) -> Finding | None:
     else:
         judge = "cost" if fit.scores is None else "validation score"
         message += (
-            f"The cost was still falling, by {fall:.0e} of it in the last "
-            f"{len(window) - 1} epochs, but the {judge} made less progress than "
-            f"tol={p['tol']:g} demands."
+            f"The cost was still falling, by {_small(fall)} of it in the last "
+            f"{_count(len(window) - 1, 'epoch')}, but the {judge} made less progress "
+            f"than tol={p['tol']:g} demands."
         )
-    advice = f"tol={_round(min(1e-4 * s.constant_cost, p['tol'] / 100))}"
-    if fit.scores is not None and tol <= TOL_LARGE:
-        advice = f"n_iter_no_change={10 * int(min(patience, 1000))}"
+    by_score = fit.scores is not None and tol <= TOL_LARGE
+    advice = _longer(fit) if by_score else _smaller_tol(fit)
     if fit.target_off:
         message += _target_sentence(fit)
         advice = SCALE_TARGET
@@ -1168,9 +1480,38 @@ def _find_stopped_by_tol(fit: _Fit) -> Finding | None:
     return Finding("stopped-by-tol", None, message, evidence, advice)
 
 
+def _find_stopped_before_first_step(fit: _Fit) -> Finding | None:
+    """L-BFGS ends at once where the gradient is below tol: at an optimum, or because
+    all gradients are small."""
+    p, s = fit.parameters, fit.summary
+    if fit.outcome != "converged" or fit.learned or p["tol"] == 0:
+        return None
+    tol = p["tol"] / s.constant_cost
+    if not (
+        tol > TOL_LARGE or (fit.reached > NOTHING_LEARNED and not fit.given_weights)
+    ):
+        return None
+    message = f"{_no_step(fit)} The cost of a constant answer is {s.constant_cost:.2g}."
+    advice = "tol=0.0"
+    if fit.target_off:
+        message += _target_sentence(fit)
+        advice = SCALE_TARGET
+    evidence = {"tol_over_cost": tol, "epochs": 0}
+    return Finding("stopped-by-tol", None, message, evidence, advice)
+
+
+def _no_step(fit: _Fit) -> str:
+    return (
+        "Training ended before its first step: no entry of the gradient was above "
+        f"tol={fit.parameters['tol']:g}."
+    )
+
+
 def _find_constant_prediction(fit: _Fit) -> Finding | None:
     s = fit.summary
     if s.output_variance is None or s.target_variance == 0 or s.constant_cost <= _TINY:
+        return None
+    if fit.outcome == "diverged":  # the weights are those of another epoch
         return None
     spread = s.output_variance / s.target_variance
     constant = spread < CONSTANT and fit.reached > NOTHING_LEARNED
@@ -1186,35 +1527,76 @@ def _find_constant_prediction(fit: _Fit) -> Finding | None:
     evidence = {"spread": spread, "cost": fit.reached}
     if fit.target_off:
         advice = SCALE_TARGET
+    elif fit.summary.column_size > INPUT_HUGE:
+        advice = _scale_input(fit)
     elif fit.overpenalized:
         message += f" alpha={fit.parameters['alpha']:g} holds the weights down."
-        advice = fit.lower_alpha()
+        advice = _lower_alpha(fit)
     elif "logistic" in fit.flow.activations:
         advice = _other_activation(fit)
     elif fit.solver == "lbfgs":
         advice = "solver='adam'"
     else:
-        advice = fit.higher_rate()
+        advice = _higher_rate(fit)
     return Finding("constant-prediction", None, message, evidence, advice)
 
 
 def _late_fall(cost: NDArray) -> float:
     """By what part of itself the cost fell in the last quarter of the epochs."""
     quarter = cost[-max(len(cost) // 4, 1) - 1 :]
-    return float(1 - quarter[-1] / quarter[0]) if quarter[0] > 0 else 0.0
+    if len(quarter) < 2 or not 0 < quarter[0] < math.inf:
+        return 0.0
+    return float(1 - quarter[-1] / quarter[0])
 
 
 def _remark_not_converged(fit: _Fit) -> Finding | None:
-    if fit.outcome != "max_iter":
+    if fit.outcome != "max_iter" or fit.summary.constant_cost <= _TINY:
         return None
     fall = _late_fall(fit.cost)
-    max_iter = fit.parameters["max_iter"]
-    message = (
-        f"max_iter={max_iter} ended training; in its last quarter the cost "
-        f"{'fell' if fall >= 0 else 'rose'} by {_percent(abs(fall))}."
-    )
-    advice = f"max_iter={5 * max_iter}"
+    advice = _longer(fit)
+    name = advice.split("=")[0]  # max_iter or max_fun
+    message = f"{name}={fit.parameters[name]} ended training"
+    if fit.idle:
+        message += " before its first step."
+    else:
+        message += (
+            f"; in its last quarter the cost {'fell' if fall >= 0 else 'rose'} by "
+            f"{_percent(abs(fall))}."
+        )
     return Finding("not-converged", None, message, {"fall": fall}, advice, "remark")
+
+
+def _remark_stuck(fit: _Fit) -> Finding | None:
+    if fit.outcome != "stuck" or fit.learned:
+        return None
+    message = (
+        f"L-BFGS ended after {_count(fit.n_epochs, 'iteration')}: it found no step "
+        "that lowers the cost."
+    )
+    if fit.target_off:
+        message += _target_sentence(fit)
+    advice = SCALE_TARGET if fit.target_off else "solver='adam'"
+    evidence = {"iterations": fit.n_epochs}
+    return Finding("not-converged", None, message, evidence, advice, "remark")
+
+
+def _remark_small_weights(fit: _Fit) -> Finding | None:
+    """The penalty is divided by the sum of a batch's sample weights."""
+    mean, alpha = fit.mean_weight, fit.parameters["alpha"]
+    # With weights of mean 1 it would be a usual one: else alpha is the cause.
+    usual = alpha <= PENALTY * fit.batch
+    if not (0 < mean < WEIGHT_SMALL and fit.overpenalized and usual):
+        return None
+    with_weights = alpha / (fit.batch * mean)
+    message = (
+        f"The sample weights have a mean of {_plain(mean)}. The penalty is divided by "
+        f"their sum over a batch. So alpha={alpha:g} acts as "
+        f"alpha={_plain(alpha / mean)} would with weights of mean 1: "
+        f"{_plain(with_weights)} per row of a batch."
+    )
+    evidence = {"mean_weight": mean, "alpha_at_mean_1": alpha / mean}
+    advice = _call(fit, "w / w.mean()")
+    return Finding("small-weights", None, message, evidence, advice, "remark")
 
 
 def _remark_overfitting(fit: _Fit) -> Finding | None:
@@ -1257,9 +1639,19 @@ _RULES = (
     _find_stopped_by_tol,
     _find_constant_prediction,
     _remark_not_converged,
+    _remark_stuck,
+    _remark_small_weights,
     _remark_overfitting,
 )
+# Of a fit that diverged before its first record.
 _RULES_WITHOUT_RECORDS = (_find_unscaled_input, _find_divergence)
+# Of one that made no step: how training ended is all there is to tell.
+_RULES_WITHOUT_STEPS = (
+    _find_stopped_before_first_step,
+    _remark_not_converged,
+    _remark_stuck,
+    _remark_small_weights,
+)
 
 
 def diagnose(estimator: Any) -> Diagnosis:
@@ -1272,8 +1664,8 @@ def diagnose(estimator: Any) -> Diagnosis:
         Of it are read its parameters, which should still be those of the fit, and
 
         - `_failed_flow`, a FailedFlow, if the last fit diverged; otherwise
-        - `gradient_flow_`, a GradientFlow; `_fit_summary`, a FitSummary;
-          `loss_curve_`, `n_iter_`, and `validation_scores_` if there are any.
+        - `gradient_flow_`, a GradientFlow; `_fit_summary`, a FitSummary; `coefs_`,
+          `loss_`, `loss_curve_`, `n_iter_`, and `validation_scores_` if there are any.
 
     Returns
     -------
@@ -1284,7 +1676,8 @@ def diagnose(estimator: Any) -> Diagnosis:
     NotFittedError
         If there was no training yet.
     ValueError
-        If it was not monitored, or ended before the first record.
+        If it was not monitored, or interrupted before the first record; if the records
+        are of another network.
     TypeError
         If it is another kind of estimator.
 
@@ -1302,14 +1695,15 @@ def diagnose(estimator: Any) -> Diagnosis:
     """
     with np.errstate(all="ignore"):
         fit = _Fit(estimator)
-        # L-BFGS may diverge before its first record.
-        rules = _RULES if len(fit.flow.epoch) else _RULES_WITHOUT_RECORDS
+        rules = _RULES_WITHOUT_STEPS if fit.idle else _RULES_WITHOUT_RECORDS
+        if len(fit.flow.epoch):
+            rules = _RULES
         found = [finding for rule in rules if (finding := rule(fit)) is not None]
-    return Diagnosis(_verdict(fit, found), tuple(found))
+        return Diagnosis(_verdict(fit, found), tuple(found))
 
 
 def _verdict(fit: _Fit, findings: list[Finding]) -> str:
-    if fit.summary.constant_cost <= _TINY:
+    if fit.summary.constant_cost <= _TINY and fit.outcome != "diverged":
         return (
             "There was nothing to learn: the targets of the last fit are all the same."
         )
@@ -1324,15 +1718,30 @@ def _verdict(fit: _Fit, findings: list[Finding]) -> str:
             state = "It does not learn"
         else:
             state = "It does not learn well"
+        if fit.idle:
+            state = "It was not trained"
         others = "" if len(ill) == 1 else f" (and {len(ill) - 1} more)"
         return f"{state}: {ill[0].code}{others}. {ill[0].message} Try {ill[0].advice}."
+    if fit.idle and findings:
+        return f"It was not trained: {findings[0].message} Try {findings[0].advice}."
+    if fit.idle:
+        ended = "Training ended before its first step."
+        if fit.outcome == "converged":
+            ended = _no_step(fit)
+        return f"{ended} The weights are what they were; they reach {reached}."
     if fit.reached > NOTHING_LEARNED:
         text = f"The gradients are in order, but it reaches only {reached}: "
         if fit.outcome == "max_iter" and _late_fall(fit.cost) > 0.01:
             return f"{text}it had too few epochs."
+        if fit.outcome == "interrupted":
+            return f"{text}training was interrupted."
         return f"{text}X may tell nothing about y."
     text = f"Healthy: it reaches {reached}"
     if fit.flow.n_layers > 1:
         error = fit.typical(fit.flow.relative_error)[0]
-        text += f", and {_plain(error)} times the output layer's error reaches layer 1"
+        # NaN where the outputs have no error left.
+        if not math.isnan(error):
+            text += (
+                f", and {_plain(error)} times the output layer's error reaches layer 1"
+            )
     return text + "."

@@ -1,6 +1,7 @@
 /* barrier.h - where the threads of one fit meet: C11 atomics, no lock, no OpenMP.
  * A waiting thread spins for a microsecond or so, then yields its core, so that more
- * threads than cores are slow but never stuck. */
+ * threads than cores are slow but never stuck. Who waits here cannot be called off: no
+ * thread may come here that could fail before the others are through. */
 #ifndef CBP_BARRIER_H
 #define CBP_BARRIER_H
 
@@ -9,9 +10,12 @@
 #if defined _WIN32
 #include <windows.h>
 #define cbp_yield() SwitchToThread()
+#define cbp_process() ((long)GetCurrentProcessId())
 #else
 #include <sched.h>
+#include <unistd.h>
 #define cbp_yield() sched_yield()
+#define cbp_process() ((long)getpid())
 #endif
 
 #if defined __x86_64__ || defined _M_X64
@@ -51,6 +55,22 @@ static inline void cbp_barrier_wait(cbp_barrier *barrier, int n_threads) {
         else
             cbp_yield();
     }
+}
+
+/* Whether something is in use by one thread, which need not hold the GIL: there may be
+ * none. Zeroed memory is unclaimed. */
+typedef struct {
+    _Atomic int by_one;
+} cbp_claimed;
+
+/* Claims it; 0 if it is claimed already. */
+static inline int cbp_claim(cbp_claimed *claimed) {
+    return !atomic_exchange_explicit(&claimed->by_one, 1, memory_order_acquire);
+}
+
+/* What was written before is seen by who claims it next. */
+static inline void cbp_unclaim(cbp_claimed *claimed) {
+    atomic_store_explicit(&claimed->by_one, 0, memory_order_release);
 }
 
 /* How many rows of a batch one thread has done; alone on its cache line. */

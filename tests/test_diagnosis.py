@@ -6,20 +6,27 @@ tests run on those of JUDGING. `python tests/test_diagnosis.py tuning judging` p
 every case of both.
 """
 
+import ast
+import copy
+import re
 import sys
 import warnings
+from contextlib import redirect_stdout
 from dataclasses import dataclass, fields
 from functools import cache
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_array
 from sklearn import datasets
 from sklearn.base import clone
 from sklearn.compose import TransformedTargetRegressor
+from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MaxAbsScaler, StandardScaler
 
 from cbp import BPClassifier, BPRegressor
+from cbp.estimators import DivergenceError
 from cbp.gradient_flow import _Fit, diagnose
 
 LOADERS = {
@@ -383,13 +390,32 @@ def fit_case(case):
 # ---- following the advice
 
 
+TOOLS = (make_pipeline, StandardScaler, MaxAbsScaler, TransformedTargetRegressor)
+
+
+def is_call(advice):
+    """Whether it is an expression; else it is parameters and their values."""
+    try:
+        ast.parse(advice, mode="eval")
+    except SyntaxError:
+        return False
+    return True
+
+
+def take(advice, model, **data):
+    """Does to the model what the advice says; data: X, y, and w if there are weights.
+
+    Returns what is to be fitted now, or has been fitted by the advice itself.
+    """
+    if not is_call(advice):
+        return model.set_params(**eval(f"dict({advice})"))
+    names = {tool.__name__: tool for tool in TOOLS}
+    return eval(advice, names | {"model": model} | data)
+
+
 def follow(advice, model):
     """A new model, made as a reader of the advice would make it."""
-    model = clone(model)
-    if "=" in advice and "(model" not in advice and "model)" not in advice:
-        return model.set_params(**eval(f"dict({advice})"))
-    tools = (make_pipeline, StandardScaler, MaxAbsScaler, TransformedTargetRegressor)
-    return eval(advice, {tool.__name__: tool for tool in tools} | {"model": model})
+    return take(advice, clone(model))
 
 
 def quality(model, X, y):
@@ -470,6 +496,236 @@ def test_the_showcase_is_explained_and_cured():
     assert diagnose(best).findings == ()
 
 
+@pytest.mark.parametrize("solver, highest", [("adam", 0.01), ("sgd", 0.3)])
+def test_after_an_absurd_rate_the_advice_is_a_usual_one(solver, highest):
+    X, y = datasets.load_iris(return_X_y=True)
+    model = BPClassifier(
+        20, "identity", solver=solver, learning_rate_init=1e150, random_state=0
+    )
+    with pytest.raises(ValueError, match="diverged"):
+        model.fit(X * 1e10, y)
+    advice = [finding.advice for finding in model.diagnose().findings]
+    rates = [float(text.split("=")[1]) for text in advice if "learning_rate" in text]
+    assert rates
+    assert max(rates) <= highest
+
+
+# ---- a scan of odd fits
+
+USUAL_OR_ODD = {
+    # The usual value stands first and is taken half of the time.
+    "kind": (BPClassifier, BPRegressor),
+    "other_loss": (False, True),
+    "solver": ("adam", "sgd", "lbfgs"),
+    "activation": ("relu", "logistic", "tanh", "identity", "mixed"),
+    "depth": (1, 0, 2, 3, 4, 6, 8, 10, 24),
+    "batch_size": ("auto", 1, 2),
+    "alpha": (1e-4, 0, 1.0, 100),
+    "learning_rate_init": (1e-3, 1e-5, 0.3, 10.0, 1e3, 1e6),
+    "learning_rate": ("constant", "invscaling", "adaptive"),
+    "max_iter": (5, 1, 2, 3, 60),
+    "max_fun": (15000, 1, 3),
+    "tol": (1e-4, 0.0, 1e-9, 10.0),
+    "n_iter_no_change": (10, 1, np.inf),
+    "epsilon": (1e-8, 1e-30, 10.0),
+    "early_stopping": (False, True),
+    "precision": (None, "float32"),
+    "n_rows": (30, 1, 2, 100),
+    "X": (1.0, 1e-6, 0.0, 1e6, 1e150),
+    "sparse": (False, True),
+    "y": ("usual", "constant", "zero", "tiny", "1e12", "two columns"),
+    "weight": (None, "some zero", "1/n", 1e-30, 1e30),
+    "first_weights": (1.0, 0.0, 1e-9, 50.0),
+    "way": ("fit", "first warm", "warm", "initialize", "partial", "fit, partial")
+    + ("interrupted",),
+}
+TRAINING = ("solver", "batch_size", "alpha", "learning_rate_init", "learning_rate")
+TRAINING += ("max_iter", "max_fun", "tol", "n_iter_no_change", "epsilon", "precision")
+
+
+class Odd:
+    """A small fit with settings that few people mean, drawn with seed `seed`."""
+
+    def __init__(self, seed):
+        rng = np.random.RandomState(seed)
+        self.options = {
+            name: values[rng.randint(len(values)) * rng.randint(2)]
+            for name, values in USUAL_OR_ODD.items()
+        }
+        self.seed, self.way = seed, self.options["way"]
+
+    def __str__(self):
+        odd = {k: v for k, v in self.options.items() if v != USUAL_OR_ODD[k][0]}
+        return f"odd {self.seed} {odd}"
+
+    def new_model(self):
+        o = self.options
+        names = ("relu", "tanh", "logistic", "identity")
+        mixed = [names[i % 4] for i in range(o["depth"])]
+        regression = o["kind"] is BPRegressor
+        losses = ("squared_error", "poisson" if regression else "log_loss")
+        return o["kind"](
+            hidden_layer_sizes=(3,) * o["depth"],
+            activation=mixed if o["activation"] == "mixed" else o["activation"],
+            loss=losses[o["other_loss"] == regression],
+            random_state=self.seed,
+            early_stopping=o["early_stopping"] and "partial" not in o["way"],
+            **{name: o[name] for name in TRAINING},
+        )
+
+    def data(self):
+        o, rng = self.options, np.random.RandomState(self.seed)
+        X = rng.normal(size=(o["n_rows"], 3)) * o["X"]
+        y = rng.uniform(0, 3, (len(X), 2 if o["y"] == "two columns" else 1))
+        if o["y"] in ("constant", "zero"):
+            y = np.full(y.shape, float(o["y"] == "constant"))
+        if o["kind"] is BPClassifier:
+            y = np.minimum(y, 1 if o["y"] == "two columns" else 2).astype(int)
+        else:
+            y *= {"tiny": 1e-6, "1e12": 1e12}.get(o["y"], 1)
+        data = {"X": csr_array(X) if o["sparse"] else X}
+        data["y"] = y if y.shape[1] > 1 else y[:, 0]
+        if o["weight"] is not None:
+            w = {"some zero": 1.0, "1/n": 1 / len(X)}.get(o["weight"], o["weight"])
+            data["w"] = np.full(len(X), w)
+            if o["weight"] == "some zero":
+                data["w"][len(X) // 2 + 1 :] = 0
+        return data
+
+    def prepare(self, model, data):
+        """Everything before the last call."""
+        if self.way in ("warm", "fit, partial"):
+            attempt(model, "fit", data)
+        elif self.way == "initialize":
+            model.initialize(data["X"], data["y"])
+        elif self.way == "partial":
+            for _ in range(self.options["max_iter"] - 1):
+                attempt(model, "partial_fit", data)
+        if self.way in ("warm", "initialize", "first warm"):
+            model.set_params(warm_start=True)
+        for W in model.coefs_ if model.warm_start and hasattr(model, "coefs_") else ():
+            W *= self.options["first_weights"]
+        return model
+
+    def train(self, model, data):
+        """The last call."""
+        call = "partial_fit" if "partial" in self.way else "fit"
+        return attempt(model, call, data, self.way == "interrupted")
+
+
+class Interrupting:
+    """Where to print what ends in an interrupt after one line."""
+
+    n_lines = 0
+
+    def write(self, text):
+        self.n_lines += "\n" in text
+        if self.n_lines > 1:
+            raise KeyboardInterrupt
+
+    def flush(self):
+        pass
+
+
+def attempt(model, call, data, interrupted=False):
+    """Trains, perhaps to infinity; raises ValueError if the data are refused."""
+    arguments = {"sample_weight": data.get("w")}
+    if call == "partial_fit" and isinstance(model, BPClassifier):
+        arguments["classes"] = np.unique(data["y"])
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        if interrupted:
+            model.set_params(verbose=True)
+        try:
+            with redirect_stdout(Interrupting() if interrupted else sys.stdout):
+                getattr(model, call)(data["X"], data["y"], **arguments)
+        except (DivergenceError, KeyboardInterrupt):
+            pass
+        if interrupted:
+            model.set_params(verbose=False)
+    return model
+
+
+def traces(model):
+    """What a fit left behind, to tell whether another one went otherwise."""
+    failed = getattr(model, "_failed_flow", None)
+    flow = model.gradient_flow_ if failed is None else failed
+    curve = model.loss_curve_ if failed is None else failed.loss_curve
+    arrays = [flow.gradient, flow.delta, flow.weight, flow.update, curve]
+    if failed is None:
+        arrays += [*model.coefs_, *model.intercepts_, model._fit_summary.outcome]
+    return b" ".join(np.asarray(array).tobytes() for array in arrays).strip()
+
+
+def complaints(odd):
+    """What is wrong with the diagnosis of an odd fit; None if there was no fit."""
+    data = odd.data()
+    try:
+        before = odd.prepare(odd.new_model(), data)
+        model = odd.train(copy.deepcopy(before), data)
+    except (ValueError, AttributeError):
+        return None  # refused, as too few rows for early stopping are
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        try:
+            diagnosis = diagnose(model)
+        except NotFittedError as error:
+            return [] if "first epoch" in str(error) else [repr(error)]
+    text = str(diagnosis)
+    found = [f"says {word}" for word in re.findall(r"\b(nan|inf)\b", text)]
+    for finding in diagnosis.findings:
+        found += useless(odd, finding.advice, before, model, data)
+    return found
+
+
+def useless(odd, advice, before, model, data):
+    """What is wrong with advice: it cannot be taken, or it changes nothing."""
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        try:
+            better = retrained(odd, advice, before, model, data)
+        except DivergenceError:
+            return []
+        except Exception as error:
+            return [f"{advice}: {error!r}"]
+    if better is None:
+        return []
+    if str(better.get_params()) == str(model.get_params()):
+        return [f"{advice}: so it is"]
+    # Of what diverged at once nothing is left to compare.
+    same = traces(better) == traces(model) != b""
+    return [f"{advice}: changes nothing"] if same else []
+
+
+def retrained(odd, advice, before, model, data):
+    """The model after the same training, but for the advice.
+
+    None if that was to train otherwise or to scale the data, which is never the same.
+    """
+    if not is_call(advice):
+        if "partial" not in odd.way:
+            return odd.train(take(advice, copy.deepcopy(before)), data)
+        # The advice is for all calls.
+        better = take(advice, odd.new_model())
+        return odd.train(odd.prepare(better, data), data)
+    if advice.startswith("model."):
+        take(advice, copy.deepcopy(model), **data)
+        return None
+    scaled = take(advice, copy.deepcopy(before))
+    prefix = "" if not hasattr(scaled, "steps") else f"{scaled.steps[-1][0]}__"
+    weight = {} if "w" not in data else {f"{prefix}sample_weight": data["w"]}
+    scaled.fit(data["X"], data["y"], **weight)
+    return None
+
+
+@pytest.mark.parametrize("first", range(0, 240, 40))
+def test_odd_fits_are_diagnosed_in_numbers_and_advice_that_changes_something(first):
+    odd_fits = [Odd(seed) for seed in range(first, first + 40)]
+    wrong = {str(odd): complaints(odd) for odd in odd_fits}
+    assert {odd: found for odd, found in wrong.items() if found} == {}
+    assert sum(found is not None for found in wrong.values()) > 20
+
+
 # ---- the same as a table
 
 
@@ -494,23 +750,26 @@ def report(sets, also_healthy):
     print(f"healthy fits called healthy: {clean} of {len(sound)}")
 
 
+def report_scan(n):
+    refused = wrong = 0
+    for seed in range(n):
+        odd = Odd(seed)
+        try:
+            found = complaints(odd)
+        except Exception as error:
+            found = [repr(error)]
+        refused += found is None
+        wrong += bool(found)
+        if found:
+            print(odd, *found, sep="\n    ")
+    print(f"odd fits: {n - refused}, diagnosed wrongly: {wrong}, refused: {refused}")
+
+
 if __name__ == "__main__":
     for name in sys.argv[1:] or ["judging"]:
         if name == "tuning":
             report(TUNING, [])
+        elif name.isdigit():
+            report_scan(int(name))
         else:
             report(JUDGING, healthy(ALSO_HEALTHY))
-
-
-@pytest.mark.parametrize("solver, highest", [("adam", 0.01), ("sgd", 0.3)])
-def test_after_an_absurd_rate_the_advice_is_a_usual_one(solver, highest):
-    X, y = datasets.load_iris(return_X_y=True)
-    model = BPClassifier(
-        20, "identity", solver=solver, learning_rate_init=1e150, random_state=0
-    )
-    with pytest.raises(ValueError, match="diverged"):
-        model.fit(X * 1e10, y)
-    advice = [finding.advice for finding in model.diagnose().findings]
-    rates = [float(text.split("=")[1]) for text in advice if "learning_rate" in text]
-    assert rates
-    assert max(rates) <= highest

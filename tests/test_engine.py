@@ -5,6 +5,7 @@ the reference network; scikit-learn's shuffles; what happens at divergence, inte
 and forks; memory.
 """
 
+import _thread
 import os
 import pickle
 import threading
@@ -26,9 +27,10 @@ from scipy.sparse import csr_array, csr_matrix
 from sklearn.metrics import accuracy_score, r2_score
 from sklearn.utils import shuffle as sklearn_shuffle
 
-from cbp import _training
-from cbp._network import ACTIVATIONS, LOSSES, Network
-from cbp._training import Trainer
+from cbp._kernels import table_address
+from cbp._network import ACTIVATIONS, LOSSES, CsrData, Network
+from cbp._recorder import Recorder
+from cbp._training import Optimizer, Trainer
 
 SOLVERS = ("adam", "sgd")
 
@@ -113,14 +115,8 @@ def test_any_number_of_threads_gives_the_same_bits(
         solver=solver, batch_size=batch_size, alpha=1e-3, weighted=True, max_iter=2
     )
     alone, _ = problem.train(X, **settings)
-    at_work = []
-    team, _ = problem.train(
-        X,
-        n_threads=n_threads,
-        on_epoch=lambda *_: at_work.append(threading.active_count()),
-        **settings,
-    )
-    assert max(at_work) - threading.active_count() == n_threads - 1
+    team, _ = problem.train(X, n_threads=n_threads, **settings)
+    assert team.n_threads == n_threads
     assert outcome(team) == outcome(alone)
 
 
@@ -847,22 +843,31 @@ def test_a_single_class_is_always_right():
     assert trainer.validation_scores == [1, 1, 1]
 
 
-def test_early_stopping_does_not_come_back_to_python(monkeypatch):
+def test_early_stopping_does_not_come_back_to_python():
     calls = []
 
-    class Counted(_training.Team):
-        def work(self):
-            calls.append(1)
-            super().work()
+    class Counted(np.random.RandomState):
+        """Asked for its bits whenever Python calls the compiled loop."""
 
-    monkeypatch.setattr(_training, "Team", Counted)
+        @property
+        def _bit_generator(self):
+            calls.append(1)
+            return super()._bit_generator
+
     problem = Problem(sizes=(12, 3), activations=(), n_rows=150)
-    trainer = problem.trainer(rows=TRAINED, held_out=HELD_OUT, n_iter_no_change=np.inf)
-    trainer.run(700)  # more than the loop keeps at once
-    assert len(trainer.validation_scores) == len(trainer.loss_curve) == 700
+
+    def trainer(**settings):
+        data = (problem.network, problem.theta.copy(), problem.X, problem.target)
+        random_state = Counted(3)
+        calls.clear()
+        return Trainer(*data, rows=TRAINED, random_state=random_state, **settings)
+
+    scored = trainer(held_out=HELD_OUT, n_iter_no_change=np.inf)
+    scored.run(700)  # more than the loop keeps at once
+    assert len(scored.validation_scores) == len(scored.loss_curve) == 700
     assert len(calls) == 1
-    problem.trainer(rows=TRAINED).run(20, on_epoch=lambda epoch, loss: None)
-    assert len(calls) == 21
+    trainer().run(20, on_epoch=lambda epoch, loss: None)
+    assert len(calls) == 20
 
 
 def test_judge_needs_rows_to_score():
@@ -986,20 +991,20 @@ def test_no_thread_outlives_a_call():
 
 
 @pytest.mark.parametrize("error", [None, RuntimeError, KeyboardInterrupt])
-def test_one_team_serves_every_gradient_of_a_block_and_ends_with_it(error):
+def test_one_team_serves_every_gradient_of_a_block_and_ends_with_it(error, monkeypatch):
     problem = wide_problem()
     trainer = problem.trainer(n_threads=4, solver="lbfgs")
     expected = problem.trainer(solver="lbfgs").loss_gradient(problem.theta)
     with no_thread_outlives(), suppress(RuntimeError, KeyboardInterrupt), trainer:
-        team = set(threading.enumerate())
-        assert len(team) >= 4
+        assert trainer.n_threads == 4
+        monkeypatch.setattr(_thread, "start_new_thread", None)
         for _ in range(3):
             loss, gradient = trainer.loss_gradient(problem.theta)
-            assert set(threading.enumerate()) == team
         if error:
             raise error
     assert loss == expected[0]
     assert gradient.tobytes() == expected[1].tobytes()
+    monkeypatch.undo()
     trainer.loss_gradient(problem.theta)  # with a team of its own
 
 
@@ -1007,16 +1012,16 @@ def test_one_team_serves_every_gradient_of_a_block_and_ends_with_it(error):
 def test_no_thread_outlives_an_interrupt_while_threads_are_started(
     started, monkeypatch
 ):
-    start, count = threading.Thread.start, []
+    start, count = _thread.start_new_thread, []
 
-    def start_and_interrupt(thread):
-        start(thread)
-        count.append(thread)
+    def start_and_interrupt(*work):
+        start(*work)
+        count.append(1)
         if len(count) == started:
             raise KeyboardInterrupt
 
     problem = wide_problem()
-    monkeypatch.setattr(threading.Thread, "start", start_and_interrupt)
+    monkeypatch.setattr(_thread, "start_new_thread", start_and_interrupt)
     with no_thread_outlives(), pytest.raises(KeyboardInterrupt):
         problem.train(n_threads=4)
 
@@ -1055,17 +1060,18 @@ def test_trainings_that_share_a_random_state_take_turns():
 def test_fewer_threads_are_used_when_no_more_can_be_had(monkeypatch):
     problem = wide_problem()
     alone, _ = problem.train()
-    start, count = threading.Thread.start, []
+    start, count = _thread.start_new_thread, []
 
-    def refuse_the_second(thread):
-        count.append(thread)
+    def refuse_the_second(*work):
+        count.append(1)
         if len(count) > 1:
             raise RuntimeError("can't start new thread")
-        start(thread)
+        start(*work)
 
-    monkeypatch.setattr(threading.Thread, "start", refuse_the_second)
+    monkeypatch.setattr(_thread, "start_new_thread", refuse_the_second)
     team, _ = problem.train(n_threads=4)
     assert len(count) == 2
+    assert team.n_threads == 2
     assert outcome(team) == outcome(alone)
 
 
@@ -1296,3 +1302,689 @@ def test_fit_keeps_few_copies_of_the_parameters(solver, copies, dtype):
     )
     theta_bytes = network.n_params * network.dtype.itemsize
     assert network.fit_bytes(1, solver) <= 1.05 * copies * theta_bytes
+
+
+# ---- no caller leads a kernel out of its buffers
+
+
+def misaligned(a):
+    """The same array one byte beside where its items should lie."""
+    room = np.zeros(a.nbytes + 1, np.uint8)[1:]
+    moved = room.view(a.dtype).reshape(a.shape)
+    moved[...] = a
+    return moved
+
+
+# What makes an array unreadable for C that NumPy would read.
+UNREADABLE = {
+    "strided": lambda a: np.repeat(a, 2, axis=-1)[..., ::2],
+    "of another dtype": lambda a: a.astype(np.float32),
+    "of the other byte order": lambda a: a.astype(">f8"),
+    "misaligned": misaligned,
+    "with an axis more": lambda a: a[None],
+    "a list": lambda a: a.tolist(),
+    "None": lambda a: None,
+}
+UNREADABLE_MATRIX = {
+    **UNREADABLE,
+    "too narrow": lambda X: X[:, 1:].copy(),
+    "too wide": lambda X: np.c_[X, X],
+    "in Fortran's order": np.asfortranarray,
+    "flat": np.ravel,
+}
+UNREADABLE_VECTOR = {
+    **UNREADABLE,
+    "too short": lambda a: a[1:],
+    "too long": lambda a: np.r_[a, 0],
+    "of one item": lambda a: a[:1],
+    "complex": lambda a: a.astype(complex),
+}
+
+
+@pytest.mark.parametrize("n_rows", [1, 2, 100])
+@pytest.mark.parametrize("spoil", UNREADABLE_MATRIX.values(), ids=UNREADABLE_MATRIX)
+def test_predict_refuses_an_x_that_it_cannot_read(spoil, n_rows):
+    problem = Problem(n_rows=n_rows)
+    if n_rows == 1 and spoil is np.asfortranarray:
+        pytest.skip("of one row it is C's order too")
+    with pytest.raises(ValueError, match="X"):
+        problem.network.predict(problem.theta, spoil(problem.X))
+
+
+@pytest.mark.parametrize("n_rows", [0, 1, 100])
+@pytest.mark.parametrize("spoil", UNREADABLE_VECTOR.values(), ids=UNREADABLE_VECTOR)
+def test_predict_refuses_a_theta_that_it_cannot_read(spoil, n_rows):
+    problem = Problem(n_rows=n_rows)
+    for X in (problem.X, csr_matrix(problem.X)):
+        with pytest.raises(ValueError, match="theta"):
+            problem.network.predict(spoil(problem.theta), X)
+
+
+def test_predict_reads_arrays_that_nobody_may_write():
+    problem = Problem()
+    expected = problem.network.predict(problem.theta, problem.X)
+    problem.theta.flags.writeable = problem.X.flags.writeable = False
+    assert np.array_equal(problem.network.predict(problem.theta, problem.X), expected)
+
+
+@pytest.mark.parametrize("spoil", UNREADABLE_VECTOR.values(), ids=UNREADABLE_VECTOR)
+def test_a_trainer_refuses_vectors_that_it_cannot_read(spoil):
+    problem = Problem()
+    if spoil(problem.theta) is None:
+        pytest.skip("means that there are none")
+    with pytest.raises(ValueError, match="theta"):
+        problem.trainer(theta=spoil(problem.theta))
+    problem.weight = spoil(problem.weight)
+    with pytest.raises(ValueError, match="sample_weight"):
+        problem.trainer(weighted=True)
+
+
+@pytest.mark.parametrize("spoil", UNREADABLE_MATRIX.values(), ids=UNREADABLE_MATRIX)
+def test_a_trainer_refuses_matrices_that_it_cannot_read(spoil):
+    problem = Problem("identity", "squared_error")
+    if spoil(problem.X) is not None:
+        with pytest.raises(ValueError):
+            problem.trainer(spoil(problem.X))
+    if not isinstance(spoil(problem.target), list):  # lists are made arrays
+        problem.target = spoil(problem.target)
+        with pytest.raises(ValueError):
+            problem.trainer()
+
+
+def test_a_trainer_refuses_a_theta_that_nobody_may_write():
+    problem = Problem()
+    theta = problem.theta.copy()
+    theta.flags.writeable = False
+    with pytest.raises(ValueError, match="read-only"):
+        problem.trainer(theta=theta)
+
+
+@pytest.mark.parametrize(
+    "theta",
+    [np.zeros(1), np.zeros(()), 0.5, None, np.zeros((1, Problem().network.n_params))],
+)
+@pytest.mark.parametrize("method", ["loss_gradient", "backpropagate", "judge"])
+def test_parameters_of_another_shape_are_not_spread_over_the_network(method, theta):
+    problem = Problem()
+    trainer = problem.trainer(solver="lbfgs", held_out=[0])
+    with pytest.raises(ValueError, match="theta"):
+        getattr(trainer, method)(theta)
+    assert trainer.theta.tobytes() == problem.theta.tobytes()
+    getattr(trainer, method)(problem.theta.astype(np.float32))
+
+
+NO_NETWORKS = {
+    "no layers": dict(layer_sizes=()),
+    "one layer": dict(layer_sizes=(3,)),
+    "no units": dict(layer_sizes=(3, 0, 2)),
+    "an activation too few": dict(activations=()),
+    "an unknown activation": dict(activations=("swish",)),
+    "an unknown output": dict(output="argmax"),
+    "a loss of another output": dict(loss="poisson"),
+    "integers": dict(dtype=np.int64),
+    "the other byte order": dict(dtype=">f8"),
+}
+
+
+@pytest.mark.parametrize("wrong", NO_NETWORKS.values(), ids=NO_NETWORKS)
+def test_networks_that_cannot_be_are_refused(wrong):
+    right = dict(
+        layer_sizes=(3, 4, 2),
+        activations=("relu",),
+        output="softmax",
+        loss="log_loss",
+        dtype=np.float64,
+    )
+    Network(**right)
+    with pytest.raises(ValueError):
+        Network(**{**right, **wrong})
+
+
+@pytest.mark.parametrize("cls", [Network, Trainer, Recorder, CsrData])
+def test_no_object_is_made_without_its_arguments(cls):
+    with pytest.raises(TypeError):
+        cls.__new__(cls)
+    with pytest.raises(TypeError):
+        cls(None, None, None, None)
+
+
+def test_to_initialize_an_object_again_changes_nothing():
+    problem = Problem()
+    expected = problem.network.predict(problem.theta, problem.X)
+    trainer = problem.trainer()
+    small = Problem(sizes=(1, 2), activations=())
+    with suppress(TypeError):
+        problem.network.__init__((1, 2), (), "softmax", "log_loss", np.float64)
+    with suppress(TypeError):
+        trainer.__init__(small.network, small.theta, small.X, small.target)
+    assert np.array_equal(problem.network.predict(problem.theta, problem.X), expected)
+    assert trainer.run(2) == "max_iter"
+    assert outcome(trainer) == outcome(problem.train(max_iter=2)[0])
+
+
+def spoiled_csr(name, value):
+    """A 4 x 12 CSR matrix of which one array or the shape was replaced."""
+    X = csr_matrix(np.eye(4, 12) + np.eye(4, 12, k=5))
+    assert X.indices.tolist() == [0, 5, 1, 6, 2, 7, 3, 8]
+    if name == "shape":
+        X._shape = value
+    else:
+        setattr(X, name, value)
+    return X
+
+
+MALFORMED = {
+    "indptr of two axes": ("indptr", np.array([[0, 2, 4, 6, 8]])),
+    "indptr too short": ("indptr", np.array([0, 2, 4, 8])),
+    "indptr too long": ("indptr", np.array([0, 2, 4, 6, 8, 8])),
+    "indptr begins late": ("indptr", np.array([1, 2, 4, 6, 8])),
+    "indptr begins below 0": ("indptr", np.array([-1, 2, 4, 6, 8])),
+    "indptr descends": ("indptr", np.array([0, 4, 2, 6, 8])),
+    "indptr ends late": ("indptr", np.array([0, 2, 4, 6, 9])),
+    "indptr far out": ("indptr", np.array([0, 2, 4, 6, 2**62])),
+    "unsigned indptr descends": ("indptr", np.array([0, 4, 2, 6, 8], np.uint32)),
+    "unsigned indptr far out": ("indptr", np.array([0, 2, 4, 2**63, 8], np.uint64)),
+    "indptr of floats": ("indptr", np.array([0, 2, 4, 6, 8.0])),
+    "index below 0": ("indices", np.array([-1, 5, 1, 6, 2, 7, 3, 8], np.int32)),
+    "index beyond": ("indices", np.array([0, 5, 1, 6, 2, 7, 3, 12], np.int32)),
+    "index wraps to 3": ("indices", np.array([0, 5, 1, 6, 2, 7, 2**32 + 3, 2**32 + 8])),
+    "index wraps": ("indices", np.array([0, 5, 1, 6, 2, 7, 3, 2**64 - 1], np.uint64)),
+    "indices descend": ("indices", np.array([0, 5, 6, 1, 2, 7, 3, 8], np.int32)),
+    "index twice": ("indices", np.array([0, 5, 1, 6, 7, 7, 3, 8], np.int32)),
+    "wide index twice": ("indices", np.array([0, 5, 1, 6, 7, 7, 3, 8])),
+    "too few indices": ("indices", np.array([0, 5, 1, 6, 2, 7, 3], np.int32)),
+    "indices of floats": ("indices", np.array([0, 5, 1, 6, 2, 7, 3, 8.0])),
+    "too few items": ("data", np.ones(7)),
+    "items of two axes": ("data", np.ones((8, 1))),
+    "items of another dtype": ("data", np.ones(8, np.float32)),
+    "items of the other byte order": ("data", np.ones(8, ">f8")),
+    "rows that are not there": ("shape", (5, 12)),
+    "a row too many": ("shape", (3, 12)),
+    "columns that are not there": ("shape", (4, 13)),
+}
+
+
+@pytest.mark.parametrize("name, value", MALFORMED.values(), ids=MALFORMED)
+def test_malformed_csr_matrices_are_refused(name, value):
+    problem = Problem(n_rows=4)
+    X = spoiled_csr(name, value)
+    with pytest.raises(ValueError, match="X"):
+        problem.network.predict(problem.theta, X)
+    with pytest.raises(ValueError, match="X"):
+        problem.trainer(X)
+
+
+@pytest.mark.parametrize("where", [0, 1, 63, 64, 65, 300, 599])
+@pytest.mark.parametrize("dtype", [np.int32, np.int64])
+def test_one_wrong_index_is_found_in_any_row(where, dtype):
+    problem = Problem(n_rows=600, zeros=0.6)
+    problem.X[where] = 1  # a full row, after and before which others may be empty
+    problem.X[where - 1 : where] = problem.X[where + 1 : where + 2] = 0
+    for change in ((0, -1), (11, 12), (5, 4), (5, 6), (5, 99)):
+        X = csr_matrix(problem.X)
+        X.indices, X.indptr = X.indices.astype(dtype), X.indptr.astype(dtype)
+        problem.network.predict(problem.theta, X)
+        place, value = change
+        X.indices[X.indptr[where] + place] = value
+        with pytest.raises(ValueError, match="malformed"):
+            problem.network.predict(problem.theta, X)
+
+
+def spread(a):
+    return np.repeat(a, 2)[::2]
+
+
+LEGAL_CSR = {
+    "strided items": dict(data=spread),
+    "strided indices": dict(indices=spread),
+    "strided indptr": dict(indptr=spread),
+    "misaligned": dict(data=misaligned, indices=misaligned, indptr=misaligned),
+    "unsigned": dict(indices=np.uint32, indptr=np.uint64),
+    "small integers": dict(indices=np.uint8, indptr=np.int16),
+    "the other byte order": dict(
+        indices=lambda a: a.astype(">i4"), indptr=lambda a: a.astype(">i8")
+    ),
+    "more room than entries": dict(
+        data=lambda a: np.r_[a, np.nan], indices=lambda a: np.r_[a, 99].astype(np.int32)
+    ),
+    "read-only": dict.fromkeys(
+        ("data", "indices", "indptr"), lambda a: np.frombuffer(a.tobytes(), a.dtype)
+    ),
+}
+
+
+@pytest.mark.parametrize("changes", LEGAL_CSR.values(), ids=LEGAL_CSR)
+def test_every_form_of_a_csr_matrix_gives_the_bits_of_the_dense_one(changes):
+    problem = Problem(n_rows=20, zeros=0.7)
+    X = csr_matrix(problem.X)
+    for name, change in changes.items():
+        setattr(X, name, change(getattr(X, name)))
+    expected = problem.network.predict(problem.theta, problem.X)
+    assert np.array_equal(problem.network.predict(problem.theta, X), expected)
+    assert outcome(problem.train(X)[0]) == outcome(problem.train()[0])
+
+
+def test_another_sparse_format_is_refused():
+    problem = Problem(sizes=(12, 3), activations=(), n_rows=12)
+    for X in (csr_matrix(problem.X).tocsc(), csr_matrix(problem.X).tobsr()):
+        with pytest.raises(ValueError, match="CSR"):
+            problem.network.predict(problem.theta, X)
+        with pytest.raises(ValueError, match="CSR"):
+            problem.trainer(X)
+
+
+def optimizer_with(**changes):
+    optimizer = Problem().train()[0].optimizer
+    for name, value in changes.items():
+        setattr(optimizer, name, value)
+    return optimizer
+
+
+SWAPPED = optimizer_with().state.astype(">f8")
+NO_NUMBERS = {
+    "no rows in a batch": dict(batch_size=0),
+    "fewer than no rows in a batch": dict(batch_size=-5),
+    "half a row in a batch": dict(batch_size=2.5),
+    "no threads": dict(n_threads=0),
+    "a negative t": dict(t=-1),
+    "an absurd t": dict(t=2**63),
+    "a negative patience": dict(no_improvement_count=-1),
+    "nan for patience": dict(n_iter_no_change=np.nan),
+    "nan for alpha": dict(alpha=np.nan),
+    "nan for the rate": dict(learning_rate_init=np.nan),
+    "nan for beta_1": dict(beta_1=np.nan),
+    "nan for momentum": dict(solver="sgd", momentum=np.nan),
+    "nan for epsilon": dict(epsilon=np.nan),
+    "an unknown solver": dict(solver="newton"),
+    "an unknown schedule": dict(learning_rate="cosine"),
+    "no random state": dict(random_state=None),
+    "another generator": dict(random_state=np.random.default_rng(0)),
+    "rows of two axes": dict(rows=np.zeros((2, 2), np.int64)),
+    "a mask of rows": dict(rows=np.ones(150, bool)),
+    "rows of floats": dict(rows=np.arange(150.0)),
+    "unsigned rows beyond X": dict(rows=np.array([2**64 - 1], np.uint64)),
+    "held-out rows of two axes": dict(held_out=np.zeros((2, 2), np.int64)),
+    "a negative weight": dict(sample_weight=np.r_[-1.0, np.ones(149)]),
+    "a weight of nan": dict(sample_weight=np.r_[np.ones(149), np.nan]),
+    "an infinite weight": dict(sample_weight=np.r_[np.inf, np.ones(149)]),
+    "labels of the other byte order": dict(target=np.zeros(150, ">i4")),
+    "labels of two axes": dict(target=np.zeros((150, 1), np.int32)),
+    "negative steps": dict(optimizer=optimizer_with(steps=-1)),
+    "absurd steps": dict(optimizer=optimizer_with(steps=2**63)),
+    "half a step": dict(optimizer=optimizer_with(steps=1.5)),
+    "a rate of nan": dict(optimizer=optimizer_with(learning_rate=np.nan)),
+    "state of the other byte order": dict(optimizer=optimizer_with(state=SWAPPED)),
+    "state that is no array": dict(optimizer=optimizer_with(state=[1.0, 2.0])),
+    "no optimizer": dict(optimizer=np.zeros(3)),
+}
+
+
+@pytest.mark.parametrize("arguments", NO_NUMBERS.values(), ids=NO_NUMBERS)
+def test_numbers_that_would_lead_training_astray_are_refused(arguments):
+    problem = Problem()
+    kept = dict(target=problem.target, random_state=np.random.RandomState(0))
+    with pytest.raises(ValueError):
+        Trainer(
+            problem.network,
+            problem.theta.copy(),
+            problem.X,
+            **{**kept, **arguments},
+        )
+
+
+@pytest.mark.parametrize("max_iter", [0, -1, 2**31, 2**80])
+def test_run_refuses_a_number_of_epochs_that_it_cannot_count(max_iter):
+    with pytest.raises(ValueError, match="max_iter"):
+        Problem().trainer().run(max_iter)
+
+
+def test_strided_optimizer_states_are_copied():
+    problem = Problem()
+    first, _ = problem.train()
+    spread_out = np.repeat(first.optimizer.state, 2, axis=1)[:, ::2]
+    runs = [
+        problem.train(optimizer=Optimizer("adam", first.learning_rate, 10, state))[0]
+        for state in (first.optimizer.state, spread_out)
+    ]
+    assert outcome(runs[0]) == outcome(runs[1])
+
+
+def test_training_goes_on_with_its_own_state_whatever_becomes_of_the_optimizer():
+    problem = Problem()
+    trainer = problem.trainer()
+    trainer.optimizer.state = None
+    trainer.run(3)
+    assert trainer.theta.tobytes() == problem.train()[0].theta.tobytes()
+
+
+def test_labels_that_change_during_training_lead_nowhere():
+    problem = Problem()
+    expected, _ = problem.train()
+    labels = problem.target
+    settings = dict(on_epoch=lambda *_: labels.fill(2**30))
+    assert outcome(problem.train(**settings)[0]) == outcome(expected)
+
+
+def test_strided_labels_are_read_as_they_are():
+    problem = Problem()
+    expected, _ = problem.train()
+    problem.target = np.repeat(problem.target, 3)[::3]
+    assert outcome(problem.train()[0]) == outcome(expected)
+
+
+def test_softmax_of_one_output_has_one_label():
+    problem = Problem(sizes=(12, 1), activations=(), n_rows=600)
+    problem.target[:] = 0
+    trainer, _ = problem.train(held_out=np.arange(600), batch_size=600)
+    assert trainer.validation_scores == [1, 1, 1]
+    problem.target[0] = 1
+    with pytest.raises(ValueError, match="labels"):
+        problem.trainer()
+
+
+def test_labels_have_no_r2():
+    problem = Problem("identity", "squared_error")
+    problem.target = np.zeros(150, np.int32)
+    problem.train()
+    with pytest.raises(ValueError, match="matrix of targets"):
+        problem.trainer(held_out=[0, 1])
+
+
+MANY_RECORDS = """
+import numpy as np
+from test_engine import Problem
+
+problem = Problem()
+trainer = problem.trainer(monitor=True)
+for _ in range(2000):
+    trainer.run(1)
+trainer = problem.trainer(solver="lbfgs", monitor=True)
+for _ in range(2000):
+    trainer.loss_gradient(problem.theta)
+    trainer.end_iteration(0, problem.theta, problem.theta)
+assert len(trainer.recorder.flow()["epoch"]) == 1
+for iteration in (-1, 2**62):
+    try:
+        trainer.end_iteration(iteration, problem.theta, problem.theta)
+        print("not refused")
+    except ValueError:
+        print("refused")
+"""
+
+
+def test_records_of_epochs_that_do_not_ascend_end():
+    """The recorder looked for one to drop for ever, or divided by 0."""
+    assert run_python(MANY_RECORDS, timeout=300).split() == ["refused"] * 2
+
+
+def test_a_recorder_refuses_batches_that_cannot_be():
+    network = Problem().network
+    for chunk_rows, batches in ((0, 1), (-1, 1), (2049, 1), (10, 0)):
+        with pytest.raises(ValueError):
+            Recorder(network, chunk_rows, batches, False)
+
+
+def test_a_kernel_table_is_of_floats():
+    for dtype in (np.dtype(np.int64), np.dtype(np.complex64)):
+        with pytest.raises(ValueError, match="dtype"):
+            table_address("scalar", dtype)
+
+
+# ---- a trainer has one user at a time
+
+
+def test_a_callback_cannot_use_the_trainer_that_calls_it():
+    problem = wide_problem()
+    trainer = problem.trainer(held_out=[0, 1])
+    uses = {
+        "run": lambda: trainer.run(1),
+        "judge": lambda: trainer.judge(problem.theta),
+        "loss_gradient": lambda: trainer.loss_gradient(problem.theta),
+        "backpropagate": lambda: trainer.backpropagate(problem.theta),
+        "end_iteration": lambda: trainer.end_iteration(0, problem.theta, problem.theta),
+        "enter": trainer.__enter__,
+        "exit": trainer.__exit__,
+    }
+    refused = []
+
+    def use(*_):
+        for name, call in uses.items():
+            with pytest.raises(RuntimeError, match="at work"):
+                call()
+            refused.append(name)
+
+    trainer.run(2, use)
+    assert refused == [*uses, *uses]
+    assert outcome(trainer) == outcome(problem.train(held_out=[0, 1], max_iter=2)[0])
+
+
+def test_two_threads_cannot_use_one_trainer_at_once():
+    problem = wide_problem()
+    trainer = problem.trainer(n_threads=2)
+    inside, free = threading.Event(), threading.Event()
+
+    def wait(*_):
+        inside.set()
+        free.wait(300)
+
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(trainer.run, 1, wait)
+        assert inside.wait(300)
+        try:
+            with pytest.raises(RuntimeError, match="at work"):
+                trainer.run(1)
+        finally:
+            free.set()
+        assert first.result() == "max_iter"
+    assert trainer.run(1) == "max_iter"
+
+
+def test_run_is_not_for_lbfgs_nor_gradients_for_the_others():
+    problem = Problem()
+    with pytest.raises(ValueError, match="solver"):
+        problem.trainer(solver="lbfgs").run(1)
+    trainer = problem.trainer()
+    for method in (trainer.loss_gradient, trainer.backpropagate):
+        with pytest.raises(ValueError, match="lbfgs"):
+            method(problem.theta)
+    assert outcome(trainer) == outcome(problem.trainer())
+
+
+def test_a_block_is_entered_once_and_left_once():
+    problem = wide_problem()
+    trainer = problem.trainer(n_threads=3)
+    with pytest.raises(RuntimeError, match="not entered"):
+        trainer.__exit__(None, None, None)
+    with no_thread_outlives(), trainer:
+        with pytest.raises(RuntimeError, match="started"):
+            trainer.__enter__()
+        trainer.run(3)  # with the threads of the block
+        assert threads() >= 3
+    assert outcome(trainer) == outcome(problem.train()[0])
+
+
+def test_python_sees_nothing_of_a_trainer_that_only_compiled_code_may_call():
+    methods = {name for name in dir(Trainer) if callable(getattr(Trainer, name))}
+    public = {name for name in methods if not name.startswith("_")}
+    assert public == {"run", "judge", "loss_gradient", "end_iteration", "backpropagate"}
+    assert not {name for name in methods - public if not name.startswith("__")}
+    with pytest.raises(TypeError):
+        pickle.dumps(Problem().trainer())
+
+
+# ---- threads that cannot be had, or die
+
+# Each gives a thread that never works, in its own way.
+DEAD_THREADS = {
+    "dies at once": lambda start, work: start(lambda: None, ()),
+    "never begins": lambda start, work: None,
+    "begins with an error": lambda start, work: start(work[0], ()),
+}
+
+DEAD_THREAD = """
+import _thread, sys
+from test_engine import DEAD_THREADS, no_thread_outlives, outcome, wide_problem
+
+problem = wide_problem()
+alone, _ = problem.train()
+start, count = _thread.start_new_thread, []
+
+def start_but_one(*work):
+    count.append(1)
+    if len(count) == int(sys.argv[2]):
+        return DEAD_THREADS[sys.argv[1]](start, work)
+    return start(*work)
+
+_thread.start_new_thread = start_but_one
+with no_thread_outlives():
+    team, _ = problem.train(n_threads=4)
+assert len(count) == 3
+print(team.n_threads, outcome(team) == outcome(alone))
+"""
+
+
+@pytest.mark.parametrize("which", [1, 2, 3])
+@pytest.mark.parametrize("death", DEAD_THREADS)
+def test_nobody_waits_for_a_thread_that_dies_before_it_works(death, which):
+    assert run_python(DEAD_THREAD, death, str(which), timeout=300) == "3 True\n"
+
+
+@pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("comes", ["before", "after"])
+@pytest.mark.parametrize("which", [1, 2, 3])
+def test_an_error_while_threads_start_ends_them_and_is_raised(
+    which, comes, error, monkeypatch
+):
+    problem = wide_problem()
+    expected, _ = problem.train(max_iter=2)
+    trainer = problem.trainer(n_threads=4)
+    start, count = _thread.start_new_thread, []
+
+    def fail(*work):
+        count.append(1)
+        if len(count) < which or comes == "after":
+            start(*work)
+        if len(count) == which:
+            raise error
+
+    with no_thread_outlives(), monkeypatch.context() as patch:
+        patch.setattr(_thread, "start_new_thread", fail)
+        with pytest.raises(error):
+            trainer.run(2)
+    assert trainer.theta.tobytes() == problem.theta.tobytes()
+    trainer.run(2)
+    assert trainer.n_threads == 4
+    assert outcome(trainer) == outcome(expected)
+
+
+OUT_OF_MEMORY = """
+import sys, time
+import _testcapi
+import numpy as np
+from test_engine import Problem, threads, wide_problem
+
+name, forever = sys.argv[1], sys.argv[2] == "True"
+settings = dict(n_iter_no_change=np.inf)
+if name == "curves":  # more epochs than the compiled loop keeps
+    problem, epochs = Problem(sizes=(3, 2), activations=(), n_rows=4), 600
+    settings["batch_size"] = 4
+else:
+    problem, epochs = wide_problem(), 3
+    settings["n_threads"] = 3
+
+def pass_by(epoch, loss):
+    pass
+
+def gradients(trainer):
+    with trainer:
+        trainer.loss_gradient(problem.theta)
+        trainer.loss_gradient(problem.theta)
+
+calls = {
+    "run": lambda trainer: trainer.run(epochs),
+    "curves": lambda trainer: trainer.run(epochs),
+    "callback": lambda trainer: trainer.run(epochs, pass_by),
+    "gradients": gradients,
+}
+if name == "gradients":
+    settings["solver"] = "lbfgs"
+call = calls[name]
+
+# Weights may be those after any epoch, and no others.
+whole = {problem.theta.tobytes()}
+if name != "gradients":
+    alone = problem.trainer(**{**settings, "n_threads": 1})
+    alone.run(epochs, lambda *_: whole.add(alone.theta.tobytes()))
+before = threads()
+failed, k = 0, 0
+while True:
+    trainer, ended = problem.trainer(**settings), False
+    _testcapi.set_nomemory(k, 0 if forever else k + 1)
+    try:
+        call(trainer)
+        ended = True
+    except MemoryError:
+        failed += 1
+    finally:
+        _testcapi.remove_mem_hooks()
+    while threads() > before:  # the operating system takes its time
+        time.sleep(0.001)
+    assert trainer.theta.tobytes() in whole, k
+    assert len(trainer.loss_curve) == trainer.n_iter or not ended
+    call(trainer)
+    assert len(trainer.validation_scores) == 0
+    if name in ("run", "curves"):
+        # What could not be moved came later.
+        done = epochs if ended else len(trainer.loss_curve) - epochs
+        assert len(trainer.loss_curve) == epochs + done, (k, len(trainer.loss_curve))
+    if ended and forever:
+        break
+    k += 1 if name != "curves" or k < 40 else 7
+    if k >= (1500 if name == "curves" else 120):
+        break
+assert failed > 5
+print("passed")
+"""
+
+
+def can_fail_allocations():
+    try:
+        import _testcapi
+    except ImportError:
+        return False
+    return hasattr(_testcapi, "set_nomemory")
+
+
+@pytest.mark.skipif(not can_fail_allocations(), reason="needs _testcapi.set_nomemory")
+@pytest.mark.parametrize("forever", [True, False], ids=["from then on", "once"])
+@pytest.mark.parametrize("name", ["run", "curves", "callback", "gradients"])
+def test_training_without_memory_ends_and_can_go_on(name, forever):
+    printed = run_python(OUT_OF_MEMORY, name, str(forever), timeout=600)
+    assert printed.strip() == "passed"
+
+
+FORK_IN_CALLBACK = """
+import os
+from test_engine import outcome, wide_problem
+
+problem = wide_problem()
+parent = os.getpid()
+
+def fork(epoch, loss):
+    if epoch == 1:
+        fork.child = os.fork()
+
+trainer = problem.trainer(n_threads=3)
+try:
+    trainer.run(3, fork)
+except RuntimeError as error:
+    os._exit(7 if "forked" in str(error) and os.getpid() != parent else 1)
+_, status = os.waitpid(fork.child, 0)
+same = outcome(trainer) == outcome(problem.train()[0])
+print(os.waitstatus_to_exitcode(status), same)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_fork_within_a_run_is_told_that_its_threads_are_elsewhere():
+    assert run_python(FORK_IN_CALLBACK, timeout=300) == "7 True\n"

@@ -613,16 +613,6 @@ def test_many_threads_may_take_over_replaced_weights_at_once():
             np.testing.assert_array_equal(result, expected)
 
 
-def test_fits_in_many_threads_do_not_disturb_one_another():
-    def fit(seed):
-        return BPClassifier((20,), max_iter=5, random_state=seed, n_jobs=2).fit(X, y)
-
-    alone = [fit(seed)._theta for seed in range(6)]
-    with ThreadPoolExecutor(6) as pool:
-        for model, theta in zip(pool.map(fit, range(6)), alone, strict=True):
-            np.testing.assert_array_equal(model._theta, theta)
-
-
 # ------------------------------------------------------------------------ the weights
 
 

@@ -26,7 +26,7 @@ def make(estimator, **options):
     return estimator(**(usual | options))
 
 
-# ------------------------------------------------------------------------ sample weights
+# ----------------------------------------------------------------------- sample weights
 
 
 @BOTH
@@ -84,7 +84,7 @@ def test_divergence_by_tiny_weights_names_them():
         model.fit(X, y, sample_weight=1e-30)
 
 
-# ------------------------------------------------------------------------------- targets
+# ------------------------------------------------------------------------------ targets
 
 
 @DTYPES
@@ -99,7 +99,9 @@ def test_lbfgs_learns_targets_that_a_first_step_cannot_move(dtype):
 @pytest.mark.parametrize("solver", ["adam", "lbfgs", "sgd"])
 @pytest.mark.parametrize("size", [1e19, 1e37])
 def test_targets_whose_squares_overflow_are_named(solver, size):
-    with pytest.raises(ValueError, match=r"targets reach .e\+.*overflow float32.*unit v"):
+    with pytest.raises(
+        ValueError, match=r"targets reach .e\+.*overflow float32.*unit v"
+    ):
         make(BPRegressor, solver=solver).fit(X.astype(np.float32), (y + 1) * size)
 
 
@@ -111,7 +113,7 @@ def test_divergence_of_counts_does_not_ask_for_negative_targets():
     assert "unit variance" not in str(error.value)
 
 
-# ------------------------------------------------------------------- what nobody checked
+# ------------------------------------------------------------------ what nobody checked
 
 
 @BOTH
@@ -129,7 +131,7 @@ def test_nan_that_assume_finite_lets_pass_is_named(estimator, form, bad):
                 model.predict(form(spoilt))
 
 
-# ------------------------------------------------------------------------------ parameters
+# --------------------------------------------------------------------------- parameters
 
 
 @BOTH
@@ -171,7 +173,7 @@ def test_strings_of_numpy_are_strings(estimator):
         make(other, activation=np.array(["relu"])).fit(X, y)
 
 
-# ----------------------------------------------------------------------- sparse matrices
+# ---------------------------------------------------------------------- sparse matrices
 
 
 @BOTH
@@ -249,7 +251,7 @@ def test_indices_out_of_order_behind_a_flag_that_says_otherwise_are_sorted(estim
     np.testing.assert_array_equal(one._theta, two._theta)
 
 
-# -------------------------------------------------------------------------- probabilities
+# ------------------------------------------------------------------------ probabilities
 
 
 @DTYPES

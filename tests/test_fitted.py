@@ -39,7 +39,7 @@ def fitted(kind, **options):
 KINDS = pytest.mark.parametrize("kind", ["binary", "multiclass", "regression"])
 
 
-# ------------------------------------------------------------- swapped in one assignment
+# ------------------------------------------------------------ swapped in one assignment
 
 
 @BOTH
@@ -66,8 +66,9 @@ def test_a_call_that_trains_makes_one_assignment_at_its_end(estimator, method):
 
 
 @BOTH
-def test_an_interrupt_at_any_line_leaves_a_model_whole(estimator):
-    """KeyboardInterrupt is raised at every line of a fit in turn, and of a failing one."""
+@pytest.mark.parametrize("method", ["fit", "initialize"])
+def test_an_interrupt_at_any_line_leaves_a_model_whole(estimator, method):
+    """KeyboardInterrupt at every line in turn of a call, and of one that fails."""
     narrow, wide = X[:, :3], X
 
     class AtLine:
@@ -91,7 +92,7 @@ def test_an_interrupt_at_any_line_leaves_a_model_whole(estimator):
             line += 1
             sys.settrace(AtLine(line))
             try:
-                model.fit(data, y[: len(data)])
+                getattr(model, method)(data, y[: len(data)])
                 ended = True
             except KeyboardInterrupt:
                 pass
@@ -193,7 +194,7 @@ def test_a_deep_copy_shares_no_weights():
     assert np.shares_memory(twin.coefs_[0], twin._theta) and model.coefs_[0].all()
 
 
-# ------------------------------------------------------------- a pickle that was changed
+# ------------------------------------------------------------ a pickle that was changed
 
 
 def mutants(state):
@@ -250,6 +251,9 @@ def mutants(state):
         "_partially_fitted": [None, "yes"],
         "feature_names_in_": [np.array(["a"], object), ["a", "b", "c", "d"]],
         "_optimizer": ["adam", 3],
+        "_fit_summary": [5],
+        "gradient_flow_": [{}],
+        "_format": [None, -1, "1"],
     }.items():
         for wrong in wrongs:
             yield f"{name} {wrong!r}", {**state, name: wrong}
@@ -311,6 +315,17 @@ def test_a_pickle_in_which_one_thing_is_wrong_is_refused(kind, loss):
     assert count > 60
 
 
+def test_weights_that_are_strided_or_no_state_at_all():
+    model = fitted("multiclass")
+    state = model.__getstate__()
+    strided = np.repeat(state["_theta"], 2)[::2]
+    loaded = BPClassifier()
+    loaded.__setstate__({**state, "_theta": strided})
+    np.testing.assert_array_equal(loaded.predict_proba(X), model.predict_proba(X))
+    with pytest.raises(ValueError, match="cannot be made of int"):
+        BPClassifier().__setstate__(5)
+
+
 def test_a_pickle_of_one_estimator_is_not_read_as_another():
     state = fitted("regression").__getstate__()
     with pytest.raises(ValueError, match="BPClassifier is damaged"):
@@ -325,7 +340,7 @@ def test_parameters_that_are_newer_than_a_pickle_have_their_defaults():
     assert loaded.monitor is True and loaded.precision is None
 
 
-# ------------------------------------------------------- state of the process, left alone
+# ----------------------------------------------------- state of the process, left alone
 
 
 def test_fits_without_a_seed_in_many_threads_never_draw_the_same():

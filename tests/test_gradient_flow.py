@@ -6,6 +6,7 @@ Whether a diagnosis is right is judged in test_diagnosis.py.
 import pickle
 import sys
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,11 +17,13 @@ from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils.class_weight import compute_sample_weight
 
 from cbp import BPClassifier, BPRegressor
 from cbp._network import Network
 from cbp.gradient_flow import (
     Diagnosis,
+    FailedFlow,
     Finding,
     FitSummary,
     GradientFlow,
@@ -456,3 +459,321 @@ def test_a_damaged_attribute_is_named(deep):
 def test_a_clone_has_nothing_to_diagnose(deep):
     with pytest.raises(NotFittedError):
         diagnose(clone(deep))
+
+
+# ---- fits that ended, or diverged, before they had records
+
+
+def lbfgs(**more):
+    return BPClassifier(8, "tanh", solver="lbfgs", random_state=0, **more)
+
+
+def test_a_refit_at_the_optimum_is_told_that_it_made_no_step(moons):
+    model = fitted(lbfgs(tol=1e-3, max_iter=1000), *moons)
+    fitted(model.set_params(warm_start=True), *moons)
+    assert model.n_iter_ == 0
+    assert len(model.gradient_flow_.epoch) == 0
+    diagnosis = diagnose(model)
+    assert diagnosis.healthy
+    assert diagnosis.verdict.startswith(
+        "Training ended before its first step: no entry of the gradient was above "
+        "tol=0.001."
+    )
+
+
+def test_a_first_gradient_below_tol_is_stopped_by_tol(moons):
+    model = fitted(lbfgs(tol=10.0), *moons)
+    assert model.n_iter_ == 0
+    (finding,) = diagnose(model).findings
+    assert finding.code == "stopped-by-tol"
+    assert "before its first step" in finding.message
+    assert finding.advice == "tol=0.0"
+    assert fitted(lbfgs(tol=0.0), *moons).n_iter_ > 0
+
+
+def test_small_targets_are_named_if_they_are_why_no_gradient_is_above_tol():
+    X, y = load_diabetes(return_X_y=True)
+    y = (y - y.mean()) / y.std() * 1e-6
+    zero = BPRegressor(solver="lbfgs", random_state=0).initialize(X, y)
+    for W in (*zero.coefs_, *zero.intercepts_):
+        W *= 0
+    model = fitted(zero.set_params(warm_start=True), X, y)
+    assert model.n_iter_ == 0
+    (finding,) = diagnose(model).findings
+    assert finding.code == "stopped-by-tol"
+    assert finding.advice.startswith("TransformedTargetRegressor")
+
+
+def test_without_monitor_a_fit_that_made_no_step_is_no_unfitted_one(moons):
+    model = fitted(lbfgs(tol=10.0, monitor=False), *moons)
+    with pytest.raises(ValueError, match="Set monitor=True and fit it again"):
+        diagnose(model)
+
+
+def test_max_fun_is_named_if_it_ended_training(moons):
+    model = fitted(lbfgs(max_fun=20), *moons)
+    assert 0 < model.n_iter_ < model.max_iter
+    finding = diagnose(model).findings[-1]
+    assert finding.code == "not-converged"
+    assert finding.message.startswith("max_fun=20 ended training")
+    assert finding.advice == "max_fun=15000"
+
+
+def test_divergence_in_the_first_epoch_is_a_finding_with_early_stopping_too():
+    X, y = load_diabetes(return_X_y=True)
+    model = BPRegressor(solver="sgd", early_stopping=True, random_state=0)
+    with pytest.raises(ValueError, match="diverged in epoch 1"):
+        model.fit(1e100 * X, y)
+    flow = model._failed_flow
+    assert flow.loss_curve == () and flow.n_iter == 0
+    diagnosis = diagnose(model)
+    assert diagnosis.verdict.startswith("It diverges")
+    messages = {finding.code: finding.message for finding in diagnosis.findings}
+    assert "in epoch 1." in messages["divergence"]
+    # Whatever of the fit is left to look at.
+    for name, value in vars(flow).items():
+        if isinstance(value, np.ndarray):
+            object.__setattr__(flow, name, value[:0])
+    assert "divergence" in [finding.code for finding in diagnose(model).findings]
+
+
+def test_divergence_is_told_with_the_epoch_of_the_last_fit():
+    X, y = load_iris(return_X_y=True)
+    model = BPRegressor(solver="sgd", max_iter=20, random_state=0, warm_start=True)
+    fitted(model, X / 10, y)
+    with pytest.raises(ValueError, match="Training diverged in epoch 1 "):
+        model.fit(1e200 * X, y)
+    codes = {finding.code: finding for finding in diagnose(model).findings}
+    assert codes["divergence"].evidence == {"epoch": 1}
+
+
+# ---- attributes and records that other code has made
+
+
+class Behind:
+    """An estimator whose attributes are not in its `vars`."""
+
+    def __init__(self, model):
+        self._model = model
+
+    def __getattr__(self, name):
+        return getattr(self._model, name)
+
+
+def test_attributes_may_stand_behind_properties(deep, moons):
+    assert diagnose(Behind(deep)) == diagnose(deep)
+    with pytest.raises(NotFittedError):
+        diagnose(Behind(BPClassifier()))
+    with pytest.raises(ValueError, match="Set monitor=True"):
+        diagnose(Behind(fitted(BPClassifier(monitor=False, max_iter=3), *moons)))
+
+
+def test_a_flow_of_another_network_is_refused(deep):
+    model = pickle.loads(pickle.dumps(deep))
+    model.gradient_flow_ = some_flow()
+    with pytest.raises(ValueError, match="layers have .3, 4, 5, 2. units"):
+        diagnose(model)
+
+
+def test_a_failed_flow_without_summary_is_refused(deep):
+    model = pickle.loads(pickle.dumps(deep))
+    model._failed_flow = FailedFlow(**vars(some_flow()))
+    with pytest.raises(ValueError, match="no summary of its data"):
+        diagnose(model)
+
+
+def with_records(model, **records):
+    """The model with other numbers in its records."""
+    model = pickle.loads(pickle.dumps(model))
+    model.gradient_flow_ = replace(model.gradient_flow_, **records)
+    return model
+
+
+@pytest.mark.parametrize("value", [0.0, np.inf, np.nan, 1e-45])
+@pytest.mark.parametrize("name", RECORDS)
+def test_records_of_zero_or_infinity_crash_nothing_and_say_no_nan(deep, name, value):
+    array = getattr(deep.gradient_flow_, name)
+    for layer in (0, 3, slice(None)):
+        changed = array.copy()
+        changed[:, layer] = value
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            text = str(diagnose(with_records(deep, **{name: changed})))
+        assert "nan" not in text.replace("NaN", "")
+
+
+def test_a_gradient_that_weights_block_is_not_blamed_on_the_activation(deep):
+    flow = deep.gradient_flow_
+    delta, back = flow.delta.copy(), flow.back.copy()
+    delta[:, :2] = back[:, :2] = 0  # nothing came through the weights of layer 3
+    finding = diagnose(with_records(deep, delta=delta, back=back)).findings[0]
+    assert finding.code == "vanishing-gradient"
+    assert finding.evidence["activation_share"] == 0
+    back[:, 1] = 1  # it came through them and ended at the activation of layer 2
+    finding = diagnose(with_records(deep, delta=delta, back=back)).findings[0]
+    assert finding.evidence["activation_share"] == 1
+
+
+# ---- what is noted about unusual data
+
+
+def test_rows_that_weigh_something_are_found_wherever_they_are():
+    X, y = np.zeros((10000, 1)), np.arange(10000.0).reshape(-1, 1)
+    weight = np.zeros(10000)
+    weight[[1, 4]] = 2
+    summary = summary_of(
+        X, y, "identity", "squared_error", 1, sample_weight=weight, rows=None
+    )
+    assert np.isclose(summary.mean_weight, 4e-4)
+    assert np.isclose(summary.constant_cost, 1.5**2 / 2)
+
+
+@pytest.mark.parametrize("size", [1e-300, 1e30, 1e305])
+def test_the_size_of_sample_weights_does_not_matter_to_scales(size):
+    rng = np.random.RandomState(0)
+    X, y = rng.normal(size=(50, 2)), rng.normal(size=(50, 1))
+    kind = ("identity", "squared_error", 1)
+    plain = summary_of(X, y, *kind)
+    weighed = summary_of(X, y, *kind, sample_weight=np.full(50, size))
+    assert np.isclose(weighed.constant_cost, plain.constant_cost)
+    assert np.isclose(weighed.mean_weight, size)
+
+
+@pytest.mark.parametrize("value", [0.1, 1.0, 1e12])
+def test_equal_targets_leave_nothing_to_learn_whatever_the_loss(value):
+    X, weight = np.zeros((77, 1)), np.random.RandomState(0).uniform(size=77)
+    y = np.full((77, 1), value)
+    for output, loss in [("identity", "squared_error"), ("exp", "poisson")]:
+        summary = summary_of(X, y, output, loss, 1, sample_weight=weight)
+        assert summary.constant_cost == 0
+    labels = np.ones((77, 2))
+    assert summary_of(X, labels, "logistic", "log_loss", 2).constant_cost == 0
+    one = np.zeros(77, np.int32)
+    summary = summary_of(X, one, "softmax", "log_loss", 3, sample_weight=weight)
+    assert summary.constant_cost == 0
+
+
+def test_scales_of_the_largest_inputs_are_finite():
+    X = np.array([[1e200, 1], [-3e200, 2]])
+    y = np.zeros((2, 1))
+    summary = summary_of(X, y, "identity", "squared_error", 1)
+    assert np.isclose(summary.column_size, np.sqrt(5) * 1e200)
+    assert np.isclose(summary.row_length, 2e200)
+
+
+# ---- advice
+
+
+def advice_of(model, code):
+    return {finding.code: finding.advice for finding in diagnose(model).findings}[code]
+
+
+def ended(model, outcome, **parameters):
+    """The model, as if its training had ended otherwise."""
+    model = pickle.loads(pickle.dumps(model)).set_params(**parameters)
+    model._fit_summary = replace(model._fit_summary, outcome=outcome)
+    return model
+
+
+def test_more_steps_are_proposed_by_what_ended_them(moons):
+    model = BPClassifier(
+        (12,) * 2, "relu", solver="sgd", learning_rate_init=0.3, random_state=0
+    )
+    model = fitted(model.set_params(alpha=0, max_iter=20), *moons)
+    model._fit_summary = replace(model._fit_summary, output_variance=0.0)
+    flow = replace(model.gradient_flow_, update=model.gradient_flow_.update * 1e-9)
+    model.gradient_flow_ = flow
+    model.loss_curve_ = [1 - 1e-6 * epoch for epoch in range(20)]
+    code = "update-too-small"
+    assert advice_of(ended(model, "max_iter"), code) == "max_iter=100"
+    patient = ended(model, "converged", max_iter=500)
+    assert advice_of(patient, code) == "n_iter_no_change=100"
+    both = "n_iter_no_change=100, max_iter=100"
+    assert advice_of(ended(model, "converged"), code) == both
+    assert advice_of(ended(model, "partial"), code) == "model.partial_fit(X, y)"
+    assert advice_of(ended(model, "interrupted"), code) == "model.fit(X, y)"
+    # tol is proposed such that an epoch of the patience counts as progress.
+    tol = advice_of(ended(model, "converged", max_iter=500), "stopped-by-tol")
+    assert 0 < float(tol.removeprefix("tol=")) < 1e-6
+    assert advice_of(
+        ended(model, "converged", max_iter=500, tol=0.0), "stopped-by-tol"
+    ) == ("n_iter_no_change=100")
+
+
+def test_first_weights_are_blamed_only_if_they_were_given(moons):
+    X, y = moons
+    model = BPClassifier(20, "tanh", warm_start=True, max_iter=5, random_state=0)
+    fitted(model, 1e3 * X, y)
+    advice = {finding.advice for finding in diagnose(model).findings}
+    assert "warm_start=False" not in advice
+    for W in fitted(model, X, y).coefs_:
+        W *= 1000
+    assert advice_of(fitted(model, X, y), "saturated-units") == "warm_start=False"
+
+
+def vanishing(depth, activation, **more):
+    """Of a fit with hardly any error in its first layer."""
+    X, y = load_iris(return_X_y=True)
+    model = BPClassifier((7,) * depth, activation, max_iter=4, random_state=0, **more)
+    model = fitted(model, X, y)
+    delta = model.gradient_flow_.delta.copy()
+    delta[:, 0] *= 1e-9
+    return model, advice_of(with_records(model, delta=delta), "vanishing-gradient")
+
+
+def test_fewer_layers_are_fewer_and_can_be_set():
+    assert vanishing(6, "tanh")[1] == "hidden_layer_sizes=(7, 7, 7)"
+    for depth in (1, 2, 3):
+        assert vanishing(depth, "tanh")[1] == "activation='relu'"
+    names = ["tanh", "identity"] * 2
+    model, advice = vanishing(4, names, warm_start=True)
+    assert advice == (
+        "hidden_layer_sizes=(7, 7, 7), activation=['tanh', 'identity', 'tanh'], "
+        "warm_start=False"
+    )
+    changed = model.set_params(**eval(f"dict({advice})"))
+    assert fitted(changed, *load_iris(return_X_y=True)).n_layers_ == 5
+
+
+def test_counts_are_never_made_negative():
+    X, _ = load_iris(return_X_y=True)
+    y = np.random.RandomState(0).poisson(3000, 150)
+    model = BPRegressor("poisson", 9, solver="sgd", random_state=0)
+    with pytest.raises(ValueError, match="diverged"):
+        model.fit(X, y)
+    advice = advice_of(model, "divergence")
+    assert advice == "TransformedTargetRegressor(model, transformer=MaxAbsScaler())"
+    with pytest.raises(ValueError, match="diverged"):
+        model.set_params(learning_rate_init=10).fit(X, y / 3000)
+    assert advice_of(model, "divergence").startswith("learning_rate_init=")
+
+
+def test_weights_that_sum_to_one_are_told_to_strengthen_the_penalty(moons):
+    X, y = moons
+    model = BPClassifier(20, alpha=1.0, solver="lbfgs", random_state=0)
+    w = np.full(len(X), 1 / len(X))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.fit(X, y, w)
+        codes = {finding.code: finding for finding in diagnose(model).findings}
+        finding = codes["small-weights"]
+        assert finding.severity == "remark"
+        assert "acts as alpha=3e+02 would with weights of mean 1" in finding.message
+        assert np.isclose(finding.evidence["alpha_at_mean_1"], 300)
+        assert finding.advice == "model.fit(X, y, sample_weight=w / w.mean())"
+        better = eval(finding.advice, {"model": clone(model), "X": X, "y": y, "w": w})
+    assert better.score(X, y) > model.score(X, y) + 0.1
+    assert "small-weights" not in str(diagnose(better))
+
+
+@pytest.mark.parametrize("alpha", [1e-4, 0.01, 1.0, 100.0])
+def test_ordinary_weights_get_no_remark(moons, alpha):
+    X, y = moons
+    rare = y * (np.arange(len(y)) % 10 == 0)
+    weights = compute_sample_weight("balanced", rare)
+    for w in (None, weights, 0.2 * weights):
+        model = BPClassifier(9, alpha=alpha, max_iter=5, random_state=0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model.fit(X, rare, w)
+        assert "small-weights" not in str(diagnose(model))

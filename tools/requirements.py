@@ -3,7 +3,7 @@
     python tools/requirements.py build run test > requirements.txt
 
 "build" is what building needs, "run" what the installed package needs; every other
-name is one of the optional groups.
+name is one of the optional groups. "-polars" leaves polars out.
 """
 
 import sys
@@ -19,8 +19,10 @@ def main(groups):
         "run": config["project"]["dependencies"],
         **config["project"]["optional-dependencies"],
     }
+    unwanted = {name[1:] for name in groups if name.startswith("-")}
     for group in groups:
-        print(*lists[group], sep="\n")
+        if not group.startswith("-"):
+            print(*[line for line in lists[group] if line not in unwanted], sep="\n")
 
 
 if __name__ == "__main__":
