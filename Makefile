@@ -134,7 +134,8 @@ format: $(DEV_TOOLS)
 	$(PY) tools/format_c.py $(C_FILES)
 
 clean:
-	rm -rf build dist *.egg-info $(VENV) .venv-bench .venv-platforms .pytest_cache .ruff_cache
+	rm -rf build dist *.egg-info $(VENV) .venv-bench .venv-platforms
+	rm -rf .pytest_cache .ruff_cache
 	rm -f cbp/*.so cbp/*.pyd
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

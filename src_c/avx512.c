@@ -1,7 +1,7 @@
 /* avx512.c - stamps the kernels for AVX-512 (F, DQ, BW, VL):
  * 16 floats or 8 doubles, a whole line.
  * Nothing of its own: see kernels.h (the kernels) and vec.h (the vocabulary).
- * With CBP_EMULATE_AVX512, for tests only, it needs no more than AVX2 (avx512_pairs.h). */
+ * With CBP_EMULATE_AVX512, for tests only, AVX2 is enough (avx512_pairs.h). */
 #if defined __x86_64__ || defined _M_X64
 /* The standard headers come first: nothing of them may be compiled for this target. */
 #include <math.h>

@@ -1,10 +1,11 @@
 /* avx512_pairs.h - the AVX-512 intrinsics that vec.h uses, on pairs of AVX2 registers.
  *
  * For test builds with -DCBP_EMULATE_AVX512, never for users: every CPU with AVX2 then
- * runs the AVX-512 tier, its tiles, its masks and the text of vec.h. Slow. Each function
- * pair_op does to the bits what the instruction of _mm512_op does, but for pair_rsqrt14,
- * whose estimate is as coarse as Intel allows. Not covered: the two macros of vec.h that
- * are assembly, and what only the CPU knows (dispatch.c). */
+ * runs the AVX-512 tier, with its tiles, its masks and the text of vec.h. It is slow.
+ * Each function pair_op returns the bits that _mm512_op returns. Only pair_rsqrt14 is
+ * different: its estimate is as coarse as Intel allows. Two things are not tested: the
+ * two macros of vec.h that are assembly, and the question which CPU has AVX-512
+ * (dispatch.c). */
 #ifndef CBP_AVX512_PAIRS_H
 #define CBP_AVX512_PAIRS_H
 #include <immintrin.h>
@@ -156,8 +157,8 @@ PAIR_INLINE pair_pd pair_maskz_mov_pd(__mmask8 m, pair_pd a) {
     return pair_mask_blend_pd(m, pair_setzero_pd(), a);
 }
 
-/* 1 / sqrt(a), a > 0 and normal, cut off to 14 bits behind the point: off by up to 2^-14,
- * all that the instruction may be. */
+/* 1 / sqrt(a), a > 0 and normal, with 14 bits behind the point and the rest cut off: an
+ * error of up to 2^-14, the largest that the instruction may have. */
 PAIR_INLINE pair_ps pair_rsqrt14_ps(pair_ps a) {
     const pair_ps r = pair_div_ps(pair_set1_ps(1), pair_sqrt_ps(a));
     const pair_si512 kept = pair_set1_epi32(~0x1ff);

@@ -506,11 +506,11 @@ CBP_INLINE real line_sum(const vec line[VPP]) {
 #if defined(CBP_TIER_AVX2)
     const CBP_S(__m256, __m256d) s = vec_add(line[0], line[1]);
 #elif CBP_DOUBLE
-    const __m256d s = _mm256_add_pd(ZMM(castpd512_pd256)(line[0]),
-                                    ZMM(extractf64x4_pd)(line[0], 1));
+    const __m256d s =
+        _mm256_add_pd(ZMM(castpd512_pd256)(line[0]), ZMM(extractf64x4_pd)(line[0], 1));
 #else
-    const __m256 s = _mm256_add_ps(ZMM(castps512_ps256)(line[0]),
-                                   ZMM(extractf32x8_ps)(line[0], 1));
+    const __m256 s =
+        _mm256_add_ps(ZMM(castps512_ps256)(line[0]), ZMM(extractf32x8_ps)(line[0], 1));
 #endif
 #if CBP_DOUBLE
     const __m128d t =

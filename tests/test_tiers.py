@@ -2,8 +2,8 @@
 
 The tiers of this CPU are tested as they stand in the built extension: the code that
 users run. Where qemu-user and a compiler for aarch64 are installed (Debian's cross
-compiler, or PyPI's ziglang), all of src_c is compiled for aarch64, too, and the NEON tier
-runs under the emulator. More platforms: tools/test_platforms.py.
+compiler, or PyPI's ziglang), all of src_c is compiled for aarch64, too, and the NEON
+tier runs under the emulator. More platforms: tools/test_platforms.py.
 """
 
 import ctypes
