@@ -67,23 +67,22 @@ def run(command, log, timeout=3600, **environment):
     """The output of a command, which also goes to a log; CalledProcessError."""
     log = HOME / "logs" / f"{log}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    done = subprocess.run(
-        [str(word) for word in command],
-        cwd=environment.pop("cwd", ROOT),
-        env={**os.environ, **environment},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        timeout=timeout,
-    )
-    log.write_text(done.stdout)
+    with log.open("w") as file:
+        done = subprocess.run(
+            [str(word) for word in command],
+            cwd=environment.pop("cwd", ROOT),
+            env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            timeout=timeout,
+        )
+    text = log.read_text(errors="replace")
     if done.returncode:
-        lines = done.stdout.strip().splitlines()[-30:]
+        lines = text.strip().splitlines()[-30:]
         print("\n".join([f"== failed, see {log.relative_to(ROOT)}:", *lines]))
-        raise subprocess.CalledProcessError(done.returncode, command, done.stdout)
-    return done.stdout
+        raise subprocess.CalledProcessError(done.returncode, command, text)
+    return text
 
 
 def row(platform, built, what, body):
@@ -267,7 +266,7 @@ def clang_build(target):
 def tests(python, folder, names, log, *arguments, **environment):
     """Runs test files; the line that pytest ends with."""
     files = [f"tests/test_{name}.py" for name in names]
-    command = [*python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
+    command = [*python, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
     text = run([*command, *files], log, 4 * 3600, cwd=folder, **environment)
     return text.strip().splitlines()[-1].strip("= ").split(" in ")[0]
 
