@@ -13,6 +13,7 @@ VENV ?= .venv
 PYTEST_ARGS ?=
 LEFT_OUT ?=
 BENCH_ARGS ?=
+PLATFORMS ?=
 
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check -q
@@ -25,6 +26,7 @@ RUN_TOOLS := $(VENV)/run-tools
 TEST_TOOLS := $(VENV)/test-tools
 DEV_TOOLS := $(VENV)/dev-tools
 BENCH_TOOLS := $(VENV)/bench-tools
+PLATFORM_TOOLS := $(VENV)/platform-tools
 THREAD_TOOLS := $(VENV)/thread-tools
 
 FREETHREADED := build/freethreaded
@@ -34,13 +36,15 @@ C_FILES := $(filter %.c %.h,$(COMPILED)) $(wildcard tests/*.c benchmarks/*.c)
 CYTHON_FILES := $(filter %.pyx %.pxd,$(COMPILED))
 C_CHECK := -Isrc_c -std=gnu11 -O2 -ffp-contract=off -fno-math-errno -Wall -Wextra -Werror
 
-.PHONY: help demo test test-freethreaded test-threads bench bench-all bench-train bench-scripts build lint lint-python lint-cython lint-c lint-forge format clean
+.PHONY: help demo test test-freethreaded test-threads test-platforms run-platforms bench bench-all bench-train bench-scripts build lint lint-python lint-cython lint-c lint-forge format clean
 
 help:
 	@echo "make demo    grid-search activations on the digits set, beside MLPClassifier"
 	@echo "make test    run all tests"
 	@echo "make test-freethreaded  all tests on a Python without the GIL, each in four"
 	@echo "             threads at once (Debian; the first time builds that Python: 15 minutes)"
+	@echo "make test-platforms  run what one Linux machine can run or emulate of all"
+	@echo "             platforms (over an hour; PLATFORMS=\"neon wine\" for some parts)"
 	@echo "make bench   time training beside MLPClassifier, PyTorch and JAX (15 minutes;"
 	@echo "             with BENCH_ARGS=--quick under three): benchmarks/results.md, .png"
 	@echo "make bench-all  all benchmarks, every section of results.md (over an hour;"
@@ -69,6 +73,13 @@ $(FREETHREADED)/bin/python3t:
 test-threads: $(BUILT) $(TEST_TOOLS) $(THREAD_TOOLS)
 	$(PY) -m pytest $(PYTEST_ARGS)
 	$(PY) benchmarks/threads.py --quick --output -
+
+# In an environment of its own; what is emulated, and by what: tools/test_platforms.py.
+test-platforms:
+	$(MAKE) VENV=.venv-platforms run-platforms
+
+run-platforms: $(RUN_TOOLS) $(TEST_TOOLS) $(PLATFORM_TOOLS)
+	$(PY) tools/test_platforms.py $(PLATFORMS)
 
 # Benchmarks run in an environment of their own, with all peers.
 bench:
@@ -123,7 +134,8 @@ format: $(DEV_TOOLS)
 	$(PY) tools/format_c.py $(C_FILES)
 
 clean:
-	rm -rf build dist *.egg-info $(VENV) .venv-bench .pytest_cache .ruff_cache
+	rm -rf build dist *.egg-info $(VENV) .venv-bench .venv-platforms
+	rm -rf .pytest_cache .ruff_cache
 	rm -f cbp/*.so cbp/*.pyd
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -160,6 +172,9 @@ $(THREAD_TOOLS): $(MADE) pyproject.toml
 	@echo "== installing what runs tests in parallel"
 	@$(REQUIREMENTS) threads > $(VENV)/requirements-threads.txt
 	@$(PIP) install -r $(VENV)/requirements-threads.txt
+$(PLATFORM_TOOLS): $(MADE)
+	@echo "== installing a compiler for all platforms (a third of a gigabyte)"
+	@$(PIP) install ziglang wheel
 	@touch $@
 
 # One by one: where pip has no build of a peer, the tables say that it is left out.

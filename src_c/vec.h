@@ -199,12 +199,19 @@ typedef __m256i ivec;
 typedef vec mask; /* all ones or all zeros in each lane */
 #else
 #define VL CBP_S(16, 8)
-#define MM(op) CBP_S(_mm512_##op##_ps, _mm512_##op##_pd)
-#define MMI(op) CBP_S(_mm512_##op##_epi32, _mm512_##op##_epi64)
-#define MMS(op) _mm512_##op##_si512
+#define MM(op) CBP_S(ZMM(op##_ps), ZMM(op##_pd))
+#define MMI(op) CBP_S(ZMM(op##_epi32), ZMM(op##_epi64))
+#define MMS(op) ZMM(op##_si512)
 #define CBP_ASM_REG "v"
+#ifdef CBP_PAIRS /* avx512_pairs.h, a test build */
+#define ZMM(op) pair_##op
+typedef CBP_S(pair_ps, pair_pd) vec;
+typedef pair_si512 ivec;
+#else
+#define ZMM(op) _mm512_##op
 typedef CBP_S(__m512, __m512d) vec;
 typedef __m512i ivec;
+#endif
 typedef CBP_S(__mmask16, __mmask8) mask; /* one bit for each lane */
 #endif
 #define CBP_SUFFIX CBP_S("ps", "pd")
@@ -225,10 +232,14 @@ typedef CBP_S(__mmask16, __mmask8) mask; /* one bit for each lane */
 #define vec_min(a, b) MM(min)(a, b)
 
 /* Assembly, because gcc 12 spills the accumulators of a tile made of intrinsics. */
+#ifdef CBP_PAIRS /* no one instruction */
+#define vec_fma_acc(c, a, b) ((void)((c) = vec_fma(a, b, c)))
+#else
 #define vec_fma_acc(c, a, b)                                                           \
     __asm__("vfmadd231" CBP_SUFFIX " %2, %1, %0"                                       \
             : "+" CBP_ASM_REG(c)                                                       \
             : CBP_ASM_REG(a), CBP_ASM_REG(b))
+#endif
 
 #define vec_as_int(v) CBP_CAST_INT(v)
 #define int_as_vec(i) CBP_CAST_VEC(i)
@@ -299,18 +310,22 @@ CBP_INLINE void vec_transpose(vec r[VL]) {
 
 #else /* CBP_TIER_AVX512 */
 
-#define CBP_CAST_INT(v) CBP_S(_mm512_castps_si512, _mm512_castpd_si512)(v)
-#define CBP_CAST_VEC(i) CBP_S(_mm512_castsi512_ps, _mm512_castsi512_pd)(i)
+#define CBP_CAST_INT(v) CBP_S(ZMM(castps_si512), ZMM(castpd_si512))(v)
+#define CBP_CAST_VEC(i) CBP_S(ZMM(castsi512_ps), ZMM(castsi512_pd))(i)
 #define CBP_EMBEDDED CBP_S("%{1to16%}", "%{1to8%}")
+#ifdef CBP_PAIRS
+#define vec_fma_bcast(c, p, b) vec_fma_acc(c, vec_broadcast(p), b)
+#else
 #define vec_fma_bcast(c, p, b)                                                         \
     __asm__("vfmadd231" CBP_SUFFIX " %2" CBP_EMBEDDED ", %1, %0"                       \
             : "+v"(c)                                                                  \
             : "v"(b), "m"(*(const real *)(p)))
+#endif
 #define vec_gt(a, b) MM_CMP(a, b, _CMP_GT_OQ)
 #define vec_ge(a, b) MM_CMP(a, b, _CMP_GE_OQ)
 #define vec_lt(a, b) MM_CMP(a, b, _CMP_LT_OQ)
 #define vec_eq(a, b) MM_CMP(a, b, _CMP_EQ_OQ)
-#define MM_CMP(a, b, how) CBP_S(_mm512_cmp_ps_mask, _mm512_cmp_pd_mask)(a, b, how)
+#define MM_CMP(a, b, how) CBP_S(ZMM(cmp_ps_mask), ZMM(cmp_pd_mask))(a, b, how)
 #define vec_select(m, a, b) MM(mask_blend)(m, b, a)
 #define vec_keep(m, a) MM(maskz_mov)(m, a)
 /* Bitwise operations on floating vectors need avx512dq; those on integers do not. */
@@ -325,10 +340,10 @@ CBP_INLINE vec vec_with_sign(vec a, vec s) {
 
 CBP_INLINE vec ivec_to_vec(ivec v) {
 #if CBP_DOUBLE /* as above: the conversion needs avx512dq */
-    ivec sum = _mm512_add_epi64(v, _mm512_set1_epi64(0x4338000000000000));
-    return _mm512_sub_pd(_mm512_castsi512_pd(sum), _mm512_set1_pd(0x1.8p52));
+    ivec sum = ZMM(add_epi64)(v, ZMM(set1_epi64)(0x4338000000000000));
+    return ZMM(sub_pd)(ZMM(castsi512_pd)(sum), ZMM(set1_pd)(0x1.8p52));
 #else
-    return _mm512_cvtepi32_ps(v);
+    return ZMM(cvtepi32_ps)(v);
 #endif
 }
 
@@ -347,7 +362,7 @@ CBP_INLINE vec vec_root_plus(vec x, vec c) {
                       vec_lt(x, vec_set1(CBP_S(0x1p80f, INFINITY)));
     if (__builtin_expect(safe != (mask)-1, 0)) return vec_add(vec_sqrt(x), c);
     x = vec_mul(x, vec_set1(CBP_S(0x1p40f, 1)));
-    vec h = CBP_S(_mm512_rsqrt14_ps, _mm512_rsqrt14_pd)(x);
+    vec h = CBP_S(ZMM(rsqrt14_ps), ZMM(rsqrt14_pd))(x);
     vec g = vec_mul(x, h);
     h = vec_mul(h, half);
     for (int i = 0; i < CBP_S(1, 2); i++) {
@@ -368,23 +383,23 @@ CBP_INLINE void vec_transpose(vec r[VL]) {
     vec a[VL];
 #if CBP_DOUBLE
     for (int i = 0; i < 8; i += 2) {
-        a[i] = _mm512_unpacklo_pd(r[i], r[i + 1]);
-        a[i + 1] = _mm512_unpackhi_pd(r[i], r[i + 1]);
+        a[i] = ZMM(unpacklo_pd)(r[i], r[i + 1]);
+        a[i + 1] = ZMM(unpackhi_pd)(r[i], r[i + 1]);
     }
-#define CBP_LANES(x, y, how) _mm512_shuffle_f64x2(x, y, how)
+#define CBP_LANES(x, y, how) ZMM(shuffle_f64x2)(x, y, how)
 #define CBP_STEP 2
 #else
     for (int i = 0; i < 16; i += 4) {
-        __m512 b0 = _mm512_unpacklo_ps(r[i], r[i + 1]);
-        __m512 b1 = _mm512_unpackhi_ps(r[i], r[i + 1]);
-        __m512 b2 = _mm512_unpacklo_ps(r[i + 2], r[i + 3]);
-        __m512 b3 = _mm512_unpackhi_ps(r[i + 2], r[i + 3]);
-        a[i] = _mm512_shuffle_ps(b0, b2, 0x44);
-        a[i + 1] = _mm512_shuffle_ps(b0, b2, 0xee);
-        a[i + 2] = _mm512_shuffle_ps(b1, b3, 0x44);
-        a[i + 3] = _mm512_shuffle_ps(b1, b3, 0xee);
+        const vec b0 = ZMM(unpacklo_ps)(r[i], r[i + 1]);
+        const vec b1 = ZMM(unpackhi_ps)(r[i], r[i + 1]);
+        const vec b2 = ZMM(unpacklo_ps)(r[i + 2], r[i + 3]);
+        const vec b3 = ZMM(unpackhi_ps)(r[i + 2], r[i + 3]);
+        a[i] = ZMM(shuffle_ps)(b0, b2, 0x44);
+        a[i + 1] = ZMM(shuffle_ps)(b0, b2, 0xee);
+        a[i + 2] = ZMM(shuffle_ps)(b1, b3, 0x44);
+        a[i + 3] = ZMM(shuffle_ps)(b1, b3, 0xee);
     }
-#define CBP_LANES(x, y, how) _mm512_shuffle_f32x4(x, y, how)
+#define CBP_LANES(x, y, how) ZMM(shuffle_f32x4)(x, y, how)
 #define CBP_STEP 4
 #endif
     for (int i = 0; i < CBP_STEP; i++) {
@@ -491,11 +506,11 @@ CBP_INLINE real line_sum(const vec line[VPP]) {
 #if defined(CBP_TIER_AVX2)
     const CBP_S(__m256, __m256d) s = vec_add(line[0], line[1]);
 #elif CBP_DOUBLE
-    const __m256d s = _mm256_add_pd(_mm512_castpd512_pd256(line[0]),
-                                    _mm512_extractf64x4_pd(line[0], 1));
+    const __m256d s =
+        _mm256_add_pd(ZMM(castpd512_pd256)(line[0]), ZMM(extractf64x4_pd)(line[0], 1));
 #else
-    const __m256 s = _mm256_add_ps(_mm512_castps512_ps256(line[0]),
-                                   _mm512_extractf32x8_ps(line[0], 1));
+    const __m256 s =
+        _mm256_add_ps(ZMM(castps512_ps256)(line[0]), ZMM(extractf32x8_ps)(line[0], 1));
 #endif
 #if CBP_DOUBLE
     const __m128d t =
