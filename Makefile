@@ -6,6 +6,7 @@
 #   make demo PYTHON=python3.13         another Python (after `make clean`)
 #   make test PYTEST_ARGS="-x -k sgd"   some tests
 #   make test CBP_DEBUG=1               the same tests on a build with bounds checks
+#   make wheels WHEELS=manylinux_aarch64  one platform
 #   make bench BENCH_ARGS=--quick       under three minutes, not counting installation
 
 PYTHON ?= python3
@@ -14,6 +15,7 @@ PYTEST_ARGS ?=
 LEFT_OUT ?=
 BENCH_ARGS ?=
 PLATFORMS ?=
+WHEELS ?=
 
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check -q
@@ -28,6 +30,7 @@ DEV_TOOLS := $(VENV)/dev-tools
 BENCH_TOOLS := $(VENV)/bench-tools
 PLATFORM_TOOLS := $(VENV)/platform-tools
 THREAD_TOOLS := $(VENV)/thread-tools
+WHEEL_TOOLS := $(VENV)/wheel-tools
 
 FREETHREADED := build/freethreaded
 
@@ -36,7 +39,7 @@ C_FILES := $(filter %.c %.h,$(COMPILED)) $(wildcard tests/*.c benchmarks/*.c)
 CYTHON_FILES := $(filter %.pyx %.pxd,$(COMPILED))
 C_CHECK := -Isrc_c -std=gnu11 -O2 -ffp-contract=off -fno-math-errno -Wall -Wextra -Werror
 
-.PHONY: help demo test test-freethreaded test-threads test-platforms run-platforms bench bench-all bench-train bench-scripts build lint lint-python lint-cython lint-c lint-forge format clean
+.PHONY: help demo test test-freethreaded test-threads test-platforms run-platforms bench bench-all bench-train bench-scripts build wheels wheels-here lint lint-python lint-cython lint-c lint-forge format clean
 
 help:
 	@echo "make demo    grid-search activations on the digits set, beside MLPClassifier"
@@ -50,6 +53,8 @@ help:
 	@echo "make bench-all  all benchmarks, every section of results.md (over an hour;"
 	@echo "             with BENCH_ARGS=--quick some six minutes)"
 	@echo "make build   build the extension modules, nothing else"
+	@echo "make wheels  build and check the wheels of all platforms, on Linux; into dist/"
+	@echo "             (eight, each half a minute; WHEELS=\"macos_arm64 windows_amd64\": two)"
 	@echo "make lint    check the style of Python, Cython and C, and the files of the forge"
 	@echo "make format  let ruff and clang-format rewrite Python and C"
 	@echo "make clean   remove everything that these commands made, .venv too"
@@ -99,6 +104,13 @@ bench-scripts: bench-train
 
 build: $(BUILT)
 
+# An environment of its own again: a cross compiler and tools that look into wheels.
+wheels:
+	@$(MAKE) --no-print-directory VENV=.venv-wheels wheels-here
+
+wheels-here: $(WHEEL_TOOLS)
+	@$(PY) tools/make_wheels.py $(WHEELS)
+
 # `make -k lint` goes on after a failure and shows them all.
 lint: lint-python lint-cython lint-c lint-forge
 
@@ -134,7 +146,7 @@ format: $(DEV_TOOLS)
 	$(PY) tools/format_c.py $(C_FILES)
 
 clean:
-	rm -rf build dist *.egg-info $(VENV) .venv-bench .venv-platforms
+	rm -rf build dist *.egg-info $(VENV) .venv-bench .venv-platforms .venv-wheels
 	rm -rf .pytest_cache .ruff_cache
 	rm -f cbp/*.so cbp/*.pyd
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -191,4 +203,10 @@ $(DEV_TOOLS): $(MADE) pyproject.toml
 	@echo "== installing the tools that check style and make packages"
 	@$(REQUIREMENTS) dev > $(VENV)/requirements-dev.txt
 	@$(PIP) install -r $(VENV)/requirements-dev.txt
+	@touch $@
+
+$(WHEEL_TOOLS): $(MADE) pyproject.toml
+	@echo "== installing a cross compiler and what looks into wheels (100 megabytes)"
+	@$(REQUIREMENTS) build wheels > $(VENV)/requirements-wheels.txt
+	@$(PIP) install -r $(VENV)/requirements-wheels.txt
 	@touch $@

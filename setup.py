@@ -19,6 +19,10 @@ DEBUG = os.environ.get("CBP_DEBUG", "0") not in ("", "0")
 # One wheel serves every Python from 3.11 on; free-threaded builds have no stable ABI.
 STABLE_ABI = not sysconfig.get_config_var("Py_GIL_DISABLED")
 
+# What is built for, which is not this machine when tools/make_wheels.py says so.
+PLATFORM = sysconfig.get_platform()
+WINDOWS, MACOS = PLATFORM.startswith("win"), PLATFORM.startswith("macosx")
+
 # The only place for directives; no .pyx file overrides them for a whole module.
 # freethreading_compatible is not claimed: nobody has tested it yet.
 DIRECTIVES = {
@@ -46,6 +50,20 @@ UNIX_FLAGS = [
     "-Wno-cast-function-type",
 ]
 UNIX_FLAGS += ["-O1", "-g", "-UNDEBUG"] if DEBUG else ["-O3", "-g0"]
+UNIX_LINK_FLAGS = []
+FLAGS_OF = {}  # more flags of single files
+if not DEBUG:
+    # What only debuggers and profilers read is a third of a file: symbols (Apple's
+    # linker knows no -s), and tables to unwind the stack (Windows' ABI wants them).
+    UNIX_LINK_FLAGS += ["-Wl,-x"] if MACOS else ["-Wl,-s", "-Wl,--gc-sections"]
+    UNIX_FLAGS += ["-ffunction-sections", "-fdata-sections"]
+    if not WINDOWS:
+        UNIX_FLAGS += ["-fno-unwind-tables", "-fno-asynchronous-unwind-tables"]
+
+# Where a faster tier exists the scalar one is the reference and the last resort, which
+# waits for fma() of the C library: small is enough.
+if not DEBUG and PLATFORM.endswith(("x86_64", "amd64", "aarch64", "arm64")):
+    FLAGS_OF["scalar.c"] = ["-Os"]
 
 # Windows is not tested. The kernels need clang-cl there; see build_extensions below.
 CLANG_CL_FLAGS = ["/W3", "/clang:-ffp-contract=off", "/clang:-fno-math-errno"]
@@ -61,13 +79,31 @@ class BuildExt(build_ext):
                 raise SystemExit("cbp needs clang-cl on Windows (LLVM's or MSVC's own)")
             self.compiler.initialize()
             self.compiler.cc = shutil.which("clang-cl")
-            flags, libraries = CLANG_CL_FLAGS, []
+            flags, link_flags, libraries = CLANG_CL_FLAGS, [], []
         else:
-            flags, libraries = UNIX_FLAGS, ["m"]
+            flags, link_flags, libraries = UNIX_FLAGS, UNIX_LINK_FLAGS, ["m"]
+            self.add_flags_of_files()
         for extension in self.extensions:
             extension.extra_compile_args = flags
+            extension.extra_link_args = link_flags
             extension.libraries = libraries
         super().build_extensions()
+
+    def add_flags_of_files(self):
+        """Lets the compiler add FLAGS_OF a file to those of all files."""
+        compile_file = self.compiler._compile
+
+        def compile_with(obj, source, ext, cc_args, flags, pp_opts):
+            flags = [*flags, *FLAGS_OF.get(Path(source).name, [])]
+            compile_file(obj, source, ext, cc_args, flags, pp_opts)
+
+        self.compiler._compile = compile_with
+
+    def get_ext_filename(self, name):
+        """As for the platform that is built for, if that is Windows from elsewhere."""
+        if WINDOWS and STABLE_ABI:
+            return name.replace(".", os.sep) + ".pyd"
+        return super().get_ext_filename(name)
 
 
 def build_mode_file():
@@ -103,6 +139,11 @@ def extension(name, c_sources):
 # Each tier's file compiles to nothing on CPUs that it is not for.
 C_SOURCES = [path.as_posix() for path in sorted(Path("src_c").glob("*.c"))]
 
+# What Cython would put into each of the modules (memoryviews, functions, coroutines),
+# once. It is generated whole and has no source.
+shared = extension("cbp._shared", [])
+shared.sources = []
+
 setup(
     ext_modules=cythonize(
         [
@@ -110,9 +151,11 @@ setup(
             extension("cbp._network", []),
             extension("cbp._recorder", []),
             extension("cbp._training", []),
+            shared,
         ],
+        shared_utility_qualified_name=shared.name,
         # Debug and release differ in their generated C, so each has its own folder.
-        build_dir="build/cython-debug" if DEBUG else "build/cython",
+        build_dir="build/c-debug" if DEBUG else "build/c",
         compiler_directives=DIRECTIVES,
     ),
     cmdclass={"build_ext": BuildExt},

@@ -23,7 +23,11 @@
 #undef INLINE
 #undef UNROLL
 #define INLINE static inline __attribute__((always_inline))
+#if defined CBP_TIER_SCALAR && (defined __x86_64__ || defined __aarch64__)
+#define UNROLL _Pragma("GCC unroll 1") /* half a megabyte that nobody waits for */
+#else
 #define UNROLL _Pragma("GCC unroll 32")
+#endif
 
 /* A product tile has up to TILE_PANELS panels and TILE_ROWS / panels rows: as many
  * accumulators as the registers hold beside the lines of B and a factor of A (6 x 2 of
