@@ -13,9 +13,12 @@ from itertools import count
 
 import pytest
 
-needs_timer = pytest.mark.skipif(
-    not hasattr(signal, "setitimer"), reason="needs setitimer"
-)
+
+def needs_timer(test):
+    """Marks a test that calls `interrupt`."""
+    missing = not hasattr(signal, "setitimer")
+    test = pytest.mark.skipif(missing, reason="needs setitimer")(test)
+    return pytest.mark.thread_unsafe(reason="signals reach the main thread alone")(test)
 
 
 def interrupt(

@@ -976,6 +976,7 @@ def wide_problem(n_rows=400):
     return Problem(sizes=(64, 100, 100, 10), n_rows=n_rows)
 
 
+@pytest.mark.thread_unsafe(reason="counts the threads of the process")
 def test_no_thread_outlives_a_call():
     problem = wide_problem()
     with no_thread_outlives():
@@ -1245,6 +1246,7 @@ MEMORY = {
 }
 
 
+@pytest.mark.thread_unsafe(reason="measures the memory of the process")
 @pytest.mark.parametrize("sizes, n_rows, batch_size", MEMORY.values(), ids=MEMORY)
 @pytest.mark.parametrize("solver", ["adam", "sgd", "lbfgs"])
 @every_dtype
@@ -1268,6 +1270,7 @@ def test_fit_allocates_what_fit_bytes_says(sizes, n_rows, batch_size, solver, dt
     assert peak >= promised / 2
 
 
+@pytest.mark.thread_unsafe(reason="measures the memory of the process")
 def test_fit_bytes_knows_that_sparse_batches_come_whole():
     problem = Problem(activations=("relu",), sizes=(10, 900, 3), n_rows=2000, zeros=0.9)
     promised = problem.network.fit_bytes(2000, "sgd", sparse=True)
@@ -1281,6 +1284,7 @@ def test_fit_bytes_knows_that_sparse_batches_come_whole():
     assert promised / 2 <= peak <= 1.1 * promised + X.data.nbytes + 65536
 
 
+@pytest.mark.thread_unsafe(reason="measures the memory of the process")
 def test_copies_of_the_inputs_for_threads_are_bounded():
     problem = Problem(activations=("relu",), sizes=(3000, 60, 3), n_rows=600)
     promised = problem.network.fit_bytes(300, "sgd")
@@ -1790,6 +1794,7 @@ def test_run_is_not_for_lbfgs_nor_gradients_for_the_others():
     assert outcome(trainer) == outcome(problem.trainer())
 
 
+@pytest.mark.thread_unsafe(reason="counts the threads of the process")
 def test_a_block_is_entered_once_and_left_once():
     problem = wide_problem()
     trainer = problem.trainer(n_threads=3)

@@ -163,6 +163,7 @@ def test_partial_fit_refuses_bad_values_on_a_fitted_model_too(estimator):
         model.set_params(alpha=-1).partial_fit(X, y)
 
 
+@pytest.mark.thread_unsafe(reason="measures the memory of the process")
 @BOTH
 @SOLVERS
 @pytest.mark.parametrize("sizes", [10**6, (10**5, 10**6), 10**18, (10**9, 10**9)])

@@ -969,6 +969,7 @@ def test_two_fits_with_one_seed_are_equal_and_without_differ(estimator):
     assert not np.array_equal(one._theta, two._theta)
 
 
+@pytest.mark.thread_unsafe(reason="seeds the generator of the process")
 @BOTH
 def test_the_global_random_state_is_used_under_None_as_in_scikit_learn(estimator):
     np.random.seed(3)

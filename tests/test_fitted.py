@@ -42,6 +42,7 @@ KINDS = pytest.mark.parametrize("kind", ["binary", "multiclass", "regression"])
 # ------------------------------------------------------------ swapped in one assignment
 
 
+@pytest.mark.thread_unsafe(reason="settrace of one thread disturbs others")
 @BOTH
 @pytest.mark.parametrize("method", ["fit", "partial_fit", "initialize"])
 def test_a_call_that_trains_makes_one_assignment_at_its_end(estimator, method):
@@ -65,6 +66,7 @@ def test_a_call_that_trains_makes_one_assignment_at_its_end(estimator, method):
     assert changes <= 1
 
 
+@pytest.mark.thread_unsafe(reason="settrace of one thread disturbs others")
 @BOTH
 @pytest.mark.parametrize("method", ["fit", "initialize"])
 def test_an_interrupt_at_any_line_leaves_a_model_whole(estimator, method):
@@ -367,6 +369,7 @@ def test_parameters_that_are_newer_than_a_pickle_have_their_defaults():
 # ----------------------------------------------------- state of the process, left alone
 
 
+@pytest.mark.thread_unsafe(reason="seeds the generator of the process")
 def test_fits_without_a_seed_in_many_threads_never_draw_the_same():
     np.random.seed(0)
 
@@ -406,6 +409,7 @@ def test_others_draw_from_the_generator_while_a_fit_goes_on(seed, monkeypatch):
     thread.join()
 
 
+@pytest.mark.thread_unsafe(reason="sets the threads of BLAS for the process")
 def test_lbfgs_in_threads_leaves_blas_as_many_threads_as_before():
     from threadpoolctl import threadpool_info, threadpool_limits
 

@@ -49,6 +49,7 @@ def check_table(tmp_path_factory):
     return function
 
 
+@pytest.mark.thread_unsafe(reason="check_tiers.c has one generator")
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("tier", TIERS[1:])
 def test_every_tier_gives_the_bits_of_the_scalar_tier(check_table, tier, dtype):
