@@ -45,7 +45,7 @@ help:
 	@echo "make demo    grid-search activations on the digits set, beside MLPClassifier"
 	@echo "make test    run all tests"
 	@echo "make test-freethreaded  all tests on a Python without the GIL, each in four"
-	@echo "             threads at once (Debian; the first time builds that Python: 15 minutes)"
+	@echo "             threads at once (on Debian; the first call builds that Python)"
 	@echo "make test-platforms  run what one Linux machine can run or emulate of all"
 	@echo "             platforms (over an hour; PLATFORMS=\"neon wine\" for some parts)"
 	@echo "make bench   time training beside MLPClassifier, PyTorch and JAX (15 minutes;"
@@ -72,7 +72,7 @@ test-freethreaded: $(FREETHREADED)/bin/python3t
 	    LEFT_OUT=polars PYTEST_ARGS="--parallel-threads=4 $(PYTEST_ARGS)" test-threads
 
 $(FREETHREADED)/bin/python3t:
-	@echo "== building a Python without the GIL (some four minutes on two idle cores)"
+	@echo "== building a Python without the GIL (six minutes of CPU time)"
 	@$(PYTHON) tools/freethreaded.py $(FREETHREADED)
 
 test-threads: $(BUILT) $(TEST_TOOLS) $(THREAD_TOOLS)

@@ -2,8 +2,8 @@
 
     python tools/freethreaded.py build/freethreaded
 
-makes build/freethreaded/bin/python3t, for `make test-freethreaded`, in some four
-minutes on two idle cores. Debian has no package of such a Python. The source comes from
+makes build/freethreaded/bin/python3t, for `make test-freethreaded`, in six minutes of
+CPU time. Debian has no package of such a Python. The source comes from
 the mirror that apt is set up for, signed as everything is there, under a list of
 sources of its own: the machine's lists stay as they are, and nothing is installed
 outside that folder. Any user may do it. Standard library only.
