@@ -21,9 +21,6 @@ EXPECTED_FAILURES = {
     "with central differences in tests of their own",
     "test_early_stopping_stratified": "demands an error for a class of one row; ours "
     "keeps such a row in training (docs/differences.md)",
-    "test_predict_proba_multilabel": "several of its probabilities round to 1; it "
-    "wants their order equal to that of their logarithms, but ours come from logits "
-    "and still tell them apart (docs/differences.md)",
     "test_mlp_partial_fit_after_fit[BPClassifier]": "demands an error; our partial_fit "
     "ignores early stopping (docs/differences.md)",
     "test_mlp_partial_fit_after_fit[BPRegressor]": "as for the classifier",
