@@ -54,7 +54,7 @@ help:
 	@echo "             with BENCH_ARGS=--quick some six minutes)"
 	@echo "make build   build the extension modules, nothing else"
 	@echo "make wheels  build and check the wheels of all platforms, on Linux; into dist/"
-	@echo "             (eight, each half a minute; WHEELS=\"macos_arm64 windows_amd64\": two)"
+	@echo "             (eight, each some minutes; WHEELS=\"macos_arm64 windows_amd64\": two)"
 	@echo "make lint    check the style of Python, Cython and C, and the files of the forge"
 	@echo "make format  let ruff and clang-format rewrite Python and C"
 	@echo "make clean   remove everything that these commands made, .venv too"
