@@ -132,7 +132,8 @@ def check_files(names):
         for pattern in ("*.py", "*.pyi", "py.typed")
         for path in ROOT.glob(f"cbp/{pattern}")
     }
-    modules = {f"cbp/{path.stem}" for path in ROOT.glob("cbp/*.pyx")} | {"cbp/_cyutility"}
+    modules = {f"cbp/{path.stem}" for path in ROOT.glob("cbp/*.pyx")}
+    modules.add("cbp/_cyutility")
     extensions = {name for name in names if name.endswith((".so", ".pyd"))}
     assert {name.partition(".")[0] for name in extensions} == modules, extensions
     others = {n for n in names - extensions if ".dist-info/" not in n}
