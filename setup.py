@@ -140,8 +140,8 @@ def extension(name, c_sources):
 C_SOURCES = [path.as_posix() for path in sorted(Path("src_c").glob("*.c"))]
 
 # What Cython would put into each of the modules (memoryviews, functions, coroutines),
-# once. It is generated whole and has no source. Cython enters it into sys.modules by its
-# last name, too; it is the one that other packages use, scikit-learn among them.
+# once. It is generated whole and has no source. Cython enters it into sys.modules by
+# its last name, too; it is the one that scikit-learn and others use.
 shared = extension("cbp._cyutility", [])
 shared.sources = []
 
