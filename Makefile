@@ -62,8 +62,9 @@ help:
 demo: $(BUILT)
 	@$(PY) -u examples/grid_search_activations.py
 
+# One process of tests for each core: two cores halve the time.
 test: $(BUILT) $(TEST_TOOLS)
-	$(PY) -m pytest $(PYTEST_ARGS)
+	$(PY) -m pytest -n auto $(PYTEST_ARGS)
 
 # A Python of its own and an environment of its own. Where pip has no build of the newest
 # NumPy for it, it is to take an older one, not to compile. There is no polars at all.
