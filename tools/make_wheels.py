@@ -110,8 +110,8 @@ typedef ptrdiff_t Py_ssize_t;
 # Functions of the run-time library that Windows has, too (from Windows 10 on).
 IN_UCRT = ["memcmp", "memcpy", "memmove", "memset", "strlen", "strncmp", "strrchr"]
 
-# The one that it has not: before rax bytes of stack are taken, each page is touched, for
-# Windows adds pages to a stack one by one. No register changes.
+# The one that it has not: before rax bytes of stack are taken, each page is touched,
+# for Windows adds pages to a stack one by one. No register changes.
 STACK_PROBE = """\
     .globl ___chkstk_ms
 ___chkstk_ms:
