@@ -6,7 +6,9 @@
 cross compiler, with the C libraries of all targets. Linux and macOS wheels take the
 headers of the Python that runs this, for the stable ABI is the same everywhere; for
 Windows a small pyconfig.h is written, and an import library of python3.dll is made
-from the list of what the stable ABI holds. tools/check_wheels.py looks at what came
+from the list of what the stable ABI holds. zig's own run-time library for Windows is
+one object, 30 kB in every module that needs a function of it; what little the modules
+need comes from elsewhere. tools/check_wheels.py looks at what came
 out. A target that cannot be built does not stop the others; the exit status says that
 one failed.
 
@@ -98,7 +100,35 @@ PYCONFIG = """\
 #define PLATFORM "win32"
 #include <stdint.h>
 typedef ptrdiff_t Py_ssize_t;
+/* A function of the run-time library otherwise. */
+#include <math.h>
+#undef isnan
+#define isnan(x) __builtin_isnan(x)
 #endif
+"""
+
+# Functions of the run-time library that Windows has, too (from Windows 10 on).
+IN_UCRT = ["memcmp", "memcpy", "memmove", "memset", "strlen", "strncmp", "strrchr"]
+
+# The one that it has not: before rax bytes of stack are taken, each page is touched,
+# for Windows adds pages to a stack one by one. No register changes.
+STACK_PROBE = """\
+    .globl ___chkstk_ms
+___chkstk_ms:
+    push %rcx
+    push %rax
+    lea 24(%rsp), %rcx
+1:  cmp $0x1000, %rax
+    jb 2f
+    sub $0x1000, %rcx
+    orb $0, (%rcx)
+    sub $0x1000, %rax
+    jmp 1b
+2:  sub %rax, %rcx
+    orb $0, (%rcx)
+    pop %rax
+    pop %rcx
+    ret
 """
 
 
@@ -128,31 +158,43 @@ def unpacked_sdist(scratch):
     return source
 
 
-def windows_python(scratch, machine):
-    """Headers and import library: a folder with include/ and libs/."""
-    folder = scratch / f"windows-{machine}"
+def import_library(dll, symbols, machine, folder):
+    """An import library of a DLL for Windows."""
+    definitions = folder / f"{dll}.def"
+    definitions.write_text("\n".join([f"LIBRARY {dll}", "EXPORTS", *symbols]) + "\n")
+    library = folder / f"lib{dll.removesuffix('.dll')}.a"
+    run(
+        [
+            *(str(ZIG), "dlltool", "-D", dll),
+            *("-m", {"amd64": "i386:x86-64", "arm64": "arm64"}[machine]),
+            *("-d", str(definitions), "-l", str(library)),
+        ],
+        folder / "dlltool.log",
+    )
+    return str(library)
+
+
+def windows_python(folder, machine, compile_one):
+    """Headers, in folder/include; a list of what is to be linked to."""
     shutil.copytree(sysconfig.get_path("include"), folder / "include")
     (folder / "include" / "pyconfig.h").write_text(PYCONFIG)
-    (folder / "libs").mkdir()
-    lines = ["LIBRARY python3.dll", "EXPORTS"]
+    stable = []
     for symbols, kind in (abi3info.FUNCTIONS, ""), (abi3info.DATAS, " DATA"):
         for symbol, what in symbols.items():
             on_windows = what.ifdef is None or what.ifdef.windows
             since = (what.added.major, what.added.minor)
             if on_windows and since <= STABLE_SINCE:
-                lines.append(symbol.name + kind)
-    definitions = folder / "python3.def"
-    definitions.write_text("\n".join(lines) + "\n")
-    library = folder / "libs" / "libpython3.a"
-    run(
-        [
-            *(str(ZIG), "dlltool", "-D", "python3.dll"),
-            *("-m", {"amd64": "i386:x86-64", "arm64": "arm64"}[machine]),
-            *("-d", str(definitions), "-l", str(library)),
-        ],
-        scratch / "dlltool.log",
-    )
-    return folder
+                stable.append(symbol.name + kind)
+    linked = [
+        import_library("python3.dll", stable, machine, folder),
+        import_library("ucrtbase.dll", IN_UCRT, machine, folder),
+    ]
+    if machine == "amd64":
+        probe = folder / "stack_probe.s"
+        probe.write_text(STACK_PROBE)
+        linked.append(str(probe.with_suffix(".o")))
+        run([*compile_one, "-c", str(probe), "-o", linked[-1]], folder / "probe.log")
+    return linked
 
 
 def compilers(target, scratch):
@@ -164,9 +206,13 @@ def compilers(target, scratch):
     if target.startswith("windows"):
         if FREE_THREADED:
             raise Failure("a Python without the GIL on Windows needs its own headers")
-        python = windows_python(scratch, platform.partition("-")[2])
-        compile_one += ["-I" + str(python / "include")]
-        link += [f"-L{python / 'libs'}", "-lpython3"]
+        folder = scratch / target
+        machine = platform.partition("-")[2]
+        link += windows_python(folder, machine, compile_one)
+        compile_one += ["-I" + str(folder / "include")]
+        # -Os: the run-time library for the one module that cannot do without it. The
+        # import libraries of the modules are no part of a wheel.
+        link += ["-Os", f"-Wl,--out-implib={folder / 'unused.lib'}"]
     elif target.startswith("macos"):
         # -bundle, which CPython uses, crashes this linker.
         link += ["-undefined", "dynamic_lookup"]
@@ -201,7 +247,7 @@ def build(target, source, scratch):
     for folder in source.glob("build/[!c]*"):
         if folder.is_dir():
             shutil.rmtree(folder)
-    out = scratch / target
+    out = scratch / "wheels" / target
     command = [sys.executable, "-m", "build", "--wheel", "--no-isolation"]
     environment = {**os.environ, **variables}
     environment.pop("LDFLAGS", None)
