@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cbp._network import ACTIVATIONS, LOSSES, Network
+from cbp._catalog import ACTIVATIONS, LOSSES, OUTPUT_OF
+from cbp._network import Network
 from cbp._training import Optimizer
 from cbp.gradient_flow import FitSummary, GradientFlow
 
@@ -390,7 +391,7 @@ def _check_outputs(state: dict[str, Any], network: Network) -> None:
     kind = (network.output, network.loss)
     if "classes_" not in state:
         _demand(
-            kind in (("identity", "squared_error"), ("exp", "poisson")),
+            kind == (OUTPUT_OF.get(network.loss), network.loss),
             f"a regressor cannot have the output and loss {kind}",
         )
         return

@@ -8,19 +8,9 @@ cdef extern from "cbp.h" nogil:
         CBP_CHUNK_ROWS
         CBP_GROUP_PANELS
         CBP_IDENTITY
-        CBP_LOGISTIC
-        CBP_TANH
-        CBP_RELU
         CBP_OUT_IDENTITY
-        CBP_OUT_LOGISTIC
-        CBP_OUT_SOFTMAX
         CBP_OUT_EXP
         CBP_SOFTMAX_LOG_LOSS
-        CBP_LOGISTIC_LOG_LOSS
-        CBP_LOGISTIC_SQUARED_ERROR
-        CBP_IDENTITY_SQUARED_ERROR
-        CBP_EXP_POISSON
-        CBP_SGD
         CBP_ADAM
         CBP_MAX_STATES
 

@@ -7,11 +7,6 @@ from numpy.typing import DTypeLike, NDArray
 
 _Floats: TypeAlias = NDArray[np.floating[Any]]
 
-ACTIVATIONS: dict[str, int]
-OUTPUTS: dict[str, int]
-LOSSES: dict[tuple[str, str], int]
-SOLVERS: dict[str, int]
-
 class Network:
     layer_sizes: tuple[int, ...]
     activations: tuple[str, ...]

@@ -12,22 +12,8 @@ from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int32_t, int64_t
 
 from cbp._kernels cimport (
-    CBP_ADAM,
     CBP_CHUNK_ROWS,
-    CBP_EXP_POISSON,
     CBP_IDENTITY,
-    CBP_IDENTITY_SQUARED_ERROR,
-    CBP_LOGISTIC,
-    CBP_LOGISTIC_LOG_LOSS,
-    CBP_LOGISTIC_SQUARED_ERROR,
-    CBP_OUT_EXP,
-    CBP_OUT_IDENTITY,
-    CBP_OUT_LOGISTIC,
-    CBP_OUT_SOFTMAX,
-    CBP_RELU,
-    CBP_SGD,
-    CBP_SOFTMAX_LOG_LOSS,
-    CBP_TANH,
     address,
     cbp_csr,
     cbp_kernels,
@@ -39,28 +25,7 @@ from cbp._kernels cimport (
     writable_address,
 )
 
-# Names of the field and their numbers in cbp.h. A new activation, output or cost is
-# entered here, in cbp.h and in kernels.h.
-ACTIVATIONS = {
-    "identity": CBP_IDENTITY,
-    "logistic": CBP_LOGISTIC,
-    "tanh": CBP_TANH,
-    "relu": CBP_RELU,
-}
-OUTPUTS = {
-    "identity": CBP_OUT_IDENTITY,
-    "logistic": CBP_OUT_LOGISTIC,
-    "softmax": CBP_OUT_SOFTMAX,
-    "exp": CBP_OUT_EXP,
-}
-LOSSES = {
-    ("softmax", "log_loss"): CBP_SOFTMAX_LOG_LOSS,
-    ("logistic", "log_loss"): CBP_LOGISTIC_LOG_LOSS,
-    ("logistic", "squared_error"): CBP_LOGISTIC_SQUARED_ERROR,
-    ("identity", "squared_error"): CBP_IDENTITY_SQUARED_ERROR,
-    ("exp", "poisson"): CBP_EXP_POISSON,
-}
-SOLVERS = {"sgd": CBP_SGD, "adam": CBP_ADAM}
+from cbp._kernels import ACTIVATIONS, LOSSES, OUTPUTS, SOLVERS
 
 cdef enum:
     # Rows predicted at a time, and the fewest for which packing W pays.

@@ -67,8 +67,7 @@ from cbp._network cimport (
 )
 from cbp._recorder cimport UPDATE_SQUARES, Recorder
 
-from cbp._kernels import isa
-from cbp._network import SOLVERS
+from cbp._kernels import SOLVERS, isa
 
 
 cdef extern from "barrier.h" nogil:

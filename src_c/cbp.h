@@ -23,32 +23,46 @@ enum { CBP_BLOCK_ROWS = 128, CBP_CHUNK_ROWS = 2048 };
 /* Panels of dW to ask sum_gradient for at once: what the widest tile takes. */
 enum { CBP_GROUP_PANELS = 3 };
 
-/* Hidden activations a = f(z). Adding one: here, kernels.h (activate_vec,
- * derivative_vec), the names in _network.pyx. */
-enum { CBP_IDENTITY, CBP_LOGISTIC, CBP_TANH, CBP_RELU, CBP_N_ACTIVATIONS };
+/* Activations, outputs, losses and optimizers, each a list of rows X(number, name ...).
+ * The lists make the numbers, the names that Python knows and every choice of a kernel:
+ * a row without its formula does not compile. How to add one: CONTRIBUTING.md. */
 
-/* What an output layer does to z. */
-enum {
-    CBP_OUT_IDENTITY,
-    CBP_OUT_LOGISTIC,
-    CBP_OUT_SOFTMAX,
-    CBP_OUT_EXP,
-    CBP_N_OUTPUTS
-};
+/* Hidden activations a = f(z): activations.h. */
+#define CBP_ACTIVATIONS(X)                                                             \
+    X(IDENTITY, identity)                                                              \
+    X(LOGISTIC, logistic)                                                              \
+    X(TANH, tanh)                                                                      \
+    X(RELU, relu)
 
-/* Costs, each with the output it belongs to. Adding one: here, kernels.h (loss table),
- * the names in _network.pyx. */
-enum {
-    CBP_SOFTMAX_LOG_LOSS,
-    CBP_LOGISTIC_LOG_LOSS,
-    CBP_LOGISTIC_SQUARED_ERROR,
-    CBP_IDENTITY_SQUARED_ERROR,
-    CBP_EXP_POISSON,
-    CBP_N_LOSSES
-};
+/* What an output layer does to z: losses.h. */
+#define CBP_ELEMENTWISE_OUTPUTS(X)                                                     \
+    X(IDENTITY, identity)                                                              \
+    X(LOGISTIC, logistic)                                                              \
+    X(EXP, exp)
+#define CBP_OUTPUTS(X) CBP_ELEMENTWISE_OUTPUTS(X) X(SOFTMAX, softmax)
 
-/* Optimizers: a step kernel and its count of state vectors (cbp_n_states). */
-enum { CBP_SGD, CBP_ADAM, CBP_N_SOLVERS };
+/* Losses, each with the output it belongs to: losses.h. Most are a sum of one term per
+ * output; those of softmax have all outputs in common. */
+#define CBP_SUMMED_LOSSES(X)                                                           \
+    X(LOGISTIC_LOG_LOSS, logistic, log_loss)                                           \
+    X(LOGISTIC_SQUARED_ERROR, logistic, squared_error)                                 \
+    X(IDENTITY_SQUARED_ERROR, identity, squared_error)                                 \
+    X(EXP_POISSON, exp, poisson)
+#define CBP_LOSSES(X) X(SOFTMAX_LOG_LOSS, softmax, log_loss) CBP_SUMMED_LOSSES(X)
+
+/* Optimizers, each with its count of state vectors: optimizers.h. */
+#define CBP_OPTIMIZERS(X)                                                              \
+    X(SGD, sgd, 1)                                                                     \
+    X(ADAM, adam, 2)
+
+#define CBP_NUMBER(number, ...) CBP_##number,
+#define CBP_OUT_NUMBER(number, ...) CBP_OUT_##number,
+enum { CBP_ACTIVATIONS(CBP_NUMBER) CBP_N_ACTIVATIONS };
+enum { CBP_OUTPUTS(CBP_OUT_NUMBER) CBP_N_OUTPUTS };
+enum { CBP_LOSSES(CBP_NUMBER) CBP_N_LOSSES };
+enum { CBP_OPTIMIZERS(CBP_NUMBER) CBP_N_SOLVERS };
+#undef CBP_NUMBER
+#undef CBP_OUT_NUMBER
 enum { CBP_MAX_STATES = 2 };
 
 typedef struct {
@@ -208,7 +222,15 @@ typedef struct {
 } cbp_kernels;
 
 /* State vectors that each optimizer keeps. */
-static const int cbp_n_states[CBP_N_SOLVERS] = {1, 2};
+#define CBP_N_STATES(number, name, n_states) n_states,
+static const int cbp_n_states[CBP_N_SOLVERS] = {CBP_OPTIMIZERS(CBP_N_STATES)};
+#undef CBP_N_STATES
+
+/* The names of the lists above; of losses first the output's, then their own. */
+extern const char *const cbp_activation_names[CBP_N_ACTIVATIONS];
+extern const char *const cbp_output_names[CBP_N_OUTPUTS];
+extern const char *const cbp_loss_names[CBP_N_LOSSES][2];
+extern const char *const cbp_solver_names[CBP_N_SOLVERS];
 
 /* The tiers in rising order, "scalar" first. */
 enum { CBP_N_TIERS = 4 };

@@ -88,7 +88,9 @@ static const cbp_kernels FN(table) = {
     .apply_output = FN(apply_output),
     .compute_loss = FN(compute_loss),
     .compute_loss_row = FN(compute_loss_row),
-    .step = {[CBP_SGD] = FN(step_sgd), [CBP_ADAM] = FN(step_adam)},
+#define STEP(number, name, n_states) [CBP_##number] = FN(step_##name),
+    .step = {CBP_OPTIMIZERS(STEP)},
+#undef STEP
     .train_rows = FN(train_rows),
     .forward_row = FN(forward_row),
     .all_finite = FN(all_finite),

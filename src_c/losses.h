@@ -44,6 +44,10 @@ INLINE void FN(softmax_lines)(real *t, ptrdiff_t n_out, vec *max, vec *sum, int 
     }
 }
 
+INLINE vec FN(output_identity)(vec z) { return z; }
+INLINE vec FN(output_logistic)(vec z) { return vec_logistic(z); }
+INLINE vec FN(output_exp)(vec z) { return vec_exp(z); }
+
 /* Rows r0 .. r1 - 1 of Z: z -> output activation. */
 static void FN(apply_output)(cbp_panels Z, ptrdiff_t n_out, ptrdiff_t r0, ptrdiff_t r1,
                              int output, void *scratch) {
@@ -52,45 +56,62 @@ static void FN(apply_output)(cbp_panels Z, ptrdiff_t n_out, ptrdiff_t r0, ptrdif
     for (ptrdiff_t r = r0; r < r1; r += P) {
         vec max[VPP], sum[VPP];
         FN(load_transposed)(Z, n_out, r, t);
-        if (output == CBP_OUT_SOFTMAX)
-            FN(softmax_lines)(t, n_out, max, sum, 0);
-        else
-            for (ptrdiff_t i = 0; i < n_out * P; i += VL)
-                vec_store(t + i, output == CBP_OUT_LOGISTIC
-                                     ? vec_logistic(vec_load(t + i))
-                                     : vec_exp(vec_load(t + i)));
+#define CASE(number, name)                                                             \
+    case CBP_OUT_##number:                                                             \
+        for (ptrdiff_t i = 0; i < n_out * P; i += VL)                                  \
+            vec_store(t + i, FN(output_##name)(vec_load(t + i)));                      \
+        break;
+        switch (output) {
+            CBP_ELEMENTWISE_OUTPUTS(CASE)
+        case CBP_OUT_SOFTMAX: FN(softmax_lines)(t, n_out, max, sum, 0); break;
+        }
+#undef CASE
         FN(store_transposed)(t, n_out, r, r1 - r < P ? r1 - r : P, Z);
     }
 }
 
-/* One output of VL rows: cost l(z, t) and delta = dl/dz. Costs whose outputs meet only
- * in their sum are one case here. */
+/* Losses that are a sum over outputs, named <output>_<loss>: the cost l(z, t) of one
+ * output of VL rows, and delta = dl/dz. */
+
+/* l = max(z, 0) - t z + log(1 + exp(-|z|)) */
+INLINE vec FN(logistic_log_loss)(vec z, vec t, vec *delta) {
+    /* Further out the logistic is dust: spare it the subnormals. */
+    const vec a = vec_logistic(vec_max(vec_set1(LOG_DUST), z));
+    *delta = FN(flush_dust)(vec_sub(a, t));
+    return vec_add(vec_fnma(t, z, vec_max(vec_zero(), z)),
+                   vec_log1p_unit(vec_exp_nonpos(vec_neg(vec_abs(z)))));
+}
+
+/* l = (a - t)^2 / 2, delta = (a - t) a (1 - a) */
+INLINE vec FN(logistic_squared_error)(vec z, vec t, vec *delta) {
+    const vec a = vec_logistic(z), d = vec_sub(a, t);
+    *delta = FN(flush_dust)(FN(derive_logistic)(d, a));
+    return vec_mul(vec_set1((real)0.5), vec_mul(d, d));
+}
+
+/* l = (z - t)^2 / 2 */
+INLINE vec FN(identity_squared_error)(vec z, vec t, vec *delta) {
+    const vec d = vec_sub(z, t);
+    *delta = FN(flush_dust)(d);
+    return vec_mul(vec_set1((real)0.5), vec_mul(d, d));
+}
+
+/* l = t (log t - z - 1) + a, infinite with a */
+INLINE vec FN(exp_poisson)(vec z, vec t, vec *delta) {
+    const vec a = vec_exp(z);
+    *delta = FN(flush_dust)(vec_sub(a, t));
+    vec d = vec_sub(vec_sub(vec_log(t), z), vec_set1(1));
+    d = vec_add(vec_keep(vec_gt(t, vec_zero()), vec_mul(t, d)), a);
+    return vec_select(vec_gt(a, vec_set1(REAL_MAX)), a, d);
+}
+
+/* One of them, which the caller knows when this is compiled. */
 INLINE vec FN(loss_vec)(vec z, vec t, int loss, vec *delta) {
-    const vec zero = vec_zero(), half = vec_set1((real)0.5);
-    vec a, d;
-    switch (loss) {
-    case CBP_LOGISTIC_LOG_LOSS: /* l = max(z, 0) - t z + log(1 + exp(-|z|)) */
-        /* Further out the logistic is dust: spare it the subnormals. */
-        a = vec_logistic(vec_max(vec_set1(LOG_DUST), z));
-        *delta = FN(flush_dust)(vec_sub(a, t));
-        return vec_add(vec_fnma(t, z, vec_max(zero, z)),
-                       vec_log1p_unit(vec_exp_nonpos(vec_neg(vec_abs(z)))));
-    case CBP_LOGISTIC_SQUARED_ERROR: /* l = (a - t)^2 / 2, delta = (a - t) a (1 - a) */
-        a = vec_logistic(z);
-        d = vec_sub(a, t);
-        *delta = FN(flush_dust)(FN(derivative_vec)(d, a, CBP_LOGISTIC));
-        return vec_mul(half, vec_mul(d, d));
-    case CBP_EXP_POISSON: /* l = t (log t - z - 1) + a, infinite with a */
-        a = vec_exp(z);
-        *delta = FN(flush_dust)(vec_sub(a, t));
-        d = vec_sub(vec_sub(vec_log(t), z), vec_set1(1));
-        d = vec_add(vec_keep(vec_gt(t, zero), vec_mul(t, d)), a);
-        return vec_select(vec_gt(a, vec_set1(REAL_MAX)), a, d);
-    default: /* CBP_IDENTITY_SQUARED_ERROR: l = (z - t)^2 / 2 */
-        d = vec_sub(z, t);
-        *delta = FN(flush_dust)(d);
-        return vec_mul(half, vec_mul(d, d));
-    }
+#define CASE(number, output, loss)                                                     \
+    case CBP_##number: return FN(output##_##loss)(z, t, delta);
+    switch (loss) { CBP_SUMMED_LOSSES(CASE) }
+#undef CASE
+    __builtin_unreachable();
 }
 
 /* w x, and 0 where w is 0 even if x has overflowed: such a row does not exist. */
@@ -139,14 +160,13 @@ static void FN(compute_loss)(cbp_panels Z, cbp_panels T, const int32_t *labels,
         real line[P];
         FN(load_transposed)(Z, n_out, r, t);
         if (loss != CBP_SOFTMAX_LOG_LOSS) FN(load_transposed)(T, n_out, r, targets);
-#define CASE(kind)                                                                     \
-    case kind: FN(loss_lines)(t, targets, n_out, kind, line); break;
+#define CASE(number, ...)                                                              \
+    case CBP_##number: FN(loss_lines)(t, targets, n_out, CBP_##number, line); break;
         switch (loss) {
-            CASE(CBP_LOGISTIC_LOG_LOSS)
-            CASE(CBP_LOGISTIC_SQUARED_ERROR)
-            CASE(CBP_IDENTITY_SQUARED_ERROR)
-            CASE(CBP_EXP_POISSON)
-        default: FN(softmax_loss_lines)(t, labels + r, n_rows, n_out, line); break;
+            CBP_SUMMED_LOSSES(CASE)
+        case CBP_SOFTMAX_LOG_LOSS:
+            FN(softmax_loss_lines)(t, labels + r, n_rows, n_out, line);
+            break;
         }
 #undef CASE
         if (weight) {
@@ -213,7 +233,7 @@ static void FN(compute_loss_row)(void *z_, const void *targets_, int32_t label,
     }
     for (ptrdiff_t i = 0; i < n_out; i += P)
         UNROLL for (int v = 0; v < VPP; v++) {
-            vec x = vec_load(z + i + v * VL), delta = vec_zero(), term;
+            vec x = vec_load(z + i + v * VL), delta = vec_zero(), term = delta;
             if (i + v * VL >= n_out) {
                 vec_store(z + i + v * VL, delta);
                 continue;
@@ -221,14 +241,11 @@ static void FN(compute_loss_row)(void *z_, const void *targets_, int32_t label,
             const vec t = loss == CBP_SOFTMAX_LOG_LOSS
                               ? FN(one_hot_vec)(label - i, v)
                               : vec_load(targets + i + v * VL);
-#define CASE(kind)                                                                     \
-    case kind: term = FN(loss_vec)(x, t, kind, &delta); break;
+#define CASE(number, ...)                                                              \
+    case CBP_##number: term = FN(loss_vec)(x, t, CBP_##number, &delta); break;
             switch (loss) {
-                CASE(CBP_LOGISTIC_LOG_LOSS)
-                CASE(CBP_LOGISTIC_SQUARED_ERROR)
-                CASE(CBP_IDENTITY_SQUARED_ERROR)
-                CASE(CBP_EXP_POISSON)
-            default:
+                CBP_SUMMED_LOSSES(CASE)
+            case CBP_SOFTMAX_LOG_LOSS:
                 term = vec_load(terms + i + v * VL);
                 delta = vec_sub(FN(flush_dust)(vec_mul(term, scale)), t);
                 break;

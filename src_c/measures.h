@@ -55,14 +55,14 @@ static ptrdiff_t FN(count_below)(const void *x_, ptrdiff_t n, double limit) {
 static void FN(count_saturated)(const void *a_, ptrdiff_t n_rows, int activation,
                                 int32_t *counts) {
     const real *a = a_;
-    if (activation == CBP_IDENTITY) return;
-    for (ptrdiff_t r = 0; r < n_rows; r++)
-        for (int c = 0; c < P; c++) {
-            const real x = a[r * P + c];
-            counts[c] += activation == CBP_LOGISTIC ? x - x * x < (real)0.0025
-                         : activation == CBP_TANH   ? 1 - x * x < (real)0.01
-                                                    : x <= 0;
-        }
+#define CASE(number, name)                                                             \
+    case CBP_##number:                                                                 \
+        for (ptrdiff_t r = 0; r < n_rows; r++)                                         \
+            for (int c = 0; c < P; c++)                                                \
+                counts[c] += FN(saturated_##name)(a[r * P + c]);                       \
+        break;
+    switch (activation) { CBP_ACTIVATIONS(CASE) }
+#undef CASE
 }
 
 static void FN(map)(int function, const void *x_, void *y_, ptrdiff_t n) {

@@ -7,10 +7,15 @@ typedef struct {
     int nesterov;
 } FN(step_vecs);
 
+/* What a step multiplies by: the scale of the gradient is in Adam's gains already. */
+INLINE vec FN(step_rate)(const cbp_step *s, double eta, int solver) {
+    return vec_set1((real)(solver == CBP_ADAM ? eta : eta * s->scale));
+}
+
 INLINE FN(step_vecs) FN(step_constants)(const cbp_step *s, int solver) {
     FN(step_vecs) k;
     k.alpha = vec_set1((real)s->alpha);
-    k.rate = vec_set1((real)(solver == CBP_ADAM ? s->eta : s->eta * s->scale));
+    k.rate = FN(step_rate)(s, s->eta, solver);
     k.beta_1 = vec_set1((real)s->beta_1);
     k.beta_2 = vec_set1((real)s->beta_2);
     k.gain_1 = vec_set1((real)((1 - s->beta_1) * s->scale));
@@ -38,7 +43,8 @@ INLINE vec FN(adam_vec)(vec w, vec g, real *m_, real *v_, const FN(step_vecs) * 
 
 /* (6.1), (6.2) with momentum: u = momentum u - eta g, w += u; Nesterov looks one
  * momentum step ahead. */
-INLINE vec FN(sgd_vec)(vec w, vec g, real *u_, const FN(step_vecs) * k) {
+INLINE vec FN(sgd_vec)(vec w, vec g, real *u_, real *unused, const FN(step_vecs) * k) {
+    (void)unused;
     g = vec_fma(k->alpha, w, g);
     vec u = FN(flush_dust)(
         vec_fnma(k->rate, g, vec_mul(k->beta_1, vec_load(u_))));
@@ -47,9 +53,15 @@ INLINE vec FN(sgd_vec)(vec w, vec g, real *u_, const FN(step_vecs) * k) {
     return vec_add(w, u);
 }
 
-INLINE vec FN(step_vec)(vec w, vec g, real *m, real *v, const FN(step_vecs) * k,
+/* A step of VL weights with the first and the last of the optimizer's state vectors;
+ * the caller knows the optimizer when this is compiled. */
+INLINE vec FN(step_vec)(vec w, vec g, real *first, real *last, const FN(step_vecs) * k,
                         int solver) {
-    return solver == CBP_ADAM ? FN(adam_vec)(w, g, m, v, k) : FN(sgd_vec)(w, g, m, k);
+#define CASE(number, name, n_states)                                                   \
+    case CBP_##number: return FN(name##_vec)(w, g, first, last, k);
+    switch (solver) { CBP_OPTIMIZERS(CASE) }
+#undef CASE
+    __builtin_unreachable();
 }
 
 /* What a sum of W^2 begins with: the squares of weights that a penalty has all but
@@ -73,12 +85,11 @@ INLINE double FN(step_lines)(real *w, const real *g, real *m, real *m2,
     return (double)line_sum(squares);
 }
 
-static double FN(step_adam)(void *W, const void *G, void *const *state, ptrdiff_t n,
-                            const cbp_step *s) {
-    return FN(step_lines)(W, G, state[0], state[1], n / P, s, CBP_ADAM);
-}
-
-static double FN(step_sgd)(void *W, const void *G, void *const *state, ptrdiff_t n,
-                           const cbp_step *s) {
-    return FN(step_lines)(W, G, state[0], state[0], n / P, s, CBP_SGD);
-}
+#define DEFINE_STEP(number, name, n_states)                                            \
+    static double FN(step_##name)(void *W, const void *G, void *const *state,          \
+                                  ptrdiff_t n, const cbp_step *s) {                    \
+        return FN(step_lines)(W, G, state[0], state[(n_states) - 1], n / P, s,         \
+                              CBP_##number);                                           \
+    }
+CBP_OPTIMIZERS(DEFINE_STEP)
+#undef DEFINE_STEP

@@ -45,20 +45,15 @@ INLINE void FN(forward_row_panels)(const int panels, const real *x, ptrdiff_t n_
 
 /* z -> f(z) for one row, its padding zeroed. */
 static void FN(activate_row)(real *z, ptrdiff_t n_out, int activation) {
-#define CASE(kind)                                                                     \
-    case kind:                                                                         \
+#define CASE(number, name)                                                             \
+    case CBP_##number:                                                                 \
         for (ptrdiff_t i = 0; i < n_out; i += P)                                       \
             UNROLL for (int v = 0; v < VPP; v++) {                                     \
-                const vec a = FN(activate_vec)(vec_load(z + i + v * VL), kind);        \
+                const vec a = FN(activate_##name)(vec_load(z + i + v * VL));           \
                 vec_store(z + i + v * VL, FN(keep_columns)(a, n_out - i, v));          \
             }                                                                          \
         break;
-    switch (activation) {
-        CASE(CBP_IDENTITY)
-        CASE(CBP_LOGISTIC)
-        CASE(CBP_TANH)
-        CASE(CBP_RELU)
-    }
+    switch (activation) { CBP_ACTIVATIONS(CASE) }
 #undef CASE
 }
 
@@ -177,7 +172,7 @@ INLINE void FN(step_layer)(const cbp_rows *rows, const cbp_layer *y, const real 
                            const real *x, double *squares, const FN(step_vecs) * k,
                            int solver) {
     real *master = rows->master, *z = y->A.data;
-    real *m = rows->state[0], *m2 = rows->state[solver == CBP_ADAM];
+    real *m = rows->state[0], *m2 = rows->state[cbp_n_states[solver] - 1];
     const ptrdiff_t stride = y->transposed ? y->WT.stride : y->W.stride;
     const real *delta = y->D.data;
     const real *factor = y->transposed ? delta : a, *line = y->transposed ? a : delta;
@@ -283,7 +278,7 @@ INLINE void FN(train_rows_with)(cbp_rows *rows, int solver) {
             k = FN(step_constants)(&rows->step, solver);
         }
         const double eta = rows->eta[rows->steps];
-        k.rate = vec_set1((real)(solver == CBP_ADAM ? eta : eta * rows->step.scale));
+        k.rate = FN(step_rate)(&rows->step, eta, solver);
         if (fresh)
             FN(forward_layer)(first, x);
         else
@@ -311,8 +306,8 @@ INLINE void FN(train_rows_with)(cbp_rows *rows, int solver) {
 
 /* See cbp_rows. Every sum in the order of a batch of one row. */
 static void FN(train_rows)(cbp_rows *rows) {
-    if (rows->solver == CBP_ADAM)
-        FN(train_rows_with)(rows, CBP_ADAM);
-    else
-        FN(train_rows_with)(rows, CBP_SGD);
+#define CASE(number, ...)                                                              \
+    case CBP_##number: FN(train_rows_with)(rows, CBP_##number); break;
+    switch (rows->solver) { CBP_OPTIMIZERS(CASE) }
+#undef CASE
 }

@@ -11,14 +11,14 @@ import reference
 from problem import Problem
 from scipy.sparse import csr_matrix
 
-from cbp import _network
+from cbp import _kernels
 
-LOSSES = sorted(_network.LOSSES)
+LOSSES = sorted(_kernels.LOSSES)
 STEP = 1e-5
 SIZES = (6, 5, 4, 3)
 
 every_loss = pytest.mark.parametrize("output, loss", LOSSES)
-every_activation = pytest.mark.parametrize("activation", _network.ACTIVATIONS)
+every_activation = pytest.mark.parametrize("activation", _kernels.ACTIVATIONS)
 every_alpha = pytest.mark.parametrize("alpha", [0.0, 0.3], ids="alpha={}".format)
 every_weight = pytest.mark.parametrize("weighted", [False, True], ids=["", "weighted"])
 every_format = pytest.mark.parametrize("sparse", [False, True], ids=["dense", "sparse"])
