@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import is_classifier, is_regressor
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from cbp._catalog import ACTIVATIONS
 from cbp.gradient_flow import MOVED, STEP_LATER, FailedFlow, GradientFlow
@@ -836,14 +836,7 @@ class ActivationDisplay:
                 "The network has no hidden layer, so there are no activations to draw. "
                 "Set hidden_layer_sizes and fit it again."
             )
-        rows = validate_data(
-            estimator,
-            X,
-            reset=False,
-            accept_sparse="csr",
-            dtype=estimator.coefs_[0].dtype,
-        )
-        activations = hidden_activations(estimator, rows)
+        activations = hidden_activations(estimator, X)
         for layer, a in enumerate(activations, 1):
             bad = np.flatnonzero(~np.isfinite(a).all(axis=1))
             if len(bad):
