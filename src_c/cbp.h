@@ -1,7 +1,8 @@
 /* cbp.h - the C contract: what the kernels are called, what they take, what they give.
  *
  * One table of kernel pointers exists per CPU tier and dtype (cbp_kernels); every table
- * computes the same bits, in the order of operations that kernels.h writes down once.
+ * computes the same bits, in the order of operations that kernels.h and its files write
+ * down once.
  * C never allocates and never fails: callers own every buffer, and no kernel writes
  * outside the rows and columns it is given. Buffers are void * because one table serves
  * one dtype; `real` below is float or double.
