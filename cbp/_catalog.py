@@ -26,7 +26,8 @@ class Activation:
     slope : callable
         f'(z) of an array a = f(z), for pictures.
     lost_units : {"", "saturated", "dead"}
-        What a unit is called whose slope is near 0; "" where that cannot be.
+        What a unit is called whose slope is near 0; "" where that cannot be. The
+        activation of a dead unit is 0, too.
     kink : bool
         Whether f has no derivative at z = 0.
     """
@@ -58,7 +59,7 @@ class Columns:
     w : ndarray of shape (n_samples, 1)
         Weights whose sum is 1.
     mean, variance : ndarray of shape (n_outputs,)
-        0 is the variance of a column that is constant but for rounding.
+        The variance is 0 where a column is constant up to rounding.
     """
 
     y: NDArray
@@ -73,12 +74,12 @@ class Loss:
 
     Attributes
     ----------
-    column_costs : callable
+    column_costs : callable or None
         Of `Columns`: the cost of the best constant answer, and that of weights that are
-        all zero.
+        all zero. None: targets are labels only.
     label_costs : callable or None
-        The same of shares p of the classes and the number of outputs; None is a
-        regressor's loss.
+        The same two costs from the shares p of the classes and the number of outputs.
+        None: a loss for regressors.
     least_target : float
         Numbers below it are refused.
     """
@@ -128,7 +129,17 @@ LOSSES = {
     ("exp", "poisson"): Loss(_poisson_of_columns, least_target=0.0),
 }
 
-# The output activation of each loss of a regressor.
-OUTPUT_OF = {
-    loss: output for (output, loss), row in LOSSES.items() if row.label_costs is None
-}
+
+def is_regressors(output: str, loss: str) -> bool:
+    """Whether a loss is for targets that are numbers, not labels."""
+    return LOSSES[output, loss].label_costs is None
+
+
+# The output activation of each loss of a regressor. Of a classifier: output_of_labels.
+OUTPUT_OF = {loss: output for output, loss in LOSSES if is_regressors(output, loss)}
+
+
+def output_of_labels(loss: str, exclusive: bool) -> str:
+    """The output activation of a classifier's loss; exclusive: one label of several for
+    each row, and an output for each."""
+    return "softmax" if exclusive and ("softmax", loss) in LOSSES else "logistic"

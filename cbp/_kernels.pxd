@@ -8,9 +8,8 @@ cdef extern from "cbp.h" nogil:
         CBP_CHUNK_ROWS
         CBP_GROUP_PANELS
         CBP_IDENTITY
-        CBP_OUT_IDENTITY
-        CBP_OUT_EXP
         CBP_SOFTMAX_LOG_LOSS
+        CBP_SGD
         CBP_ADAM
         CBP_MAX_STATES
 
@@ -142,7 +141,7 @@ cdef extern from "cbp.h" nogil:
 # The table of the tier in use for items of 4 or 8 bytes.
 cdef const cbp_kernels *kernels(int itemsize) noexcept nogil
 
-# x^y, and x^0 ... x^(n - 1), rounded to the nearest double on every platform.
+# x^y, and x^0 ... x^(n - 1): the same bits on every platform.
 cpdef double power(double x, double y) noexcept nogil
 cdef void powers(double x, ptrdiff_t n, double *out) noexcept nogil
 

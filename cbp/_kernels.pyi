@@ -6,7 +6,7 @@ import numpy as np
 ACTIVATIONS: dict[str, int]
 OUTPUTS: dict[str, int]
 LOSSES: dict[tuple[str, str], int]
-SOLVERS: dict[str, int]
+OPTIMIZERS: dict[str, int]
 
 def tiers() -> list[str]: ...
 def isa() -> str: ...

@@ -24,12 +24,12 @@ cdef extern from "cbp.h" nogil:
         CBP_N_ACTIVATIONS
         CBP_N_OUTPUTS
         CBP_N_LOSSES
-        CBP_N_SOLVERS
+        CBP_N_OPTIMIZERS
     const char *cbp_tier_names[]
     const char *cbp_activation_names[]
     const char *cbp_output_names[]
     const char *cbp_loss_names[][2]
-    const char *cbp_solver_names[]
+    const char *cbp_optimizer_names[]
     int cbp_tier_usable(int tier)
     const cbp_kernels *cbp_table(int tier, int itemsize)
     double cbp_power(double x, double y)
@@ -44,7 +44,7 @@ LOSSES = {
     (cbp_loss_names[i][0].decode(), cbp_loss_names[i][1].decode()): i
     for i in range(CBP_N_LOSSES)
 }
-SOLVERS = {cbp_solver_names[i].decode(): i for i in range(CBP_N_SOLVERS)}
+OPTIMIZERS = {cbp_optimizer_names[i].decode(): i for i in range(CBP_N_OPTIMIZERS)}
 
 
 def tiers():

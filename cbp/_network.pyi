@@ -40,8 +40,14 @@ class Network:
         X: Any,
         logits: bool = False,
         finite: Literal[False] = False,
+        hidden: list[_Floats] | None = None,
     ) -> _Floats: ...
     @overload
     def predict(
-        self, theta: _Floats, X: Any, logits: bool, finite: bool
+        self,
+        theta: _Floats,
+        X: Any,
+        logits: bool,
+        finite: bool,
+        hidden: list[_Floats] | None = None,
     ) -> _Floats | None: ...

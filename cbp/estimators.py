@@ -42,7 +42,14 @@ from sklearn.utils.optimize import _check_optimize_result
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 from threadpoolctl import ThreadpoolController
 
-from cbp._catalog import ACTIVATIONS, ALIASES, LOSSES, OUTPUT_OF
+from cbp._catalog import (
+    ACTIVATIONS,
+    ALIASES,
+    LOSSES,
+    OUTPUT_OF,
+    is_regressors,
+    output_of_labels,
+)
 from cbp._fitted import (
     PICKLED_ONLY,
     Fitted,
@@ -492,7 +499,7 @@ class _BaseBP(BaseEstimator):
                 f"layer; {given!r} has no order."
             )
         names = [given] * n_hidden if isinstance(given, str) else list(given)
-        known = [*ACTIVATIONS, *ALIASES]
+        known = sorted([*ACTIVATIONS, *ALIASES])
         for i, name in enumerate(names):
             if not isinstance(name, str) or name not in known:
                 raise ValueError(
@@ -623,7 +630,8 @@ class _BaseBP(BaseEstimator):
         n_layers = len(matrices) // 2
         names = list(network.activations)
         # The output layer goes with the last hidden one, or the name it would have.
-        names.append(names[-1] if names else self.activation)
+        given = self.activation if isinstance(self.activation, str) else "identity"
+        names.append(names[-1] if names else given)
         pairs = zip(matrices[:n_layers], matrices[n_layers:], names, strict=True)
         for W, b, name in pairs:
             factor = ACTIVATIONS[ALIASES.get(name, name)].init_factor
@@ -1327,6 +1335,13 @@ class _BaseBP(BaseEstimator):
 
     # ------------------------------------------------------------------- predict
 
+    def _hidden_outputs(self, X) -> list[Floats]:
+        """a of every hidden layer for every row of X, for pictures."""
+        model, hidden = self._model(), []
+        X, _ = self._check_rows(model, X, model._network.dtype)
+        model._network.predict(model.theta(), X, hidden=hidden)
+        return hidden
+
     def _outputs(self, model: Fitted, X, *, logits: bool) -> Floats:
         """Outputs of the network, or its logits, shape (n_samples, n_outputs).
 
@@ -1637,7 +1652,9 @@ class BPClassifier(ClassifierMixin, _BaseBP):
 
     _parameter_constraints: dict = {
         **_BaseBP._parameter_constraints,
-        "loss": [StrOptions({"log_loss", "squared_error"})],
+        "loss": [
+            StrOptions({loss for o, loss in LOSSES if not is_regressors(o, loss)})
+        ],
     }
 
     classes_: NDArray = attribute()
@@ -1748,8 +1765,7 @@ class BPClassifier(ClassifierMixin, _BaseBP):
         return self
 
     def _output_activation(self, n_outputs: int) -> str:
-        several = n_outputs > 1 and not self._multilabel
-        return "softmax" if several and self.loss == "log_loss" else "logistic"
+        return output_of_labels(self.loss, n_outputs > 1 and not self._multilabel)
 
     _read_targets = staticmethod(read_labels)
 

@@ -502,23 +502,6 @@ def _trainer(est, network, theta, X, target, weight, rows=None) -> Trainer:
     )
 
 
-def hidden_activations(est, X) -> list[Floats]:
-    """a of every hidden layer for every row of X.
-
-    They come from the kernels that train; the targets that those want have no say.
-    """
-    model = est._model()
-    network = model._network
-    X, _ = est._check_rows(model, X, network.dtype)
-    shape = (X.shape[0], network.layer_sizes[-1])
-    labels = network.output == "softmax"
-    target = np.zeros(shape[0], np.int32) if labels else np.zeros(shape, network.dtype)
-    theta = model.theta()
-    with np.errstate(all="ignore"):
-        flow = _trainer(est, network, theta, X, target, None).backpropagate(theta)
-    return flow["a"][:-1]
-
-
 def _widened(network, theta, X, target, weight):
     """The same problem in float64."""
     network = Network(

@@ -21,7 +21,6 @@ from sklearn.utils.validation import check_is_fitted
 
 from cbp._catalog import ACTIVATIONS
 from cbp.gradient_flow import MOVED, STEP_LATER, FailedFlow, GradientFlow
-from cbp.inspection import hidden_activations
 
 if TYPE_CHECKING:
     from typing import Self
@@ -836,7 +835,7 @@ class ActivationDisplay:
                 "The network has no hidden layer, so there are no activations to draw. "
                 "Set hidden_layer_sizes and fit it again."
             )
-        activations = hidden_activations(estimator, X)
+        activations = estimator._hidden_outputs(X)
         for layer, a in enumerate(activations, 1):
             bad = np.flatnonzero(~np.isfinite(a).all(axis=1))
             if len(bad):

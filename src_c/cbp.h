@@ -1,8 +1,8 @@
 /* cbp.h - the C contract: what the kernels are called, what they take, what they give.
  *
  * One table of kernel pointers exists per CPU tier and dtype (cbp_kernels); every table
- * computes the same bits, in the order of operations that kernels.h and its files write
- * down once.
+ * computes the same bits, in the order of operations that kernels.h and the files it
+ * includes write down once.
  * C never allocates and never fails: callers own every buffer, and no kernel writes
  * outside the rows and columns it is given. Buffers are void * because one table serves
  * one dtype; `real` below is float or double.
@@ -61,10 +61,14 @@ enum { CBP_GROUP_PANELS = 3 };
 enum { CBP_ACTIVATIONS(CBP_NUMBER) CBP_N_ACTIVATIONS };
 enum { CBP_OUTPUTS(CBP_OUT_NUMBER) CBP_N_OUTPUTS };
 enum { CBP_LOSSES(CBP_NUMBER) CBP_N_LOSSES };
-enum { CBP_OPTIMIZERS(CBP_NUMBER) CBP_N_SOLVERS };
+enum { CBP_OPTIMIZERS(CBP_NUMBER) CBP_N_OPTIMIZERS };
 #undef CBP_NUMBER
 #undef CBP_OUT_NUMBER
 enum { CBP_MAX_STATES = 2 };
+#define CBP_CHECK(number, name, n_states)                                              \
+    _Static_assert((n_states) >= 1 && (n_states) <= CBP_MAX_STATES, #name);
+CBP_OPTIMIZERS(CBP_CHECK)
+#undef CBP_CHECK
 
 typedef struct {
     void *data;
@@ -198,7 +202,7 @@ typedef struct {
                              double *row_loss, void *scratch);
 
     /* Optimizers on n reals (a multiple of P); both return the sum of W^2 before. */
-    double (*step[CBP_N_SOLVERS])(void *W, const void *G, void *const *state,
+    double (*step[CBP_N_OPTIMIZERS])(void *W, const void *G, void *const *state,
                                   ptrdiff_t n, const cbp_step *s);
 
     /* Batches of one row. train_rows ends behind a row whose cost is not finite. */
@@ -224,14 +228,14 @@ typedef struct {
 
 /* State vectors that each optimizer keeps. */
 #define CBP_N_STATES(number, name, n_states) n_states,
-static const int cbp_n_states[CBP_N_SOLVERS] = {CBP_OPTIMIZERS(CBP_N_STATES)};
+static const int cbp_n_states[CBP_N_OPTIMIZERS] = {CBP_OPTIMIZERS(CBP_N_STATES)};
 #undef CBP_N_STATES
 
 /* The names of the lists above; of losses first the output's, then their own. */
 extern const char *const cbp_activation_names[CBP_N_ACTIVATIONS];
 extern const char *const cbp_output_names[CBP_N_OUTPUTS];
 extern const char *const cbp_loss_names[CBP_N_LOSSES][2];
-extern const char *const cbp_solver_names[CBP_N_SOLVERS];
+extern const char *const cbp_optimizer_names[CBP_N_OPTIMIZERS];
 
 /* The tiers in rising order, "scalar" first. */
 enum { CBP_N_TIERS = 4 };
@@ -243,10 +247,11 @@ int cbp_tier_usable(int tier);
 /* The table of a usable tier for items of 4 or 8 bytes. */
 const cbp_kernels *cbp_table(int tier, int itemsize);
 
-/* x^y, rounded to the nearest double; x and y >= 0, x finite. */
+/* x^y, x and y >= 0, x finite: the nearest double, but for ties and for results below
+ * the normal range; there, too, the same on every platform. */
 double cbp_power(double x, double y);
 
-/* x^0 ... x^(n - 1), each rounded to the nearest double; 0 <= x <= 1. */
+/* x^0 ... x^(n - 1), likewise; 0 <= x <= 1. */
 void cbp_powers(double x, ptrdiff_t n, double *powers);
 
 #endif

@@ -18,7 +18,7 @@ const char *const cbp_tier_names[CBP_N_TIERS] = {"scalar", "neon", "avx2", "avx5
 const char *const cbp_activation_names[] = {CBP_ACTIVATIONS(NAME)};
 const char *const cbp_output_names[] = {CBP_OUTPUTS(NAME)};
 const char *const cbp_loss_names[][2] = {CBP_LOSSES(NAMES)};
-const char *const cbp_solver_names[] = {CBP_OPTIMIZERS(NAME)};
+const char *const cbp_optimizer_names[] = {CBP_OPTIMIZERS(NAME)};
 #undef NAME
 #undef NAMES
 

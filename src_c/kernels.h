@@ -61,6 +61,21 @@ INLINE vec FN(flush_dust)(vec x) {
 #include "rows.h"
 #include "measures.h"
 
+/* Functions of vmath.h and vec.h by themselves, for their tests. */
+static void FN(map)(int function, const void *x_, void *y_, ptrdiff_t n) {
+    const real *x = x_;
+    real *y = y_;
+    for (ptrdiff_t i = 0; i < n; i += VL) {
+        const vec v = vec_load(x + i);
+        vec_store(y + i, function == 0   ? vec_exp(v)
+                         : function == 1 ? vec_log(v)
+                         : function == 2 ? vec_log1p_unit(v)
+                         : function == 3 ? vec_logistic(v)
+                         : function == 4 ? vec_tanh(v)
+                                         : vec_root_plus(v, vec_zero()));
+    }
+}
+
 #define CBP_STRING_(x) #x
 #define CBP_STRING(x) CBP_STRING_(x)
 static const cbp_kernels FN(table) = {

@@ -14,8 +14,8 @@ static int FN(all_finite)(const void *x, ptrdiff_t n) {
     return sum == 0;
 }
 
-/* What gradient flow is measured with. Plain C in double, lane by lane: the gradients
- * of a deep sigmoid network have squares far below the smallest float. */
+/* Plain C in double, lane by lane: the gradients of a deep sigmoid network have squares
+ * far below the smallest float. */
 
 static double FN(sum_lanes)(const double *lanes) {
     double sum = 0;
@@ -63,18 +63,4 @@ static void FN(count_saturated)(const void *a_, ptrdiff_t n_rows, int activation
         break;
     switch (activation) { CBP_ACTIVATIONS(CASE) }
 #undef CASE
-}
-
-static void FN(map)(int function, const void *x_, void *y_, ptrdiff_t n) {
-    const real *x = x_;
-    real *y = y_;
-    for (ptrdiff_t i = 0; i < n; i += VL) {
-        const vec v = vec_load(x + i);
-        vec_store(y + i, function == 0   ? vec_exp(v)
-                         : function == 1 ? vec_log(v)
-                         : function == 2 ? vec_log1p_unit(v)
-                         : function == 3 ? vec_logistic(v)
-                         : function == 4 ? vec_tanh(v)
-                                         : vec_root_plus(v, vec_zero()));
-    }
 }

@@ -15,7 +15,7 @@ from cbp import _kernels
 ACTIVATIONS = tuple(_kernels.ACTIVATIONS)
 OUTPUTS = tuple(_kernels.OUTPUTS)
 LOSSES = tuple(_kernels.LOSSES)
-SOLVERS = tuple(_kernels.SOLVERS)
+OPTIMIZERS = tuple(_kernels.OPTIMIZERS)
 FUNCTIONS = ("exp", "log", "log1p", "logistic", "tanh")
 
 DTYPES = (np.dtype("float32"), np.dtype("float64"))

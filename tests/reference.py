@@ -319,9 +319,6 @@ def apply_output(Z, output):
     return OUTPUTS[output](Z.astype(wider(Z.dtype))).astype(Z.dtype)
 
 
-# l(z, t), for every output but in softmax for every row: nothing is clipped.
-
-
 def softmax_log_loss(z, t):
     high = z.max(axis=1, keepdims=True)
     log_sum = np.log(np.exp(z - high).sum(axis=1)) + high[:, 0]
@@ -336,26 +333,34 @@ def exp_poisson(z, t):
     return t * np.log(np.where(t > 0, t, 1)) - t * z - t + np.exp(z)
 
 
+class Loss(NamedTuple):
+    """A row of the twin of losses.h."""
+
+    cost: Callable  # of z and t, for every output, but in softmax for every row
+    delta: Callable  # of a, z and t: (2.5), dl/dz; for most the output's slope cancels
+
+
 LOSSES = {
-    ("softmax", "log_loss"): softmax_log_loss,
-    ("logistic", "log_loss"): logistic_log_loss,
-    ("logistic", "squared_error"): lambda z, t: (logistic(z) - t) ** 2 / 2,
-    ("identity", "squared_error"): lambda z, t: (z - t) ** 2 / 2,
-    ("exp", "poisson"): exp_poisson,
+    ("softmax", "log_loss"): Loss(softmax_log_loss, lambda a, z, t: a - t),
+    ("logistic", "log_loss"): Loss(logistic_log_loss, lambda a, z, t: a - t),
+    ("logistic", "squared_error"): Loss(
+        lambda z, t: (logistic(z) - t) ** 2 / 2, lambda a, z, t: (a - t) * a * (1 - a)
+    ),
+    ("identity", "squared_error"): Loss(
+        lambda z, t: (z - t) ** 2 / 2, lambda a, z, t: a - t
+    ),
+    ("exp", "poisson"): Loss(exp_poisson, lambda a, z, t: a - t),
 }
 
 
 def cost(z, t, output, loss):
-    """l(z, t) summed over the outputs of each row, from z^L."""
-    return LOSSES[output, loss](z, t).sum(axis=1)
+    """l(z, t) summed over the outputs of each row, from z^L: nothing is clipped."""
+    return LOSSES[output, loss].cost(z, t).sum(axis=1)
 
 
 def cost_delta(z, t, output, loss):
-    """(2.5): dl/dz; the output's derivative cancels for all but one cost."""
-    a = OUTPUTS[output](z)
-    if (output, loss) == ("logistic", "squared_error"):
-        return (a - t) * a * (1 - a)
-    return a - t
+    """(2.5): dl/dz"""
+    return LOSSES[output, loss].delta(OUTPUTS[output](z), z, t)
 
 
 def compute_loss(Z, T, weight, output, loss):
