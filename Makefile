@@ -62,7 +62,7 @@ help:
 demo: $(BUILT)
 	@$(PY) -u examples/grid_search_activations.py
 
-# One process of tests for each core: two cores halve the time.
+# One process of tests for each core: two cores take two thirds of the time.
 test: $(BUILT) $(TEST_TOOLS)
 	$(PY) -m pytest -n auto $(PYTEST_ARGS)
 

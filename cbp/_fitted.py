@@ -19,7 +19,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cbp._network import ACTIVATIONS, LOSSES, Network
+from cbp._catalog import (
+    ACTIVATIONS,
+    LOSSES,
+    OUTPUT_OF,
+    is_regressors,
+    output_of_labels,
+)
+from cbp._network import Network
 from cbp._training import Optimizer
 from cbp.gradient_flow import FitSummary, GradientFlow
 
@@ -390,7 +397,7 @@ def _check_outputs(state: dict[str, Any], network: Network) -> None:
     kind = (network.output, network.loss)
     if "classes_" not in state:
         _demand(
-            kind in (("identity", "squared_error"), ("exp", "poisson")),
+            kind == (OUTPUT_OF.get(network.loss), network.loss),
             f"a regressor cannot have the output and loss {kind}",
         )
         return
@@ -411,10 +418,11 @@ def _check_outputs(state: dict[str, Any], network: Network) -> None:
         f"{n} {'labels' if multilabel else 'classes'} do not fit "
         f"{network.layer_sizes[-1]} outputs",
     )
-    several = n_outputs > 1 and not multilabel
-    right = [("logistic", "squared_error")]
-    right.append(("softmax" if several else "logistic", "log_loss"))
-    _demand(kind in right, f"these classes do not fit the output and loss {kind}")
+    right = output_of_labels(network.loss, n_outputs > 1 and not multilabel)
+    _demand(
+        network.output == right and not is_regressors(*kind),
+        f"these classes do not fit the output and loss {kind}",
+    )
 
 
 def _ascends(classes: NDArray) -> bool:

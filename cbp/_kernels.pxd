@@ -8,18 +8,7 @@ cdef extern from "cbp.h" nogil:
         CBP_CHUNK_ROWS
         CBP_GROUP_PANELS
         CBP_IDENTITY
-        CBP_LOGISTIC
-        CBP_TANH
-        CBP_RELU
-        CBP_OUT_IDENTITY
-        CBP_OUT_LOGISTIC
-        CBP_OUT_SOFTMAX
-        CBP_OUT_EXP
         CBP_SOFTMAX_LOG_LOSS
-        CBP_LOGISTIC_LOG_LOSS
-        CBP_LOGISTIC_SQUARED_ERROR
-        CBP_IDENTITY_SQUARED_ERROR
-        CBP_EXP_POISSON
         CBP_SGD
         CBP_ADAM
         CBP_MAX_STATES
@@ -152,7 +141,7 @@ cdef extern from "cbp.h" nogil:
 # The table of the tier in use for items of 4 or 8 bytes.
 cdef const cbp_kernels *kernels(int itemsize) noexcept nogil
 
-# x^y, and x^0 ... x^(n - 1), rounded to the nearest double on every platform.
+# x^y, and x^0 ... x^(n - 1): the same bits on every platform.
 cpdef double power(double x, double y) noexcept nogil
 cdef void powers(double x, ptrdiff_t n, double *out) noexcept nogil
 

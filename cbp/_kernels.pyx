@@ -21,13 +21,30 @@ from cpython.buffer cimport (
 cdef extern from "cbp.h" nogil:
     enum:
         CBP_N_TIERS
+        CBP_N_ACTIVATIONS
+        CBP_N_OUTPUTS
+        CBP_N_LOSSES
+        CBP_N_OPTIMIZERS
     const char *cbp_tier_names[]
+    const char *cbp_activation_names[]
+    const char *cbp_output_names[]
+    const char *cbp_loss_names[][2]
+    const char *cbp_optimizer_names[]
     int cbp_tier_usable(int tier)
     const cbp_kernels *cbp_table(int tier, int itemsize)
     double cbp_power(double x, double y)
     void cbp_powers(double x, ptrdiff_t n, double *powers)
 
 cdef int _tier = 0
+
+# Names of the field and their numbers in cbp.h; of a loss with its output: (output, loss).
+ACTIVATIONS = {cbp_activation_names[i].decode(): i for i in range(CBP_N_ACTIVATIONS)}
+OUTPUTS = {cbp_output_names[i].decode(): i for i in range(CBP_N_OUTPUTS)}
+LOSSES = {
+    (cbp_loss_names[i][0].decode(), cbp_loss_names[i][1].decode()): i
+    for i in range(CBP_N_LOSSES)
+}
+OPTIMIZERS = {cbp_optimizer_names[i].decode(): i for i in range(CBP_N_OPTIMIZERS)}
 
 
 def tiers():

@@ -34,7 +34,7 @@ cdef class Network:
     cdef _predict_rows(self, const void *theta, const void *x, ptrdiff_t n_rows, out,
                        bint logits, bint finite)
     cdef _predict_packed(self, const void *theta, const void *x, CsrData sparse,
-                         ptrdiff_t n_rows, out, bint logits, bint finite)
+                         ptrdiff_t n_rows, list shown, bint logits, bint finite)
     cdef ptrdiff_t _packed_items(self)
 
 

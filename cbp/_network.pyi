@@ -7,11 +7,6 @@ from numpy.typing import DTypeLike, NDArray
 
 _Floats: TypeAlias = NDArray[np.floating[Any]]
 
-ACTIVATIONS: dict[str, int]
-OUTPUTS: dict[str, int]
-LOSSES: dict[tuple[str, str], int]
-SOLVERS: dict[str, int]
-
 class Network:
     layer_sizes: tuple[int, ...]
     activations: tuple[str, ...]
@@ -45,8 +40,14 @@ class Network:
         X: Any,
         logits: bool = False,
         finite: Literal[False] = False,
+        hidden: list[_Floats] | None = None,
     ) -> _Floats: ...
     @overload
     def predict(
-        self, theta: _Floats, X: Any, logits: bool, finite: bool
+        self,
+        theta: _Floats,
+        X: Any,
+        logits: bool,
+        finite: bool,
+        hidden: list[_Floats] | None = None,
     ) -> _Floats | None: ...

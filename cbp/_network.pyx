@@ -12,22 +12,8 @@ from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int32_t, int64_t
 
 from cbp._kernels cimport (
-    CBP_ADAM,
     CBP_CHUNK_ROWS,
-    CBP_EXP_POISSON,
     CBP_IDENTITY,
-    CBP_IDENTITY_SQUARED_ERROR,
-    CBP_LOGISTIC,
-    CBP_LOGISTIC_LOG_LOSS,
-    CBP_LOGISTIC_SQUARED_ERROR,
-    CBP_OUT_EXP,
-    CBP_OUT_IDENTITY,
-    CBP_OUT_LOGISTIC,
-    CBP_OUT_SOFTMAX,
-    CBP_RELU,
-    CBP_SGD,
-    CBP_SOFTMAX_LOG_LOSS,
-    CBP_TANH,
     address,
     cbp_csr,
     cbp_kernels,
@@ -39,28 +25,7 @@ from cbp._kernels cimport (
     writable_address,
 )
 
-# Names of the field and their numbers in cbp.h. A new activation, output or cost is
-# entered here, in cbp.h and in kernels.h.
-ACTIVATIONS = {
-    "identity": CBP_IDENTITY,
-    "logistic": CBP_LOGISTIC,
-    "tanh": CBP_TANH,
-    "relu": CBP_RELU,
-}
-OUTPUTS = {
-    "identity": CBP_OUT_IDENTITY,
-    "logistic": CBP_OUT_LOGISTIC,
-    "softmax": CBP_OUT_SOFTMAX,
-    "exp": CBP_OUT_EXP,
-}
-LOSSES = {
-    ("softmax", "log_loss"): CBP_SOFTMAX_LOG_LOSS,
-    ("logistic", "log_loss"): CBP_LOGISTIC_LOG_LOSS,
-    ("logistic", "squared_error"): CBP_LOGISTIC_SQUARED_ERROR,
-    ("identity", "squared_error"): CBP_IDENTITY_SQUARED_ERROR,
-    ("exp", "poisson"): CBP_EXP_POISSON,
-}
-SOLVERS = {"sgd": CBP_SGD, "adam": CBP_ADAM}
+from cbp._kernels import ACTIVATIONS, LOSSES, OUTPUTS, OPTIMIZERS
 
 cdef enum:
     # Rows predicted at a time, and the fewest for which packing W pays.
@@ -217,14 +182,14 @@ cdef class Network:
         """
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-        if solver not in SOLVERS and solver != "lbfgs":
-            raise ValueError(f"solver {solver!r}; valid: {[*SOLVERS, 'lbfgs']}")
+        if solver not in OPTIMIZERS and solver != "lbfgs":
+            raise ValueError(f"solver {solver!r}; valid: {[*OPTIMIZERS, 'lbfgs']}")
         divided = self.divides(batch_size) and not sparse
         rows = min(int(batch_size), PIECE_ROWS if divided else CBP_CHUNK_ROWS) + 17
         per_row = 2 * sum(n + 16 for n in self.layer_sizes[1:])
         per_row += self.layer_sizes[0] + 16 + self.n_outputs + 16
-        copies = 1 + (cbp_n_states[SOLVERS[solver]] if solver in SOLVERS else 1)
-        if solver in SOLVERS and (batch_size > CBP_CHUNK_ROWS or divided):
+        copies = 1 + (cbp_n_states[OPTIMIZERS[solver]] if solver in OPTIMIZERS else 1)
+        if solver in OPTIMIZERS and (batch_size > CBP_CHUNK_ROWS or divided):
             copies += 1
         if divided:
             copies += PIECE_PARTS
@@ -242,11 +207,11 @@ cdef class Network:
         -------
         tuple of (n_states, n_items), or None
         """
-        if not isinstance(solver, str) or solver not in SOLVERS:
+        if not isinstance(solver, str) or solver not in OPTIMIZERS:
             return None
-        return cbp_n_states[SOLVERS[solver]], self.master_items
+        return cbp_n_states[OPTIMIZERS[solver]], self.master_items
 
-    def predict(self, theta, X, bint logits=False, bint finite=False):
+    def predict(self, theta, X, bint logits=False, bint finite=False, list hidden=None):
         """Output activations (or z of the output layer) for every row of X.
 
         Parameters
@@ -257,6 +222,8 @@ cdef class Network:
             z^L in place of a^L.
         finite : bool, default=False
             Whether to look for NaN and infinity in X, an ndarray, on the way.
+        hidden : list, default=None
+            a of every hidden layer is added to it, (n_samples, n_units) each.
 
         Returns
         -------
@@ -276,12 +243,18 @@ cdef class Network:
             sparse = CsrData(self, X, by_rows=True)
             rows[0] = sparse.n_rows
         out = np.empty((rows[0], self.n_outputs), self.dtype)
+        layers = [out]
+        if hidden is not None:
+            sizes = self.layer_sizes[1 : self.n_layers]
+            layers = [np.empty((rows[0], n), self.dtype) for n in sizes]
+            hidden += layers
+            layers.append(out)
         if rows[0] == 0:
             return out
-        if rows[0] < PACK_ROWS and sparse is None:
+        if rows[0] < PACK_ROWS and sparse is None and hidden is None:
             return self._predict_rows(parameters, x, rows[0], out, logits, finite)
         return self._predict_packed(
-            parameters, x, sparse, rows[0], out, logits, finite
+            parameters, x, sparse, rows[0], layers, logits, finite
         )
 
     cdef _predict_rows(self, const void *theta, const void *x, ptrdiff_t n_rows, out,
@@ -328,8 +301,9 @@ cdef class Network:
         return out
 
     cdef _predict_packed(self, const void *theta, const void *x, CsrData sparse,
-                         ptrdiff_t n_rows, out, bint logits, bint finite):
-        """W packed once, then PREDICT_ROWS rows at a time through all layers."""
+                         ptrdiff_t n_rows, list shown, bint logits, bint finite):
+        """W packed once, then PREDICT_ROWS rows at a time through all layers; shown:
+        arrays to be filled with what all layers, or the last, come to."""
         cdef ptrdiff_t P = self.k.panel, size = self.k.itemsize, widest = self.widest
         cdef ptrdiff_t stride = (PREDICT_ROWS + 1) * P, n_out = self.n_outputs
         cdef ptrdiff_t n_in = self.layers[0].n_in
@@ -337,7 +311,11 @@ cdef class Network:
         cdef ptrdiff_t r, m
         cdef double unseen_flops = 0
         cdef bint refused = False
-        cdef char *y = <char *>writable_address(out)
+        cdef bint show_hidden = len(shown) > 1
+        # Where the next row of each goes.
+        places = np.array([<size_t>writable_address(out) for out in shown], np.uintp)
+        cdef size_t *at = <size_t *>writable_address(places)
+        cdef char *y = <char *>at[len(shown) - 1]
         cdef cbp_csr csr
         cdef cbp_panels A, Z
         cdef int l, fault = SOUND
@@ -380,13 +358,17 @@ cdef class Network:
                         )
                     look(&unseen_flops, 2.0 * m * layer[l].n_in * layer[l].n_out)
                     A = Z
+                    if show_hidden and l < self.n_layers - 1:
+                        self.k.scatter_rows(A, m, layer[l].n_out, <void *>at[l],
+                                            layer[l].n_out)
+                        at[l] += m * layer[l].n_out * size
                 if not logits:
                     self.k.apply_output(Z, n_out, 0, m, self.output_code, scratch)
                 self.k.scatter_rows(Z, m, n_out, y + r * n_out * size, n_out)
                 r += m
         if fault:
             raise sparse.error(fault)
-        return None if refused else out
+        return None if refused else shown[len(shown) - 1]
 
     cdef ptrdiff_t _packed_items(self):
         """Items of W and b alone, as panels."""

@@ -39,8 +39,7 @@ from cbp._kernels cimport (
     CBP_GROUP_PANELS,
     CBP_IDENTITY,
     CBP_MAX_STATES,
-    CBP_OUT_EXP,
-    CBP_OUT_IDENTITY,
+    CBP_SGD,
     CBP_SOFTMAX_LOG_LOSS,
     address,
     cbp_columns,
@@ -67,8 +66,8 @@ from cbp._network cimport (
 )
 from cbp._recorder cimport UPDATE_SQUARES, Recorder
 
-from cbp._kernels import isa
-from cbp._network import SOLVERS
+from cbp._catalog import is_regressors
+from cbp._kernels import OPTIMIZERS, isa
 
 
 cdef extern from "barrier.h" nogil:
@@ -541,7 +540,7 @@ cdef class Trainer:
         self.best = <char *>writable_address(self.best_theta)
         # A single class is predicted whatever the network says.
         self.one_class = self.labels != NULL and not self._target.any()
-        self.by_r2 = self.network.output_code in (CBP_OUT_IDENTITY, CBP_OUT_EXP)
+        self.by_r2 = is_regressors(self.network.output, self.network.loss)
         if self.by_r2 and self.Y == NULL:
             raise ValueError("a score of held_out by R2 needs a matrix of targets")
         self.score_sums = np.zeros(self.network.n_outputs)
@@ -585,9 +584,9 @@ cdef class Trainer:
         if solver == "lbfgs":
             self.solver = -1
             return
-        if solver not in SOLVERS:
-            raise ValueError(f"solver {solver!r}; valid: {[*SOLVERS, 'lbfgs']}")
-        self.solver = SOLVERS[solver]
+        if solver not in OPTIMIZERS:
+            raise ValueError(f"solver {solver!r}; valid: {[*OPTIMIZERS, 'lbfgs']}")
+        self.solver = OPTIMIZERS[solver]
         momentum = number(momentum, "momentum")
         beta_1, beta_2 = number(beta_1, "beta_1"), number(beta_2, "beta_2")
         if self.solver == CBP_ADAM:
@@ -595,8 +594,10 @@ cdef class Trainer:
             self.beta_1, self.beta_2 = beta_1, beta_2
             powers(beta_1, POWERS, self.powers_1)
             powers(beta_2, POWERS, self.powers_2)
-        else:
+        elif self.solver == CBP_SGD:
             self.beta_1 = momentum
+        else:
+            raise ValueError(f"nothing is known of the parameters of solver {solver!r}")
         self.step.epsilon = number(epsilon, "epsilon")
         self.step.nesterov = nesterovs_momentum
         self.step.beta_1, self.step.beta_2 = self.beta_1, self.beta_2

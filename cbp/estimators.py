@@ -42,6 +42,14 @@ from sklearn.utils.optimize import _check_optimize_result
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 from threadpoolctl import ThreadpoolController
 
+from cbp._catalog import (
+    ACTIVATIONS,
+    ALIASES,
+    LOSSES,
+    OUTPUT_OF,
+    is_regressors,
+    output_of_labels,
+)
 from cbp._fitted import (
     PICKLED_ONLY,
     Fitted,
@@ -87,7 +95,6 @@ _MOST_THREADS = 2**14
 _ENDLESS = 2**31 - 1
 
 _STOCHASTIC_SOLVERS = ("sgd", "adam")
-_ACTIVATIONS = ("identity", "logistic", "sigmoid", "tanh", "relu")
 
 
 @dataclass
@@ -333,7 +340,7 @@ class _BaseBP(BaseEstimator):
             "array-like",
             Interval(Integral, 1, None, closed="left"),
         ],
-        "activation": [StrOptions(set(_ACTIVATIONS)), "array-like"],
+        "activation": [StrOptions({*ACTIVATIONS, *ALIASES}), "array-like"],
         "solver": [StrOptions({"lbfgs", "sgd", "adam"})],
         "alpha": [Interval(Real, 0, None, closed="left")],
         "batch_size": [
@@ -492,11 +499,11 @@ class _BaseBP(BaseEstimator):
                 f"layer; {given!r} has no order."
             )
         names = [given] * n_hidden if isinstance(given, str) else list(given)
+        known = sorted([*ACTIVATIONS, *ALIASES])
         for i, name in enumerate(names):
-            if not isinstance(name, str) or name not in _ACTIVATIONS:
+            if not isinstance(name, str) or name not in known:
                 raise ValueError(
-                    f"activation[{i}] must be one of {', '.join(_ACTIVATIONS)}, "
-                    f"got {name!r}."
+                    f"activation[{i}] must be one of {', '.join(known)}, got {name!r}."
                 )
         if len(names) != n_hidden:
             raise ValueError(
@@ -504,7 +511,7 @@ class _BaseBP(BaseEstimator):
                 f"{self.hidden_layer_sizes!r} has {n_hidden}. Give one name per hidden "
                 "layer, or a single name for all of them."
             )
-        return ["logistic" if name == "sigmoid" else str(name) for name in names]
+        return [ALIASES.get(name, str(name)) for name in names]
 
     def _check_validation_fraction(self) -> None:
         if self.validation_fraction == 0:
@@ -623,10 +630,11 @@ class _BaseBP(BaseEstimator):
         n_layers = len(matrices) // 2
         names = list(network.activations)
         # The output layer goes with the last hidden one, or the name it would have.
-        names.append(names[-1] if names else self.activation)
+        given = self.activation if isinstance(self.activation, str) else "identity"
+        names.append(names[-1] if names else given)
         pairs = zip(matrices[:n_layers], matrices[n_layers:], names, strict=True)
         for W, b, name in pairs:
-            factor = 2.0 if name in ("logistic", "sigmoid") else 6.0
+            factor = ACTIVATIONS[ALIASES.get(name, name)].init_factor
             bound = np.sqrt(factor / sum(W.shape))
             W[...] = rng.uniform(-bound, bound, W.shape)
             b[...] = rng.uniform(-bound, bound, b.shape)
@@ -1327,6 +1335,13 @@ class _BaseBP(BaseEstimator):
 
     # ------------------------------------------------------------------- predict
 
+    def _hidden_outputs(self, X) -> list[Floats]:
+        """a of every hidden layer for every row of X, for pictures."""
+        model, hidden = self._model(), []
+        X, _ = self._check_rows(model, X, model._network.dtype)
+        model._network.predict(model.theta(), X, hidden=hidden)
+        return hidden
+
     def _outputs(self, model: Fitted, X, *, logits: bool) -> Floats:
         """Outputs of the network, or its logits, shape (n_samples, n_outputs).
 
@@ -1637,7 +1652,9 @@ class BPClassifier(ClassifierMixin, _BaseBP):
 
     _parameter_constraints: dict = {
         **_BaseBP._parameter_constraints,
-        "loss": [StrOptions({"log_loss", "squared_error"})],
+        "loss": [
+            StrOptions({loss for o, loss in LOSSES if not is_regressors(o, loss)})
+        ],
     }
 
     classes_: NDArray = attribute()
@@ -1748,8 +1765,7 @@ class BPClassifier(ClassifierMixin, _BaseBP):
         return self
 
     def _output_activation(self, n_outputs: int) -> str:
-        several = n_outputs > 1 and not self._multilabel
-        return "softmax" if several and self.loss == "log_loss" else "logistic"
+        return output_of_labels(self.loss, n_outputs > 1 and not self._multilabel)
 
     _read_targets = staticmethod(read_labels)
 
@@ -2212,7 +2228,7 @@ class BPRegressor(RegressorMixin, _BaseBP):
 
     _parameter_constraints: dict = {
         **_BaseBP._parameter_constraints,
-        "loss": [StrOptions({"squared_error", "poisson"})],
+        "loss": [StrOptions(set(OUTPUT_OF))],
     }
 
     def __init__(
@@ -2324,7 +2340,7 @@ class BPRegressor(RegressorMixin, _BaseBP):
         return self
 
     def _output_activation(self, n_outputs: int) -> str:
-        return "exp" if self.loss == "poisson" else "identity"
+        return OUTPUT_OF[self.loss]
 
     _read_targets = staticmethod(read_numbers)
 
@@ -2337,9 +2353,11 @@ class BPRegressor(RegressorMixin, _BaseBP):
             target = np.ascontiguousarray(y, dtype=dtype).reshape(len(y), -1)
         if not np.isfinite(target).all():
             raise ValueError(f"y holds values too large for {np.dtype(dtype)}.")
-        if self.loss == "poisson" and target.min() < 0:
+        least = LOSSES[OUTPUT_OF[self.loss], self.loss].least_target
+        if target.min() < least:
             raise ValueError(
-                f"loss='poisson' needs y >= 0, but the least y is {target.min()}."
+                f"loss={str(self.loss)!r} needs y >= {least:g}, but the least y is "
+                f"{target.min()}."
             )
         return target, target.shape[1]
 

@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from scipy.special import xlogy
 from sklearn.base import RegressorMixin
 from sklearn.exceptions import NotFittedError
+
+from cbp._catalog import ACTIVATIONS, LOSSES, Columns
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -461,6 +462,7 @@ def _summarize_targets(
     network: Network, target: NDArray, weight: NDArray
 ) -> dict[str, float]:
     """Scales of the targets, and the costs of two answers that need no network."""
+    loss = LOSSES[network.output, network.loss]
     if target.ndim == 1:  # class numbers
         n_classes = max(network.layer_sizes[-1], 2)
         p = np.bincount(target, weight, n_classes)
@@ -469,13 +471,7 @@ def _summarize_targets(
             "target_size": 1.0,
             "target_variance": float((p * (1 - p)).mean()),
         }
-        if network.loss == "log_loss":
-            constant = -np.sum(p[p > 0] * np.log(p[p > 0]))
-            zero = math.log(n_classes)
-        else:  # one output for two classes, else one per class
-            n_outputs = network.layer_sizes[-1]
-            constant = np.sum(p * (1 - p)) / (4 if n_outputs == 1 else 2)
-            zero = n_outputs / 8
+        constant, zero = loss.label_costs(p, network.layer_sizes[-1])
         return scale | {"constant_cost": float(constant), "zero_cost": float(zero)}
     y = target.astype(np.float64)
     w = weight[:, np.newaxis] / weight.sum()
@@ -483,20 +479,7 @@ def _summarize_targets(
     variance = (w * (y - mean) ** 2).sum(0)
     size = (w * y * y).sum(0)
     variance[variance < 1e-24 * size] = 0  # constant but for rounding
-    varies = variance > 0
-    if network.loss == "log_loss":
-        p = np.clip(mean, 0, 1)
-        constant = -np.sum((xlogy(p, p) + xlogy(1 - p, 1 - p))[varies])
-        zero = len(mean) * math.log(2)
-    elif network.loss == "poisson":
-        # Not as a difference of sums: that is rounding if y is large and nearly equal.
-        costs = xlogy(y, y / np.where(mean > 0, mean, 1)) - y + mean
-        constant = np.sum((w * costs).sum(0)[varies])
-        zero = np.sum(w * (xlogy(y, y) - y + 1))
-    else:
-        constant = variance.sum() / 2
-        start = 0.5 if network.output == "logistic" else 0.0
-        zero = (w * (y - start) ** 2).sum() / 2
+    constant, zero = loss.column_costs(Columns(y, w, mean, variance))
     return {
         "target_size": float(np.sqrt(size.max())),
         "target_variance": float(variance.mean()),
@@ -1273,9 +1256,14 @@ def _factors(fit: _Fit, layer: int, size: float) -> tuple[float, float, float]:
     return 1.0, 0.0, 0.0
 
 
+def _losing(flow: GradientFlow, lost_units: str) -> NDArray[np.bool_]:
+    """Which hidden layers have units that can be lost in this way."""
+    return np.array([ACTIVATIONS[f].lost_units == lost_units for f in flow.activations])
+
+
 def _find_saturated_units(fit: _Fit) -> Finding | None:
     flow = fit.flow
-    saturating = np.array([name in ("logistic", "tanh") for name in flow.activations])
+    saturating = _losing(flow, "saturated")
     if not saturating.any() or fit.learned:
         return None
     first = np.where(saturating, flow.saturated[0, :-1], 0)
@@ -1296,18 +1284,19 @@ def _find_saturated_units(fit: _Fit) -> Finding | None:
 
 def _find_dead_units(fit: _Fit) -> Finding | None:
     flow = fit.flow
-    relu = np.array([name == "relu" for name in flow.activations])
-    if not relu.any() or fit.learned:
+    dying = _losing(flow, "dead")
+    if not dying.any() or fit.learned:
         return None
     first, last = _dead(fit)
-    first, last = np.where(relu, first, 0), np.where(relu, last, 0)
+    first, last = np.where(dying, first, 0), np.where(dying, last, 0)
     if last.max() <= (DEAD if fit.reached > 0.5 else DEAD_BUT_LEARNING):
         return None
     layer = int(last.argmax()) + 1
     start = bool(first[layer - 1] > DEAD)
     width = flow.layer_sizes[layer]
     message = (
-        f"{round(last[layer - 1] * width)} of the {width} relu units of layer {layer} "
+        f"{round(last[layer - 1] * width)} of the {width} "
+        f"{flow.activations[layer - 1]} units of layer {layer} "
         "are zero in every row: they pass on nothing and learn nothing. "
         + ("They were so from the first step on." if start else "Training killed them.")
     )

@@ -21,6 +21,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, validate_params
 
+from cbp._catalog import ACTIVATIONS
 from cbp._network import Network
 from cbp._training import Trainer
 
@@ -528,10 +529,10 @@ def _places(network: Network) -> tuple[list[NDArray], list[NDArray]]:
 
 
 def _rows_off_kinks(network: Network, z: list[Floats], weight) -> NDArray[np.int64]:
-    """The rows in which no ReLU unit could cross its kink."""
+    """The rows in which no unit could cross the kink of its activation."""
     near = np.zeros(len(z[0]), dtype=bool)
     for f, z_l in zip(network.activations, z[:-1], strict=True):
-        if f == "relu":
+        if ACTIVATIONS[f].kink:
             near |= (np.abs(z_l) < KINK).any(axis=1)
     rows = np.flatnonzero(~near).astype(np.int64)
     if len(rows) == 0 or not (weight is None or weight[rows].any()):

@@ -11,15 +11,15 @@ With L-BFGS an epoch is an iteration.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit
 from sklearn.base import is_classifier, is_regressor
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
+from cbp._catalog import ACTIVATIONS
 from cbp.gradient_flow import MOVED, STEP_LATER, FailedFlow, GradientFlow
 
 if TYPE_CHECKING:
@@ -58,14 +58,6 @@ TITLE_SIZE = 10
 # above, diagnose calls a step too large.
 HEALTHY_RATIOS = (MOVED / 1000, STEP_LATER)
 RATIO_RANGE = (1e-7, 1.0)
-
-# f(z), and f'(z) as a function of a = f(z).
-ACTIVATIONS: dict[str, tuple[Callable, Callable]] = {
-    "identity": (lambda z: z, np.ones_like),
-    "logistic": (expit, lambda a: a * (1 - a)),
-    "tanh": (np.tanh, lambda a: 1 - a * a),
-    "relu": (lambda z: np.maximum(z, 0), lambda a: (a > 0).astype(a.dtype)),
-}
 
 
 def _pyplot():
@@ -843,27 +835,18 @@ class ActivationDisplay:
                 "The network has no hidden layer, so there are no activations to draw. "
                 "Set hidden_layer_sizes and fit it again."
             )
-        a = validate_data(
-            estimator,
-            X,
-            reset=False,
-            accept_sparse="csr",
-            dtype=estimator.coefs_[0].dtype,
-        )
-        activations, derivatives = [], []
-        for layer, name in enumerate(names):
-            activation, derivative = ACTIVATIONS[name]
-            with np.errstate(over="ignore", invalid="ignore"):
-                z = a @ estimator.coefs_[layer] + estimator.intercepts_[layer]
-                a = activation(z)
+        activations = estimator._hidden_outputs(X)
+        for layer, a in enumerate(activations, 1):
             bad = np.flatnonzero(~np.isfinite(a).all(axis=1))
             if len(bad):
                 raise ValueError(
-                    f"Row {bad[0]} of X overflows layer {layer + 1} of the network. "
+                    f"Row {bad[0]} of X overflows layer {layer} of the network. "
                     "Scale X as for the fit."
                 )
-            activations.append(a)
-            derivatives.append(derivative(a))
+        derivatives = [
+            ACTIVATIONS[name].slope(a)
+            for name, a in zip(names, activations, strict=True)
+        ]
         display = cls(activations=activations, derivatives=derivatives)
         return display.plot(ax, **kwargs)
 

@@ -1,7 +1,8 @@
 /* cbp.h - the C contract: what the kernels are called, what they take, what they give.
  *
  * One table of kernel pointers exists per CPU tier and dtype (cbp_kernels); every table
- * computes the same bits, in the order of operations that kernels.h writes down once.
+ * computes the same bits, in the order of operations that kernels.h and the files it
+ * includes write down once.
  * C never allocates and never fails: callers own every buffer, and no kernel writes
  * outside the rows and columns it is given. Buffers are void * because one table serves
  * one dtype; `real` below is float or double.
@@ -23,33 +24,51 @@ enum { CBP_BLOCK_ROWS = 128, CBP_CHUNK_ROWS = 2048 };
 /* Panels of dW to ask sum_gradient for at once: what the widest tile takes. */
 enum { CBP_GROUP_PANELS = 3 };
 
-/* Hidden activations a = f(z). Adding one: here, kernels.h (activate_vec,
- * derivative_vec), the names in _network.pyx. */
-enum { CBP_IDENTITY, CBP_LOGISTIC, CBP_TANH, CBP_RELU, CBP_N_ACTIVATIONS };
+/* Activations, outputs, losses and optimizers, each a list of rows X(number, name ...).
+ * The lists make the numbers, the names that Python knows and every choice of a kernel:
+ * a row without its formula does not compile. How to add one: CONTRIBUTING.md. */
 
-/* What an output layer does to z. */
-enum {
-    CBP_OUT_IDENTITY,
-    CBP_OUT_LOGISTIC,
-    CBP_OUT_SOFTMAX,
-    CBP_OUT_EXP,
-    CBP_N_OUTPUTS
-};
+/* Hidden activations a = f(z): activations.h. */
+#define CBP_ACTIVATIONS(X)                                                             \
+    X(IDENTITY, identity)                                                              \
+    X(LOGISTIC, logistic)                                                              \
+    X(TANH, tanh)                                                                      \
+    X(RELU, relu)
 
-/* Costs, each with the output it belongs to. Adding one: here, kernels.h (loss table),
- * the names in _network.pyx. */
-enum {
-    CBP_SOFTMAX_LOG_LOSS,
-    CBP_LOGISTIC_LOG_LOSS,
-    CBP_LOGISTIC_SQUARED_ERROR,
-    CBP_IDENTITY_SQUARED_ERROR,
-    CBP_EXP_POISSON,
-    CBP_N_LOSSES
-};
+/* What an output layer does to z: losses.h. */
+#define CBP_ELEMENTWISE_OUTPUTS(X)                                                     \
+    X(IDENTITY, identity)                                                              \
+    X(LOGISTIC, logistic)                                                              \
+    X(EXP, exp)
+#define CBP_OUTPUTS(X) CBP_ELEMENTWISE_OUTPUTS(X) X(SOFTMAX, softmax)
 
-/* Optimizers: a step kernel and its count of state vectors (cbp_n_states). */
-enum { CBP_SGD, CBP_ADAM, CBP_N_SOLVERS };
+/* Losses, each with the output it belongs to: losses.h. Most are a sum of one term per
+ * output; those of softmax have all outputs in common. */
+#define CBP_SUMMED_LOSSES(X)                                                           \
+    X(LOGISTIC_LOG_LOSS, logistic, log_loss)                                           \
+    X(LOGISTIC_SQUARED_ERROR, logistic, squared_error)                                 \
+    X(IDENTITY_SQUARED_ERROR, identity, squared_error)                                 \
+    X(EXP_POISSON, exp, poisson)
+#define CBP_LOSSES(X) X(SOFTMAX_LOG_LOSS, softmax, log_loss) CBP_SUMMED_LOSSES(X)
+
+/* Optimizers, each with its count of state vectors: optimizers.h. */
+#define CBP_OPTIMIZERS(X)                                                              \
+    X(SGD, sgd, 1)                                                                     \
+    X(ADAM, adam, 2)
+
+#define CBP_NUMBER(number, ...) CBP_##number,
+#define CBP_OUT_NUMBER(number, ...) CBP_OUT_##number,
+enum { CBP_ACTIVATIONS(CBP_NUMBER) CBP_N_ACTIVATIONS };
+enum { CBP_OUTPUTS(CBP_OUT_NUMBER) CBP_N_OUTPUTS };
+enum { CBP_LOSSES(CBP_NUMBER) CBP_N_LOSSES };
+enum { CBP_OPTIMIZERS(CBP_NUMBER) CBP_N_OPTIMIZERS };
+#undef CBP_NUMBER
+#undef CBP_OUT_NUMBER
 enum { CBP_MAX_STATES = 2 };
+#define CBP_CHECK(number, name, n_states)                                              \
+    _Static_assert((n_states) >= 1 && (n_states) <= CBP_MAX_STATES, #name);
+CBP_OPTIMIZERS(CBP_CHECK)
+#undef CBP_CHECK
 
 typedef struct {
     void *data;
@@ -183,7 +202,7 @@ typedef struct {
                              double *row_loss, void *scratch);
 
     /* Optimizers on n reals (a multiple of P); both return the sum of W^2 before. */
-    double (*step[CBP_N_SOLVERS])(void *W, const void *G, void *const *state,
+    double (*step[CBP_N_OPTIMIZERS])(void *W, const void *G, void *const *state,
                                   ptrdiff_t n, const cbp_step *s);
 
     /* Batches of one row. train_rows ends behind a row whose cost is not finite. */
@@ -208,7 +227,15 @@ typedef struct {
 } cbp_kernels;
 
 /* State vectors that each optimizer keeps. */
-static const int cbp_n_states[CBP_N_SOLVERS] = {1, 2};
+#define CBP_N_STATES(number, name, n_states) n_states,
+static const int cbp_n_states[CBP_N_OPTIMIZERS] = {CBP_OPTIMIZERS(CBP_N_STATES)};
+#undef CBP_N_STATES
+
+/* The names of the lists above; of losses first the output's, then their own. */
+extern const char *const cbp_activation_names[CBP_N_ACTIVATIONS];
+extern const char *const cbp_output_names[CBP_N_OUTPUTS];
+extern const char *const cbp_loss_names[CBP_N_LOSSES][2];
+extern const char *const cbp_optimizer_names[CBP_N_OPTIMIZERS];
 
 /* The tiers in rising order, "scalar" first. */
 enum { CBP_N_TIERS = 4 };
@@ -220,10 +247,11 @@ int cbp_tier_usable(int tier);
 /* The table of a usable tier for items of 4 or 8 bytes. */
 const cbp_kernels *cbp_table(int tier, int itemsize);
 
-/* x^y, rounded to the nearest double; x and y >= 0, x finite. */
+/* x^y, x and y >= 0, x finite: the nearest double, but for ties and for results below
+ * the normal range; there, too, the same on every platform. */
 double cbp_power(double x, double y);
 
-/* x^0 ... x^(n - 1), each rounded to the nearest double; 0 <= x <= 1. */
+/* x^0 ... x^(n - 1), likewise; 0 <= x <= 1. */
 void cbp_powers(double x, ptrdiff_t n, double *powers);
 
 #endif

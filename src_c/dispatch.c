@@ -1,4 +1,5 @@
-/* dispatch.c - which tiers this build has and this CPU can run, and their tables.
+/* dispatch.c - which tiers this build has and this CPU can run, their tables, and the
+ * names of what is in them.
  * cpuid and xgetbv are read by hand: __builtin_cpu_supports is unreliable under some
  * clangs and says nothing of the registers that the operating system saves. */
 #include <math.h>
@@ -11,6 +12,15 @@ extern const cbp_kernels *const cbp_scalar[2],
 static const cbp_kernels *const *const tables[CBP_N_TIERS] = {cbp_scalar, cbp_neon,
                                                               cbp_avx2, cbp_avx512};
 const char *const cbp_tier_names[CBP_N_TIERS] = {"scalar", "neon", "avx2", "avx512"};
+
+#define NAME(number, name, ...) #name,
+#define NAMES(number, output, loss) {#output, #loss},
+const char *const cbp_activation_names[] = {CBP_ACTIVATIONS(NAME)};
+const char *const cbp_output_names[] = {CBP_OUTPUTS(NAME)};
+const char *const cbp_loss_names[][2] = {CBP_LOSSES(NAMES)};
+const char *const cbp_optimizer_names[] = {CBP_OPTIMIZERS(NAME)};
+#undef NAME
+#undef NAMES
 
 #if defined __x86_64__ || defined _M_X64
 #include <cpuid.h>

@@ -170,7 +170,7 @@ static void check(const cbp_kernels *tested, const cbp_kernels *oracle) {
                  memcpy(out[t][2].data, loss[t], sizeof loss[t]))
         }
     }
-    for (int solver = 0; solver < CBP_N_SOLVERS; solver++) {
+    for (int solver = 0; solver < CBP_N_OPTIMIZERS; solver++) {
         double squares[2];
         /* The second moment is never negative. */
         BOTH("step", void *state[2] = {out[t][1].data, out[t][2].data};
@@ -239,7 +239,7 @@ static void train_rows(const cbp_kernels *k, int t, int solver, int loss) {
 
 static void check_rows(const cbp_kernels *tested, const cbp_kernels *oracle) {
     const int size = tested->itemsize;
-    for (int solver = 0; solver < CBP_N_SOLVERS; solver++)
+    for (int solver = 0; solver < CBP_N_OPTIMIZERS; solver++)
         for (int loss = 0; loss < CBP_N_LOSSES; loss++) {
             BOTH("train_rows", train_rows(k, t, solver, loss))
         }
@@ -259,25 +259,25 @@ int check_table(const cbp_kernels *tested, const cbp_kernels *oracle) {
 }
 
 #ifdef CBP_PROGRAM
-/* beta^t of Adam's corrections and t^0.5 of invscaling, as _training.pyx asks for them. */
+static void hash_power(double power) {
+    uint64_t word;
+    memcpy(&word, &power, 8);
+    hash = (hash ^ word) * 0x9e3779b97f4a7c15u;
+}
+
+/* beta^t of Adam's corrections and t^y of invscaling, as _training.pyx asks for them. */
 static uint64_t hash_powers(void) {
-    volatile double betas[] = {0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.999, 0.9999};
-    volatile double roots[] = {0.25, 0.5, 0.75, 1};
+    const double betas[] = {0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.999, 0.9999};
+    const double roots[] = {0.25, 0.5, 0.75, 1};
     hash = 0;
-    for (int i = 0; i < 8; i++)
-        for (int t = 0; t < 20000; t++) {
-            const double power = cbp_power(betas[i], t);
-            uint64_t word;
-            memcpy(&word, &power, 8);
-            hash = (hash ^ word) * 0x9e3779b97f4a7c15u;
-        }
+    for (int i = 0; i < 8; i++) {
+        double low[64];
+        cbp_powers(betas[i], 64, low);
+        for (int t = 0; t < 64; t++) hash_power(low[t]);
+        for (int t = 0; t < 300; t++) hash_power(cbp_power(betas[i], 64 * t));
+    }
     for (int i = 0; i < 4; i++)
-        for (int t = 1; t < 200000; t++) {
-            const double power = cbp_power(t + 1, roots[i]);
-            uint64_t word;
-            memcpy(&word, &power, 8);
-            hash = (hash ^ word) * 0x9e3779b97f4a7c15u;
-        }
+        for (int t = 1; t < 2000; t++) hash_power(cbp_power(t * t, roots[i]));
     return hash ^ hash >> 29;
 }
 

@@ -11,17 +11,11 @@ import numpy as np
 
 from cbp import _kernels
 
-# The enums of cbp.h, in their order.
-ACTIVATIONS = ("identity", "logistic", "tanh", "relu")
-OUTPUTS = ("identity", "logistic", "softmax", "exp")
-LOSSES = (
-    ("softmax", "log_loss"),
-    ("logistic", "log_loss"),
-    ("logistic", "squared_error"),
-    ("identity", "squared_error"),
-    ("exp", "poisson"),
-)
-SOLVERS = ("sgd", "adam")
+# The lists of cbp.h, in their order.
+ACTIVATIONS = tuple(_kernels.ACTIVATIONS)
+OUTPUTS = tuple(_kernels.OUTPUTS)
+LOSSES = tuple(_kernels.LOSSES)
+OPTIMIZERS = tuple(_kernels.OPTIMIZERS)
 FUNCTIONS = ("exp", "log", "log1p", "logistic", "tanh")
 
 DTYPES = (np.dtype("float32"), np.dtype("float64"))

@@ -5,12 +5,15 @@ columns) arrays in place of panels. Where the numerical contract fixes the order
 operations they return the same bits, thanks to `fma`; outputs and costs, which need exp
 or log, are computed in a wider type and agree to rounding.
 Second half: `Network` and `train`, the article's equations and scikit-learn's schedules
-in float64 with NumPy's own products. Nothing of the first half is used there.
+in float64 with NumPy's own products. Of the first half it uses the tables of
+activations and losses only.
 The mathematics stands in docs/backpropagation.md.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import reduce
+from typing import NamedTuple
 
 import numpy as np
 from sklearn.utils import shuffle as sklearn_shuffle
@@ -101,26 +104,51 @@ def tanh(x):
     return np.tanh(x)
 
 
+class Activation(NamedTuple):
+    """A row of the twin of activations.h; f' in terms of a = f(z)."""
+
+    f: Callable  # of z in a wider type
+    derive: Callable  # delta * f'(z) of delta and a, in the kernel's operations
+    slope: Callable  # f'(z) of a, in any
+    saturated: Callable  # of a: is f'(z) below 1 % of its maximum?
+
+
+ACTIVATIONS = {
+    "identity": Activation(
+        lambda z: z,
+        lambda delta, a: delta.copy(),
+        np.ones_like,
+        lambda a: np.zeros(a.shape, bool),
+    ),
+    "logistic": Activation(
+        logistic,
+        lambda delta, a: delta * fma(-a, a, a),
+        lambda a: a * (1 - a),
+        lambda a: a - a * a < a.dtype.type(0.0025),
+    ),
+    "tanh": Activation(
+        np.tanh,
+        lambda delta, a: delta * fma(-a, a, a.dtype.type(1)),
+        lambda a: 1 - a**2,
+        lambda a: 1 - a * a < a.dtype.type(0.01),
+    ),
+    "relu": Activation(
+        lambda z: np.where(z < 0, 0, z),  # NaN stays NaN
+        lambda delta, a: np.where(a > 0, delta, a.dtype.type(0)),
+        lambda a: (a > 0).astype(a.dtype),
+        lambda a: a <= 0,
+    ),
+}
+
+
 def activate(z, activation):
     """a = f(z)"""
-    if activation == "logistic":
-        return logistic(z.astype(wider(z.dtype))).astype(z.dtype)
-    if activation == "tanh":
-        return np.tanh(z.astype(wider(z.dtype))).astype(z.dtype)
-    if activation == "relu":
-        return np.where(z < 0, z.dtype.type(0), z)  # NaN stays NaN
-    return z.copy()
+    return ACTIVATIONS[activation].f(z.astype(wider(z.dtype))).astype(z.dtype)
 
 
 def multiply_derivative(delta, a, activation):
     """delta f'(z), f' expressed in a = f(z): a - a^2, 1 - a^2, [a > 0], 1"""
-    if activation == "logistic":
-        return delta * fma(-a, a, a)
-    if activation == "tanh":
-        return delta * fma(-a, a, a.dtype.type(1))
-    if activation == "relu":
-        return np.where(a > 0, delta, a.dtype.type(0))
-    return delta.copy()
+    return ACTIVATIONS[activation].derive(delta, a)
 
 
 # ---- moving data ---------------------------------------------------------------------
@@ -277,38 +305,62 @@ def softmax(z):
     return e / e.sum(axis=1, keepdims=True)
 
 
+OUTPUTS = {
+    "identity": lambda z: z,
+    "logistic": logistic,
+    "softmax": softmax,
+    "exp": np.exp,
+}
+
+
 @np.errstate(over="ignore")
 def apply_output(Z, output):
     """z^L -> a^L"""
-    z = Z.astype(wider(Z.dtype))
-    f = {"logistic": logistic, "softmax": softmax, "exp": np.exp}.get(output)
-    return Z.copy() if f is None else f(z).astype(Z.dtype)
+    return OUTPUTS[output](Z.astype(wider(Z.dtype))).astype(Z.dtype)
+
+
+def softmax_log_loss(z, t):
+    high = z.max(axis=1, keepdims=True)
+    log_sum = np.log(np.exp(z - high).sum(axis=1)) + high[:, 0]
+    return (log_sum - (t * z).sum(axis=1))[:, None]
+
+
+def logistic_log_loss(z, t):
+    return np.maximum(z, 0) - t * z + np.log1p(np.exp(-abs(z)))
+
+
+def exp_poisson(z, t):
+    return t * np.log(np.where(t > 0, t, 1)) - t * z - t + np.exp(z)
+
+
+class Loss(NamedTuple):
+    """A row of the twin of losses.h."""
+
+    cost: Callable  # of z and t, for every output, but in softmax for every row
+    delta: Callable  # of a, z and t: (2.5), dl/dz; for most the output's slope cancels
+
+
+LOSSES = {
+    ("softmax", "log_loss"): Loss(softmax_log_loss, lambda a, z, t: a - t),
+    ("logistic", "log_loss"): Loss(logistic_log_loss, lambda a, z, t: a - t),
+    ("logistic", "squared_error"): Loss(
+        lambda z, t: (logistic(z) - t) ** 2 / 2, lambda a, z, t: (a - t) * a * (1 - a)
+    ),
+    ("identity", "squared_error"): Loss(
+        lambda z, t: (z - t) ** 2 / 2, lambda a, z, t: a - t
+    ),
+    ("exp", "poisson"): Loss(exp_poisson, lambda a, z, t: a - t),
+}
 
 
 def cost(z, t, output, loss):
     """l(z, t) summed over the outputs of each row, from z^L: nothing is clipped."""
-    if output == "softmax":
-        high = z.max(axis=1, keepdims=True)
-        log_sum = np.log(np.exp(z - high).sum(axis=1)) + high[:, 0]
-        return log_sum - (t * z).sum(axis=1)
-    if loss == "log_loss":
-        each = np.maximum(z, 0) - t * z + np.log1p(np.exp(-abs(z)))
-    elif loss == "poisson":
-        t_log_t = t * np.log(np.where(t > 0, t, 1))
-        each = t_log_t - t * z - t + np.exp(z)
-    else:
-        a = logistic(z) if output == "logistic" else z
-        each = (a - t) ** 2 / 2
-    return each.sum(axis=1)
+    return LOSSES[output, loss].cost(z, t).sum(axis=1)
 
 
 def cost_delta(z, t, output, loss):
-    """(2.5): dl/dz; the output's derivative cancels for all but one cost."""
-    f = {"logistic": logistic, "softmax": softmax, "exp": np.exp}.get(output)
-    a = z if f is None else f(z)
-    if (output, loss) == ("logistic", "squared_error"):
-        return (a - t) * a * (1 - a)
-    return a - t
+    """(2.5): dl/dz"""
+    return LOSSES[output, loss].delta(OUTPUTS[output](z), z, t)
 
 
 def compute_loss(Z, T, weight, output, loss):
@@ -410,14 +462,7 @@ def count_below(x, limit):
 
 def count_saturated(a, activation):
     """Per unit, the rows in which f'(z) lies below 1 % of its maximum."""
-    real = a.dtype.type
-    saturated = {
-        "identity": np.zeros(a.shape, bool),
-        "logistic": a - a * a < real(0.0025),
-        "tanh": 1 - a * a < real(0.01),
-        "relu": a <= 0,
-    }[activation]
-    return saturated.sum(axis=0)
+    return ACTIVATIONS[activation].saturated(a).sum(axis=0)
 
 
 # ---- a network, independent of the kernels above -------------------------------------
@@ -468,19 +513,9 @@ class Network:
         z, a = self.forward(theta, X)
         delta = [cost_delta(z[-1], target, self.output, self.loss)]
         for layer in range(len(W) - 1, 0, -1):
-            slope = self.slope(a[layer], self.activations[layer - 1])
+            slope = ACTIVATIONS[self.activations[layer - 1]].slope(a[layer])
             delta.insert(0, (delta[0] @ W[layer].T) * slope)
         return delta, a
-
-    @staticmethod
-    def slope(a, activation):
-        """f'(z), expressed in a = f(z)"""
-        return {
-            "identity": np.ones_like(a),
-            "logistic": a * (1 - a),
-            "tanh": 1 - a**2,
-            "relu": (a > 0).astype(a.dtype),
-        }[activation]
 
     def loss_gradient(self, theta, X, target, weight=None, alpha=0.0):
         """Mean cost with penalty and its gradient, (4.1) and (5.1).

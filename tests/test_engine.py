@@ -27,8 +27,8 @@ from scipy.sparse import csr_array, csr_matrix
 from sklearn.metrics import accuracy_score, r2_score
 from sklearn.utils import shuffle as sklearn_shuffle
 
-from cbp._kernels import table_address
-from cbp._network import ACTIVATIONS, LOSSES, CsrData, Network
+from cbp._kernels import ACTIVATIONS, LOSSES, table_address
+from cbp._network import CsrData, Network
 from cbp._recorder import Recorder
 from cbp._training import Optimizer, Trainer
 

@@ -11,14 +11,14 @@ import reference
 from problem import Problem
 from scipy.sparse import csr_matrix
 
-from cbp import _network
+from cbp import _catalog, _kernels
 
-LOSSES = sorted(_network.LOSSES)
+LOSSES = sorted(_kernels.LOSSES)
 STEP = 1e-5
 SIZES = (6, 5, 4, 3)
 
 every_loss = pytest.mark.parametrize("output, loss", LOSSES)
-every_activation = pytest.mark.parametrize("activation", _network.ACTIVATIONS)
+every_activation = pytest.mark.parametrize("activation", _kernels.ACTIVATIONS)
 every_alpha = pytest.mark.parametrize("alpha", [0.0, 0.3], ids="alpha={}".format)
 every_weight = pytest.mark.parametrize("weighted", [False, True], ids=["", "weighted"])
 every_format = pytest.mark.parametrize("sparse", [False, True], ids=["dense", "sparse"])
@@ -92,7 +92,7 @@ def test_gradient_matches_central_differences(
         weighted=weighted,
         sparse=sparse,
     )
-    if activation == "relu":
+    if _catalog.ACTIVATIONS[activation].kink:
         z, _ = problem.twin.forward(problem.theta, problem.X)
         assert min(abs(hidden).min() for hidden in z[:-1]) > 10 * STEP
     value, gradient = problem.loss_gradient()

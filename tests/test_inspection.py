@@ -5,6 +5,7 @@ import warnings
 
 import numpy as np
 import pytest
+import reference
 import scipy.sparse as sp
 from sklearn.datasets import load_digits
 from sklearn.exceptions import NotFittedError
@@ -43,7 +44,7 @@ PROBLEMS = {
 }
 every_problem = pytest.mark.parametrize("problem", PROBLEMS)
 every_activation = pytest.mark.parametrize(
-    "activation", ["identity", "logistic", "tanh", "relu", ("tanh", "relu")], ids=str
+    "activation", [*reference.ACTIVATIONS, ("tanh", "relu")], ids=str
 )
 
 
@@ -56,12 +57,7 @@ def make(problem, activation="tanh", hidden=(5, 4), **parameters):
 
 
 def derivative(f, a):
-    return {
-        "identity": np.ones_like(a),
-        "logistic": a * (1 - a),
-        "tanh": 1 - a**2,
-        "relu": (a > 0) * 1.0,
-    }[f]
+    return reference.ACTIVATIONS[f].slope(a)
 
 
 def state(est):

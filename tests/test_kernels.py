@@ -20,8 +20,8 @@ from kernel_table import (
     ACTIVATIONS,
     DTYPES,
     LOSSES,
+    OPTIMIZERS,
     OUTPUTS,
-    SOLVERS,
     TABLES,
     TIERS,
     Columns,
@@ -230,7 +230,7 @@ def call_step(kernels, solver, W, G, states, settings):
     W, G = Vector(W, fill=0xA5), Vector(G)
     states = [Vector(state, fill=0xA5) for state in states]
     step = cbp_step(**vars(settings))
-    squares = kernels.step[code(SOLVERS, solver)](
+    squares = kernels.step[code(OPTIMIZERS, solver)](
         W.pointer, G.pointer, pointers_to(states), W.values.size, byref(step)
     )
     G.assert_unchanged()
@@ -1171,7 +1171,7 @@ class RowNetwork:
         rows = cbp_rows(
             layers=ctypes.addressof(self.layers),
             n_layers=len(self.layers),
-            solver=code(SOLVERS, self.solver),
+            solver=code(OPTIMIZERS, self.solver),
             loss_kind=code(LOSSES, loss),
             step=step,
             eta=inputs[3].pointer.value,

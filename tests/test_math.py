@@ -289,7 +289,7 @@ def test_powers_are_the_nearest_doubles():
     cases = [(float(beta), float(t)) for beta in betas for t in steps]
     cases += [
         (float(t), power)
-        for t in [2, 3, 10, 1797, 10**6, 2**53, *rng.randint(2, 2**40, 20)]
+        for t in [2, 3, 10, 1797, 10**6, 2**53, *rng.randint(2, 2**40, 20, np.int64)]
         for power in (0.25, 0.5, 1 / 3, 0.75, 1.0, 1.5, 7.3)
     ]
     powers = {case: nearest_power(*case) for case in cases}

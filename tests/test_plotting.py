@@ -22,9 +22,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from cbp import BPClassifier, BPRegressor, backpropagate
+from cbp._catalog import ACTIVATIONS
 from cbp.gradient_flow import FailedFlow, GradientFlow
 from cbp.plotting import (
-    ACTIVATIONS,
     HEALTHY_RATIOS,
     RATIO_RANGE,
     ActivationDisplay,
@@ -450,15 +450,7 @@ def test_activations_are_those_of_backpropagation(activation, dtype):
     shown = backpropagate(model, X.astype(dtype), y)
     for a, expected in zip(display.activations, shown.a[:-1], strict=True):
         assert a.dtype == dtype
-        assert_allclose(a, expected, rtol=1e-3, atol=np.finfo(dtype).eps * 100)
-
-
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_derivatives_match_central_differences(activation):
-    f, derivative = ACTIVATIONS[activation]
-    z, h = np.linspace(-3, 3, 100), 1e-6
-    expected = (f(z + h) - f(z - h)) / (2 * h)
-    assert_allclose(derivative(f(z)), expected, atol=1e-8)
+        assert_array_equal(a, expected)
 
 
 def test_each_layer_is_a_histogram_of_all_its_values():

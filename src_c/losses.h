@@ -1,0 +1,262 @@
+/* losses.h - TEMPLATE: the output layer. z -> its activation (apply_output), and z and
+ * targets -> the cost of each row and delta = dl/dz (compute_loss), for many rows and for
+ * one. Sums over outputs run ascending. Formulas: docs/backpropagation.md, section 2. */
+
+/* Lines of rows: t[j * P + i] = element (r0 + i, j), so that a vector holds one output
+ * of VL rows and sums over outputs run j ascending in every lane. */
+INLINE void FN(load_transposed)(cbp_panels Z, ptrdiff_t n_out, ptrdiff_t r, real *t) {
+    for (ptrdiff_t q = 0; q * P < n_out; q++)
+        FN(transpose_block)((const real *)Z.data + q * Z.stride + r * P, t + q * P * P);
+}
+
+/* The way back, for rows r .. r + n_rows - 1 only; padding columns zeroed. */
+INLINE void FN(store_transposed)(real *t, ptrdiff_t n_out, ptrdiff_t r,
+                                 ptrdiff_t n_rows, cbp_panels Z) {
+    for (ptrdiff_t q = 0; q * P < n_out; q++) {
+        real block[P * P];
+        const ptrdiff_t used = n_out - q * P < P ? n_out - q * P : P;
+        memset(t + (q * P + used) * P, 0, (size_t)((P - used) * P) * sizeof(real));
+        FN(transpose_block)(t + q * P * P, block);
+        memcpy((real *)Z.data + q * Z.stride + r * P, block,
+               (size_t)(n_rows * P) * sizeof(real));
+    }
+}
+
+/* z -> softmax(z) in lines of rows; returns max and sum of exp(z - max) per row.
+ * flush: probabilities that are dust become 0. */
+INLINE void FN(softmax_lines)(real *t, ptrdiff_t n_out, vec *max, vec *sum, int flush) {
+    UNROLL for (int v = 0; v < VPP; v++) {
+        real *z = t + v * VL;
+        vec m = vec_load(z), s = vec_zero();
+        for (ptrdiff_t j = 1; j < n_out; j++) m = vec_max(vec_load(z + j * P), m);
+        for (ptrdiff_t j = 0; j < n_out; j++) {
+            const vec e = vec_exp_nonpos(vec_sub(vec_load(z + j * P), m));
+            vec_store(z + j * P, e);
+            s = vec_add(s, e);
+        }
+        const vec inverse = vec_div(vec_set1(1), s);
+        for (ptrdiff_t j = 0; j < n_out; j++) {
+            const vec p = vec_mul(vec_load(z + j * P), inverse);
+            vec_store(z + j * P, flush ? FN(flush_dust)(p) : p);
+        }
+        max[v] = m;
+        sum[v] = s;
+    }
+}
+
+INLINE vec FN(output_identity)(vec z) { return z; }
+INLINE vec FN(output_logistic)(vec z) { return vec_logistic(z); }
+INLINE vec FN(output_exp)(vec z) { return vec_exp(z); }
+
+/* Rows r0 .. r1 - 1 of Z: z -> output activation. */
+static void FN(apply_output)(cbp_panels Z, ptrdiff_t n_out, ptrdiff_t r0, ptrdiff_t r1,
+                             int output, void *scratch) {
+    real *t = scratch;
+    if (output == CBP_OUT_IDENTITY) return;
+    for (ptrdiff_t r = r0; r < r1; r += P) {
+        vec max[VPP], sum[VPP];
+        FN(load_transposed)(Z, n_out, r, t);
+#define CASE(number, name)                                                             \
+    case CBP_OUT_##number:                                                             \
+        for (ptrdiff_t i = 0; i < n_out * P; i += VL)                                  \
+            vec_store(t + i, FN(output_##name)(vec_load(t + i)));                      \
+        break;
+        switch (output) {
+            CBP_ELEMENTWISE_OUTPUTS(CASE)
+        case CBP_OUT_SOFTMAX: FN(softmax_lines)(t, n_out, max, sum, 0); break;
+        }
+#undef CASE
+        FN(store_transposed)(t, n_out, r, r1 - r < P ? r1 - r : P, Z);
+    }
+}
+
+/* Losses that are a sum over outputs, named <output>_<loss>: the cost l(z, t) of one
+ * output of VL rows, and delta = dl/dz. */
+
+/* l = max(z, 0) - t z + log(1 + exp(-|z|)) */
+INLINE vec FN(logistic_log_loss)(vec z, vec t, vec *delta) {
+    /* Further out the logistic is dust: spare it the subnormals. */
+    const vec a = vec_logistic(vec_max(vec_set1(LOG_DUST), z));
+    *delta = FN(flush_dust)(vec_sub(a, t));
+    return vec_add(vec_fnma(t, z, vec_max(vec_zero(), z)),
+                   vec_log1p_unit(vec_exp_nonpos(vec_neg(vec_abs(z)))));
+}
+
+/* l = (a - t)^2 / 2, delta = (a - t) a (1 - a) */
+INLINE vec FN(logistic_squared_error)(vec z, vec t, vec *delta) {
+    const vec a = vec_logistic(z), d = vec_sub(a, t);
+    *delta = FN(flush_dust)(FN(derive_logistic)(d, a));
+    return vec_mul(vec_set1((real)0.5), vec_mul(d, d));
+}
+
+/* l = (z - t)^2 / 2 */
+INLINE vec FN(identity_squared_error)(vec z, vec t, vec *delta) {
+    const vec d = vec_sub(z, t);
+    *delta = FN(flush_dust)(d);
+    return vec_mul(vec_set1((real)0.5), vec_mul(d, d));
+}
+
+/* l = t (log t - z - 1) + a, infinite with a */
+INLINE vec FN(exp_poisson)(vec z, vec t, vec *delta) {
+    const vec a = vec_exp(z);
+    *delta = FN(flush_dust)(vec_sub(a, t));
+    vec d = vec_sub(vec_sub(vec_log(t), z), vec_set1(1));
+    d = vec_add(vec_keep(vec_gt(t, vec_zero()), vec_mul(t, d)), a);
+    return vec_select(vec_gt(a, vec_set1(REAL_MAX)), a, d);
+}
+
+/* One of them, which the caller knows when this is compiled. */
+INLINE vec FN(loss_vec)(vec z, vec t, int loss, vec *delta) {
+#define CASE(number, output, loss)                                                     \
+    case CBP_##number: return FN(output##_##loss)(z, t, delta);
+    switch (loss) { CBP_SUMMED_LOSSES(CASE) }
+#undef CASE
+    __builtin_unreachable();
+}
+
+/* w x, and 0 where w is 0 even if x has overflowed: such a row does not exist. */
+INLINE vec FN(weigh_vec)(vec x, vec w) {
+    return vec_keep(vec_gt(w, vec_zero()), vec_mul(x, w));
+}
+
+/* t: z of P rows in lines -> delta; line: the cost of each row, outputs ascending. */
+INLINE void FN(loss_lines)(real *t, const real *targets, ptrdiff_t n_out, int loss,
+                           real *line) {
+    UNROLL for (int v = 0; v < VPP; v++) {
+        vec l = vec_zero(), delta;
+        for (ptrdiff_t j = 0; j < n_out; j++) {
+            real *z = t + j * P + v * VL;
+            l = vec_add(l, FN(loss_vec)(vec_load(z), vec_load(targets + j * P + v * VL),
+                                        loss, &delta));
+            vec_store(z, delta);
+        }
+        vec_store(line + v * VL, l);
+    }
+}
+
+/* The same for softmax: l = log(sum exp(z - max)) + max - z_y, delta = softmax - y. */
+INLINE void FN(softmax_loss_lines)(real *t, const int32_t *labels, ptrdiff_t n_rows,
+                                   ptrdiff_t n_out, real *line) {
+    vec max[VPP], sum[VPP];
+    real z_y[P];
+    for (ptrdiff_t i = 0; i < P; i++)
+        z_y[i] = i < n_rows ? t[(ptrdiff_t)labels[i] * P + i] : 0;
+    FN(softmax_lines)(t, n_out, max, sum, 1);
+    for (ptrdiff_t i = 0; i < n_rows; i++) t[(ptrdiff_t)labels[i] * P + i] -= 1;
+    UNROLL for (int v = 0; v < VPP; v++)
+        vec_store(line + v * VL,
+                  vec_add(vec_log(sum[v]), vec_sub(max[v], vec_load(z_y + v * VL))));
+}
+
+/* Rows r0 .. r1 - 1: Z becomes delta^L, times the row's weight if there are weights;
+ * row_loss[r] the unweighted cost of the row. T: targets, used by all but softmax,
+ * which takes labels. */
+static void FN(compute_loss)(cbp_panels Z, cbp_panels T, const int32_t *labels,
+                             const void *weight, ptrdiff_t n_out, ptrdiff_t r0,
+                             ptrdiff_t r1, int loss, double *row_loss, void *scratch) {
+    real *t = scratch, *targets = t + (n_out + P - 1) / P * P * P;
+    for (ptrdiff_t r = r0; r < r1; r += P) {
+        const ptrdiff_t n_rows = r1 - r < P ? r1 - r : P;
+        real line[P];
+        FN(load_transposed)(Z, n_out, r, t);
+        if (loss != CBP_SOFTMAX_LOG_LOSS) FN(load_transposed)(T, n_out, r, targets);
+#define CASE(number, ...)                                                              \
+    case CBP_##number: FN(loss_lines)(t, targets, n_out, CBP_##number, line); break;
+        switch (loss) {
+            CBP_SUMMED_LOSSES(CASE)
+        case CBP_SOFTMAX_LOG_LOSS:
+            FN(softmax_loss_lines)(t, labels + r, n_rows, n_out, line);
+            break;
+        }
+#undef CASE
+        if (weight) {
+            real w[P];
+            for (ptrdiff_t i = 0; i < P; i++)
+                w[i] = i < n_rows ? ((const real *)weight)[r + i] : 0;
+            for (ptrdiff_t j = 0; j < n_out; j++)
+                UNROLL for (int v = 0; v < VPP; v++) {
+                    real *delta = t + j * P + v * VL;
+                    vec_store(delta,
+                              FN(weigh_vec)(vec_load(delta), vec_load(w + v * VL)));
+                }
+        }
+        FN(store_transposed)(t, n_out, r, n_rows, Z);
+        for (ptrdiff_t i = 0; i < n_rows; i++) row_loss[r + i] = (double)line[i];
+    }
+}
+
+/* Tables of lines for a single row, read from where the wanted line begins. A row is
+ * written by whole vectors only: a vector that is loaded after scalars were stored into
+ * it waits until they have left the store buffer, behind all weights just stepped. */
+static const real FN(one_hot)[2 * P] = {[P] = 1};
+#define ONES4(i) [i] = 1, [i + 1] = 1, [i + 2] = 1, [i + 3] = 1
+static const real FN(ones)[2 * P] = {
+    ONES4(0),
+    ONES4(4),
+#if !CBP_DOUBLE
+    ONES4(8),
+    ONES4(12),
+#endif
+};
+#undef ONES4
+
+/* Vector v of a line: 1 in column j, else 0; any j. */
+INLINE vec FN(one_hot_vec)(ptrdiff_t j, int v) {
+    return j < 0 || j >= P ? vec_zero() : vec_load(FN(one_hot) + P - j + v * VL);
+}
+
+/* x, vector v of a line, with zeros in the columns from `used` on; used > 0. */
+INLINE vec FN(keep_columns)(vec x, ptrdiff_t used, int v) {
+    const real *kept = FN(ones) + (used < P ? P - used : 0) + v * VL;
+    return vec_keep(vec_gt(vec_load(kept), vec_zero()), x);
+}
+
+/* compute_loss for a batch of one row, z and targets contiguous lines. The same bits: a
+ * lane holds an output here, and the sums over outputs run ascending lane by lane.
+ * scratch: n_out rounded up to P reals. */
+static void FN(compute_loss_row)(void *z_, const void *targets_, int32_t label,
+                                 const void *weight, ptrdiff_t n_out, int loss,
+                                 double *row_loss, void *scratch) {
+    const real *targets = targets_;
+    real *z = z_, *terms = scratch, sum = 0;
+    vec scale = vec_zero();
+    if (loss == CBP_SOFTMAX_LOG_LOSS) {
+        real max = z[0], line[P];
+        for (ptrdiff_t j = 1; j < n_out; j++) max = z[j] > max ? z[j] : max;
+        for (ptrdiff_t i = 0; i < n_out; i += VL)
+            vec_store(terms + i,
+                      vec_exp_nonpos(vec_sub(vec_load(z + i), vec_set1(max))));
+        for (ptrdiff_t j = 0; j < n_out; j++) sum += terms[j];
+        scale = vec_div(vec_set1(1), vec_set1(sum));
+        vec_store(line, vec_log(vec_set1(sum)));
+        sum = line[0] + (max - z[label]);
+    }
+    for (ptrdiff_t i = 0; i < n_out; i += P)
+        UNROLL for (int v = 0; v < VPP; v++) {
+            vec x = vec_load(z + i + v * VL), delta = vec_zero(), term = delta;
+            if (i + v * VL >= n_out) {
+                vec_store(z + i + v * VL, delta);
+                continue;
+            }
+            const vec t = loss == CBP_SOFTMAX_LOG_LOSS
+                              ? FN(one_hot_vec)(label - i, v)
+                              : vec_load(targets + i + v * VL);
+#define CASE(number, ...)                                                              \
+    case CBP_##number: term = FN(loss_vec)(x, t, CBP_##number, &delta); break;
+            switch (loss) {
+                CBP_SUMMED_LOSSES(CASE)
+            case CBP_SOFTMAX_LOG_LOSS:
+                term = vec_load(terms + i + v * VL);
+                delta = vec_sub(FN(flush_dust)(vec_mul(term, scale)), t);
+                break;
+            }
+#undef CASE
+            vec_store(terms + i + v * VL, term);
+            if (weight)
+                delta = FN(weigh_vec)(delta, vec_broadcast((const real *)weight));
+            vec_store(z + i + v * VL, FN(keep_columns)(delta, n_out - i, v));
+        }
+    if (loss != CBP_SOFTMAX_LOG_LOSS)
+        for (ptrdiff_t j = 0; j < n_out; j++) sum += terms[j];
+    *row_loss = (double)sum;
+}

@@ -1,0 +1,94 @@
+"""Every activation and loss has its rows: in C, in cbp/_catalog.py, in the slow twin.
+
+C's rows come from the lists of cbp.h; one without its formula does not compile. The
+kernel tests run over these lists, so a twin that is missing would fail there, too.
+"""
+
+import pickle
+
+import numpy as np
+import pytest
+import reference
+from sklearn.metrics import accuracy_score, r2_score
+
+from cbp import BPClassifier, BPRegressor, _catalog, _kernels, estimators
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+
+def test_activations_have_the_same_rows_everywhere():
+    assert (
+        set(_kernels.ACTIVATIONS)
+        == set(_catalog.ACTIVATIONS)
+        == set(reference.ACTIVATIONS)
+    )
+    assert set(_catalog.ALIASES.values()) <= set(_catalog.ACTIVATIONS)
+
+
+def test_losses_have_the_same_rows_everywhere():
+    assert set(_kernels.LOSSES) == set(_catalog.LOSSES) == set(reference.LOSSES)
+    outputs = {output for output, _ in _kernels.LOSSES}
+    assert outputs == set(_kernels.OUTPUTS) == set(reference.OUTPUTS)
+
+
+@pytest.mark.parametrize("name", [*_catalog.ACTIVATIONS, *_catalog.ALIASES])
+@pytest.mark.parametrize("estimator", [BPClassifier, BPRegressor])
+def test_estimators_take_every_activation(name, estimator):
+    X, y = np.arange(12.0).reshape(6, 2), [0, 1] * 3
+    model = estimator(hidden_layer_sizes=(3,), activation=name, max_iter=2)
+    network = model.initialize(X, y)._network
+    assert network.activations == (_catalog.ALIASES.get(name, name),)
+
+
+def test_regressors_have_one_output_for_each_loss():
+    regressors = [pair for pair in _catalog.LOSSES if _catalog.is_regressors(*pair)]
+    assert len(regressors) == len({loss for _, loss in regressors}) > 1
+
+
+@pytest.mark.parametrize("output, loss", _catalog.LOSSES)
+def test_an_estimator_trains_every_loss_scores_it_and_is_pickled(output, loss):
+    rng = np.random.RandomState(0)
+    X = rng.normal(size=(60, 2))
+    parameters = dict(
+        hidden_layer_sizes=(3,), loss=loss, early_stopping=True, max_iter=2
+    )
+    if _catalog.is_regressors(output, loss):
+        model = BPRegressor(**parameters).fit(X, rng.poisson(3.0, 60))
+        score = r2_score
+    else:
+        n_classes = 3 if output == "softmax" else 2
+        model = BPClassifier(**parameters).fit(X, rng.randint(n_classes, size=60))
+        score = accuracy_score
+    assert (model._network.output, model._network.loss) == (output, loss)
+    assert len(model.validation_scores_) == 2
+    again = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(again.predict(X), model.predict(X))
+    # R2 may be negative, accuracy not; the score is the estimator's own.
+    y = model.predict(X)
+    assert model.score(X, y) == score(y, y) == 1
+
+
+def test_optimizers_have_the_same_rows_everywhere():
+    assert set(_kernels.OPTIMIZERS) == set(reference.STEPS)
+    assert set(_kernels.OPTIMIZERS) == set(estimators._STOCHASTIC_SOLVERS)
+
+
+@pytest.mark.parametrize("name", _catalog.ACTIVATIONS)
+def test_slopes_match_central_differences(name):
+    f, slope = reference.ACTIVATIONS[name].f, _catalog.ACTIVATIONS[name].slope
+    z, h = np.linspace(-3, 3, 100), 1e-6
+    expected = (f(z + h) - f(z - h)) / (2 * h)
+    np.testing.assert_allclose(slope(f(z)), expected, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    "empty", [(), [], np.array([])], ids=["tuple", "list", "array"]
+)
+def test_without_hidden_layers_no_activation_is_needed(empty):
+    X, y = np.arange(12.0).reshape(6, 2), [0, 1] * 3
+    models = [
+        BPClassifier(hidden_layer_sizes=(), activation=activation, random_state=0)
+        for activation in (empty, "identity")
+    ]
+    given, named = (model.initialize(X, y).coefs_[0] for model in models)
+    np.testing.assert_array_equal(given, named)
