@@ -203,7 +203,7 @@ typedef struct {
 
     /* Optimizers on n reals (a multiple of P); both return the sum of W^2 before. */
     double (*step[CBP_N_OPTIMIZERS])(void *W, const void *G, void *const *state,
-                                  ptrdiff_t n, const cbp_step *s);
+                                     ptrdiff_t n, const cbp_step *s);
 
     /* Batches of one row. train_rows ends behind a row whose cost is not finite. */
     void (*train_rows)(cbp_rows *rows);

@@ -31,11 +31,11 @@ INLINE FN(step_vecs) FN(step_constants)(const cbp_step *s, int solver) {
  * VL weights, before scale. */
 INLINE vec FN(adam_vec)(vec w, vec g, real *m_, real *v_, const FN(step_vecs) * k) {
     g = vec_fma(k->alpha, w, g);
-    const vec m = FN(flush_dust)(
-        vec_fma(k->beta_1, vec_load(m_), vec_mul(k->gain_1, g)));
+    const vec m =
+        FN(flush_dust)(vec_fma(k->beta_1, vec_load(m_), vec_mul(k->gain_1, g)));
     const vec t = vec_mul(k->root_2, g);
-    const vec v = vec_fma(k->beta_2, vec_load(v_),
-                          vec_fma(t, t, vec_set1(SQUARE_FLOOR)));
+    const vec v =
+        vec_fma(k->beta_2, vec_load(v_), vec_fma(t, t, vec_set1(SQUARE_FLOOR)));
     vec_store(m_, m);
     vec_store(v_, v);
     return vec_fnma(k->rate, vec_div(m, vec_root_plus(v, k->epsilon)), w);
@@ -46,8 +46,7 @@ INLINE vec FN(adam_vec)(vec w, vec g, real *m_, real *v_, const FN(step_vecs) * 
 INLINE vec FN(sgd_vec)(vec w, vec g, real *u_, real *unused, const FN(step_vecs) * k) {
     (void)unused;
     g = vec_fma(k->alpha, w, g);
-    vec u = FN(flush_dust)(
-        vec_fnma(k->rate, g, vec_mul(k->beta_1, vec_load(u_))));
+    vec u = FN(flush_dust)(vec_fnma(k->rate, g, vec_mul(k->beta_1, vec_load(u_))));
     vec_store(u_, u);
     if (k->nesterov) u = vec_fnma(k->rate, g, vec_mul(k->beta_1, u));
     return vec_add(w, u);

@@ -133,14 +133,15 @@ typedef void (*FN(tile_fn))(const FN(operands) *);
     }
 #define LIST_TILE(panels, rows)                                                        \
     [0][panels - 1][rows] = FN(tile_##panels##_##rows),                                \
-    [1][panels - 1][rows] = FN(tile_t_##panels##_##rows),
+    [1][panels - 1][rows] = rows > P ? NULL : FN(tile_t_##panels##_##rows),
 FOR_EACH_TILE(DEFINE_TILE)
 static const FN(tile_fn) FN(tiles)[2][TILE_PANELS][TILE_ROWS + 1] = {
     FOR_EACH_TILE(LIST_TILE)};
 #undef DEFINE_TILE
 #undef LIST_TILE
 
-/* n_rows rows of C in `panels` panels, shared out evenly over the tiles. */
+/* n_rows rows of C in `panels` panels, shared out evenly over the tiles; transposed: P
+ * rows at most. */
 INLINE void FN(run_tiles)(const int transposed, ptrdiff_t panels, ptrdiff_t n_rows,
                           FN(operands) t) {
     const ptrdiff_t most = TILE_ROWS / panels, n_tiles = (n_rows + most - 1) / most;

@@ -92,7 +92,7 @@ static void FN(sum_columns)(const void *D_panel, ptrdiff_t n_rows, void *g) {
     for (ptrdiff_t r = 0, done = 0; r < n_rows; r += CBP_BLOCK_ROWS, done++) {
         const ptrdiff_t end = n_rows - r < CBP_BLOCK_ROWS ? n_rows : r + CBP_BLOCK_ROWS;
         vec acc[VPP];
-        UNROLL for (int v = 0; v < VPP; v++) acc[v] = vec_zero();
+    UNROLL for (int v = 0; v < VPP; v++) acc[v] = vec_zero();
         for (ptrdiff_t k = r; k < end; k++)
             UNROLL for (int v = 0; v < VPP; v++)
                 acc[v] = vec_add(acc[v], vec_load(d + k * P + v * VL));
