@@ -201,6 +201,22 @@ def test_copies_made_while_a_fit_goes_on_hold_one_model_whole(estimator, read):
     at_once(train, look, look)
 
 
+def test_a_copy_of_an_estimator_in_the_midst_of_which_it_is_fitted():
+    class Fits:
+        def __deepcopy__(self, memo):
+            thread = threading.Thread(target=model.fit, args=(X, y))
+            thread.start()
+            thread.join()
+            return self
+
+    model = made(max_iter=2)
+    model.note = Fits()
+    twin = copy.deepcopy(model)
+    assert model.n_iter_ == 2
+    assert not hasattr(twin, "n_iter_")
+    assert twin.get_params() == model.get_params()
+
+
 def test_models_predict_as_ever_while_another_is_fitted():
     """Models that share a network with the one that trains, and one that does not."""
     model, done = made().fit(X, y), []
