@@ -70,6 +70,9 @@ if not DEBUG and PLATFORM.endswith(("x86_64", "amd64", "aarch64", "arm64")):
 
 # Windows is not tested. The kernels need clang-cl there; see build_extensions below.
 CLANG_CL_FLAGS = ["/W3", "/clang:-ffp-contract=off", "/clang:-fno-math-errno"]
+# By itself it compiles for the machine that it was itself compiled for.
+WINDOWS_CPU = {"win32": "i686", "win-arm64": "aarch64"}.get(PLATFORM, "x86_64")
+CLANG_CL_FLAGS += [f"--target={WINDOWS_CPU}-pc-windows-msvc"]
 CLANG_CL_FLAGS += ["/Od", "/Zi", "/UNDEBUG"] if DEBUG else ["/clang:-O3"]
 
 

@@ -152,6 +152,10 @@ cdef extern from "cbp.h" nogil:
 # The table of the tier in use for items of 4 or 8 bytes.
 cdef const cbp_kernels *kernels(int itemsize) noexcept nogil
 
+# x^y, and x^0 ... x^(n - 1), rounded to the nearest double on every platform.
+cpdef double power(double x, double y) noexcept nogil
+cdef void powers(double x, ptrdiff_t n, double *out) noexcept nogil
+
 # The first byte of a C-contiguous array that this package has made. The caller keeps
 # the array alive.
 cdef const void *address(object array) except? NULL

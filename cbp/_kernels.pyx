@@ -24,6 +24,8 @@ cdef extern from "cbp.h" nogil:
     const char *cbp_tier_names[]
     int cbp_tier_usable(int tier)
     const cbp_kernels *cbp_table(int tier, int itemsize)
+    double cbp_power(double x, double y)
+    void cbp_powers(double x, ptrdiff_t n, double *powers)
 
 cdef int _tier = 0
 
@@ -70,6 +72,15 @@ def _tier_number(name):
 
 cdef const cbp_kernels *kernels(int itemsize) noexcept nogil:
     return cbp_table(_tier, itemsize)
+
+
+cpdef double power(double x, double y) noexcept nogil:
+    """x^y of src_c/power.c, for x and y >= 0."""
+    return cbp_power(x, y)
+
+
+cdef void powers(double x, ptrdiff_t n, double *out) noexcept nogil:
+    cbp_powers(x, n, out)
 
 
 cdef const void *address(object array) except? NULL:

@@ -16,7 +16,7 @@ import numpy as np
 
 cimport cython
 
-from libc.math cimport INFINITY, NAN, isfinite, isnan, pow, sqrt
+from libc.math cimport INFINITY, NAN, isfinite, isnan, sqrt
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
@@ -52,6 +52,8 @@ from cbp._kernels cimport (
     cbp_rows,
     cbp_step,
     floats,
+    power,
+    powers,
     writable_address,
     writable_floats,
 )
@@ -399,7 +401,7 @@ cdef class Trainer:
     cdef ptrdiff_t batch_size
     cdef bint shuffle_rows, exclusive, callback
     cdef double alpha, eta_init, power_t, beta_1, beta_2, tol, n_iter_no_change
-    cdef int64_t steps, first_step, beta_1_gone, beta_2_gone
+    cdef int64_t steps, first_step
     cdef double powers_1[POWERS]   # beta_1^i and beta_2^i
     cdef double powers_2[POWERS]
     cdef double power_1, power_2   # beta^t for the last t that POWERS divides
@@ -600,16 +602,13 @@ cdef class Trainer:
         if self.solver == CBP_ADAM:
             self.schedule = CONSTANT
             self.beta_1, self.beta_2 = beta_1, beta_2
+            powers(beta_1, POWERS, self.powers_1)
+            powers(beta_2, POWERS, self.powers_2)
         else:
             self.beta_1 = momentum
         self.step.epsilon = number(epsilon, "epsilon")
         self.step.nesterov = nesterovs_momentum
         self.step.beta_1, self.step.beta_2 = self.beta_1, self.beta_2
-        # From these steps on beta^t is below half an ulp of 1: 1 - beta^t is 1 exactly.
-        for i in range(POWERS):
-            self.powers_1[i], self.powers_2[i] = pow(beta_1, i), pow(beta_2, i)
-        self.beta_1_gone = steps_until_gone(self.beta_1)
-        self.beta_2_gone = steps_until_gone(self.beta_2)
         self._take_optimizer(solver, optimizer)
 
     cdef _take_optimizer(self, str solver, optimizer):
@@ -1346,19 +1345,17 @@ cdef class Trainer:
 
     cdef double _rate(self) noexcept nogil:
         """eta of this step; Adam's bias corrections folded in."""
-        cdef double correct_1 = 1, correct_2 = 1
+        cdef double correct_1, correct_2
         cdef int64_t whole
         if self.solver != CBP_ADAM:
             return self.learning_rate
         # beta^t in two factors, of which one is new only every POWERS steps.
         if self.steps % POWERS == 0 or self.steps == self.first_step + 1:
             whole = self.steps - self.steps % POWERS
-            self.power_1 = pow(self.beta_1, whole)
-            self.power_2 = pow(self.beta_2, whole)
-        if self.steps < self.beta_1_gone:
-            correct_1 = 1 - self.power_1 * self.powers_1[self.steps % POWERS]
-        if self.steps < self.beta_2_gone:
-            correct_2 = 1 - self.power_2 * self.powers_2[self.steps % POWERS]
+            self.power_1 = power(self.beta_1, whole)
+            self.power_2 = power(self.beta_2, whole)
+        correct_1 = 1 - self.power_1 * self.powers_1[self.steps % POWERS]
+        correct_2 = 1 - self.power_2 * self.powers_2[self.steps % POWERS]
         self.learning_rate = self.eta_init * sqrt(correct_2) / correct_1
         return self.learning_rate
 
@@ -1461,7 +1458,7 @@ cdef class Trainer:
                 self.best_loss = loss
         self._count_patience()
         if self.schedule == INVSCALING:
-            self.learning_rate = self.eta_init / pow(self.t + 1, self.power_t)
+            self.learning_rate = self.eta_init / power(self.t + 1, self.power_t)
         if self.no_improvement_count > self.n_iter_no_change:
             if self.schedule != ADAPTIVE or self.learning_rate <= 1e-6:
                 self._stop(CONVERGED)
@@ -2359,13 +2356,6 @@ cdef int64_t count(x, str name, int64_t least) except? -1:
     if not least <= x <= 2**62:
         raise ValueError(f"{name} must lie in {least} .. 2**62, got {x}")
     return x
-
-
-cdef int64_t steps_until_gone(double beta):
-    """The first t with 1 - beta^t == 1 in float64."""
-    if beta <= 0:
-        return 1
-    return int(np.ceil(np.log(2.0**-54) / np.log(beta))) if beta < 1 else 2**62
 
 
 cdef checked_rows(rows, ptrdiff_t n_samples):

@@ -220,4 +220,10 @@ int cbp_tier_usable(int tier);
 /* The table of a usable tier for items of 4 or 8 bytes. */
 const cbp_kernels *cbp_table(int tier, int itemsize);
 
+/* x^y, rounded to the nearest double; x and y >= 0, x finite. */
+double cbp_power(double x, double y);
+
+/* x^0 ... x^(n - 1), each rounded to the nearest double; 0 <= x <= 1. */
+void cbp_powers(double x, ptrdiff_t n, double *powers);
+
 #endif

@@ -1,10 +1,11 @@
 """exp, log, log1p, logistic and tanh of src_c/vmath.h: at most 2 ULP, on every tier;
-vec_root_plus of src_c/vec.h: no error.
+vec_root_plus of src_c/vec.h and the powers of src_c/power.c: no error.
 
 Measured against NumPy in the next wider type (float64 for float32, long double for
 float64), over a sweep of all exponents and a denser one where the functions bend.
 """
 
+from decimal import Decimal, localcontext
 from fractions import Fraction
 from functools import cache
 
@@ -20,6 +21,8 @@ from kernel_table import (
     Vector,
     assert_same_bytes,
 )
+
+from cbp import BPRegressor, _kernels
 
 MAX_ULPS = 2
 SWEEP = 1 << 19
@@ -271,3 +274,62 @@ def test_roots_are_those_of_ieee(kernels):
     ).astype(dtype)
     for part in np.array_split(x, 7):
         assert_same_bytes(call_map(kernels, "root", part), np.sqrt(part))
+
+
+def nearest_power(x, y):
+    """x ** y from 60 digits. CPython rounds a Decimal to the nearest double."""
+    with localcontext(prec=60, Emin=-9999, Emax=9999):
+        return float(Decimal(x) ** Decimal(y))
+
+
+def test_powers_are_the_nearest_doubles():
+    rng = np.random.RandomState(0)
+    betas = [0.5, 0.8, 0.9, 0.99, 0.999, 1 - 2**-53, *rng.uniform(0, 1, 20)]
+    steps = [1, 2, 3, 63, 64, 640, 6400, 123456]
+    cases = [(float(beta), float(t)) for beta in betas for t in steps]
+    cases += [
+        (float(t), power)
+        for t in [2, 3, 10, 1797, 10**6, 2**53, *rng.randint(2, 2**40, 20)]
+        for power in (0.25, 0.5, 1 / 3, 0.75, 1.0, 1.5, 7.3)
+    ]
+    powers = {case: nearest_power(*case) for case in cases}
+    tiny = np.finfo(float).tiny  # below it a power is rounded twice
+    wrong = {
+        case: (_kernels.power(*case), power)
+        for case, power in powers.items()
+        if power >= tiny and _kernels.power(*case) != power
+    }
+    assert len(powers) > 300 and not wrong
+
+
+@pytest.mark.parametrize(
+    "x, y, power",
+    [
+        *[(0.0, 0.0, 1.0), (0.9, 0.0, 1.0), (1.0, 1e300, 1.0), (0.0, 3.0, 0.0)],
+        *[
+            (0.9, 1e18, 0.0),
+            (1e6, 1.7e308, np.inf),
+            (2.0, 1024.0, np.inf),
+            (2.0, 1023.0, 2.0**1023),
+        ],
+        *[(0.5, 1074.0, 2.0**-1074), (5e-324, 1.0, 5e-324), (2.0, np.inf, np.inf)],
+    ],
+)
+def test_powers_at_their_ends(x, y, power):
+    assert _kernels.power(x, y) == power
+
+
+def test_adam_takes_the_nearest_powers():
+    """Its rate after every step; beta^t is a product of two powers, one below 64."""
+    beta_1, beta_2 = 0.87, 0.9973
+    model = BPRegressor(hidden_layer_sizes=(2,), beta_1=beta_1, beta_2=beta_2)
+    X, y = np.zeros((1, 1)), np.zeros(1)
+    for t in range(1, 200):
+        model.partial_fit(X, y)
+        parts = t - t % 64, t % 64
+        power_1, power_2 = (
+            nearest_power(beta, parts[0]) * nearest_power(beta, parts[1])
+            for beta in (beta_1, beta_2)
+        )
+        rate = 1e-3 * np.sqrt(1 - power_2) / (1 - power_1)
+        assert model._optimizer.learning_rate == rate
