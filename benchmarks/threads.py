@@ -138,9 +138,9 @@ def main():
             several = np.array(taken[n][1:])
             speed, cpu = np.median(alone / several, axis=0)
             cores = median(several[:, 1] / several[:, 0])
-            seconds = [f"{median(column):.3g}" for column in (alone[:, 0], several[:, 0])]
+            seconds = [median(rows[:, 0]) for rows in (alone, several)]
             report.row(
-                [name, f"{n}", *seconds, times(speed)]
+                [name, f"{n}", *[f"{s:.3g}" for s in seconds], times(speed)]
                 + [f"{cores:.2f}", f"{1 / cpu:.2f}"]
             )
     if hasattr(os, "getloadavg"):
