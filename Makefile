@@ -185,6 +185,8 @@ $(THREAD_TOOLS): $(MADE) pyproject.toml
 	@echo "== installing what runs tests in parallel"
 	@$(REQUIREMENTS) threads > $(VENV)/requirements-threads.txt
 	@$(PIP) install -r $(VENV)/requirements-threads.txt
+	@touch $@
+
 $(PLATFORM_TOOLS): $(MADE)
 	@echo "== installing a compiler for all platforms (a third of a gigabyte)"
 	@$(PIP) install ziglang wheel

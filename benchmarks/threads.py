@@ -122,7 +122,10 @@ def main():
     calls["predict, one row"] = predictions(1, seconds)
     calls["C that shares nothing"] = control(seconds)
     pools = {n: ThreadPoolExecutor(n) for n in (2, N)}
-    report.head(["what", "threads", "times as fast", "cores had", "CPU time"])
+    report.head(
+        ["what", "threads", "one after another, s", "at once, s", "times as fast"]
+        + ["cores had", "CPU time"]
+    )
     for name, call in calls.items():
         if call is None:
             continue
@@ -135,7 +138,11 @@ def main():
             several = np.array(taken[n][1:])
             speed, cpu = np.median(alone / several, axis=0)
             cores = median(several[:, 1] / several[:, 0])
-            report.row([name, f"{n}", times(speed), f"{cores:.2f}", f"{1 / cpu:.2f}"])
+            seconds = [median(rows[:, 0]) for rows in (alone, several)]
+            report.row(
+                [name, f"{n}", *[f"{s:.3g}" for s in seconds], times(speed)]
+                + [f"{cores:.2f}", f"{1 / cpu:.2f}"]
+            )
     if hasattr(os, "getloadavg"):
         report.line(f"\nLoad at the end: {os.getloadavg()[0]:.1f}.")
     report.write()

@@ -23,6 +23,7 @@ from libc.string cimport memcpy, memset
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from cpython.pythread cimport (
+    PY_LOCK_ACQUIRED,
     PyThread_acquire_lock,
     PyThread_allocate_lock,
     PyThread_free_lock,
@@ -84,6 +85,12 @@ cdef extern from "barrier.h" nogil:
     void cbp_unclaim(cbp_claimed *claimed)
     long cbp_process()
     void cbp_yield()
+
+
+# Of the stable ABI, but not in Cython's declarations.
+cdef extern from "pythread.h" nogil:
+    int PyThread_acquire_lock_timed(PyThread_type_lock lock, long long microseconds,
+                                    int interruptible)
 
 
 cdef extern from "<time.h>" nogil:
@@ -150,6 +157,8 @@ cdef enum:
     # which the first call comes. One that was woken at once shared its caller's core
     # for the whole of a short run wherever other programs were at work.
     YIELDS = 100
+    # Between two looks whether a thread died before it sat: 10 milliseconds.
+    MICROSECONDS_PER_LOOK = 10000
     # Epoch losses and scores kept before they are moved to the Python lists.
     CURVE_ROOM = 256
 
@@ -1632,10 +1641,10 @@ cdef class Trainer:
                 self.scores_used = 0
                 return False
             self._flush_curve()
+            self._count_patience()
+            return self.no_improvement_count > self.n_iter_no_change
         finally:
             cbp_unclaim(&self.claim)
-        self._count_patience()
-        return self.no_improvement_count > self.n_iter_no_change
 
     # ---- the epochs, run by every thread in step
 
@@ -1794,7 +1803,8 @@ cdef class Trainer:
             cbp_unclaim(&self.claim)
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, kind=None, error=None, traceback=None):
+        # Not *exception: where no memory is left there is none for a tuple.
         self._claim()
         try:
             if self.team is None:
@@ -1863,11 +1873,11 @@ cdef class Trainer:
         self._claim()
         try:
             self._run(max_iter, on_epoch)
+            if self.status == DIVERGED:
+                self.diverged_epoch = self.n_iter + 1
+            return STATUS_NAMES[self.status]
         finally:
             cbp_unclaim(&self.claim)
-        if self.status == DIVERGED:
-            self.diverged_epoch = self.n_iter + 1
-        return STATUS_NAMES[self.status]
 
     cdef _run(self, int max_iter, on_epoch):
         cdef bint own = self.team is None
@@ -2137,6 +2147,11 @@ def sum_squares(const double[::1] x not None):
 
 # ---- threads ------------------------------------------------------------------------
 
+# Without the GIL an object that another thread drops last ends when the thread that
+# made it next runs Python's own code, which waiting for a lock is not.
+_run_python = eval("lambda: None")
+
+
 @cython.internal
 @cython.final
 cdef class Seat:
@@ -2150,11 +2165,14 @@ cdef class Seat:
     cdef int number
     cdef PyThread_type_lock call   # opened to wake the worker
     cdef PyThread_type_lock done   # opened by it: it sits, has worked, has left
-    # All change under the GIL.
-    cdef bint asked                # a thread was started that is to sit here
+    cdef cbp_claimed taken         # by who sits down, or by who lets nobody sit down
+    # Written by the worker before it opens `done`.
     cdef bint sits
-    cdef bint seen                 # and it is known whether it sits
-    cdef bint closed               # to leave, or not to sit down any more
+    # Written by who waits for it, and read by it after `call` was opened.
+    cdef bint asked                # a thread was started that is to sit here
+    cdef bint seen                 # it is known whether it sits
+    cdef bint closed               # to leave
+    cdef object error              # raised by a signal handler in the meantime
 
     def __cinit__(self, Trainer trainer not None):
         self.trainer = trainer
@@ -2191,25 +2209,42 @@ cdef class Seat:
             PyThread_acquire_lock(self.done, WAIT_LOCK)
 
     cdef void look(self) noexcept:
-        """Waits until it is known whether the worker sits."""
-        if not self.seen and (self.asked or self.sits):
-            self.wait()
+        """Waits until it is known whether the worker sits. If it is not known whether a
+        thread was started, one that comes later will not sit down."""
+        if not self.seen and (self.asked or not cbp_claim(&self.taken)):
+            self.wait_for_word()
         self.seen = True
+
+    cdef void wait_for_word(self) noexcept:
+        """Waits for the worker or, if that died, for its ticket to open `done`."""
+        cdef bint opened = False
+        while not opened:
+            with nogil:
+                opened = PY_LOCK_ACQUIRED == PyThread_acquire_lock_timed(
+                    self.done, MICROSECONDS_PER_LOOK, 0
+                )
+            if not opened:
+                try:
+                    _run_python()
+                except BaseException as error:
+                    self.error = error
 
     cdef void dismiss(self) noexcept:
         """Returns when the worker has left, or can no longer sit down."""
         self.look()
-        self.closed = True
-        if self.sits:
+        if self.sits and not self.closed:
+            self.closed = True
             PyThread_release_lock(self.call)
             self.wait()
+        self.closed = True
 
 
 @cython.internal
 @cython.final
 cdef class Ticket:
     """What a new thread comes with. If it dies before it sits, Python tells nobody;
-    but then the ticket dies too, and tells."""
+    but then the ticket dies too, and tells. (Without the GIL it may die late, in the
+    thread that waits: see `_run_python`.)"""
 
     cdef Seat seat
 
@@ -2224,7 +2259,7 @@ cdef class Ticket:
 def _sit(Ticket ticket not None):
     """All that a new thread does."""
     cdef Seat seat = ticket.seat
-    if seat.sits or seat.closed:
+    if not cbp_claim(&seat.taken):
         return
     seat.sits = True
     with nogil:
@@ -2263,12 +2298,17 @@ cdef class Team:
                     break
             for seat in asked:
                 seat.look()
+                if seat.error is not None:
+                    raise seat.error
                 if seat.sits and not seat.closed:
                     self.seats.append(seat)
                     seat.number = len(self.seats)
         except BaseException:
             for seat in asked:
                 seat.dismiss()
+            for seat in asked:
+                if seat.error is not None:
+                    raise seat.error
             raise
         return 1 + len(self.seats)
 

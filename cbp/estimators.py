@@ -461,7 +461,8 @@ class _BaseBP(BaseEstimator):
     def __deepcopy__(self, memo: dict) -> Self:
         twin = object.__new__(type(self))
         memo[id(self)] = twin
-        twin.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        # A copy first, lest another thread add an attribute meanwhile.
+        twin.__dict__.update(copy.deepcopy(dict(self.__dict__), memo))
         return twin
 
     # ---------------------------------------------------------------- parameters

@@ -1,5 +1,5 @@
-/* power.c - the powers that enter a fit: beta^t of Adam's corrections and (t + 1)^power_t
- * of "invscaling".
+/* power.c - the powers that enter a fit: beta^t of Adam's corrections and t^power_t of
+ * "invscaling".
  *
  * C libraries round pow() each in its own way, and one of them differently on CPUs with
  * and without fma. Here a power is the exponential of y log x, both as the sum of two

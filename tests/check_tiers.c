@@ -265,7 +265,7 @@ static void hash_power(double power) {
     hash = (hash ^ word) * 0x9e3779b97f4a7c15u;
 }
 
-/* beta^t of Adam's corrections and t^y of invscaling, as _training.pyx asks for them. */
+/* beta^t of Adam and t^y of invscaling, as _training.pyx asks for them. */
 static uint64_t hash_powers(void) {
     const double betas[] = {0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.999, 0.9999};
     const double roots[] = {0.25, 0.5, 0.75, 1};

@@ -1783,6 +1783,26 @@ def test_two_threads_cannot_use_one_trainer_at_once():
     assert trainer.run(1) == "max_iter"
 
 
+def test_of_threads_that_use_one_trainer_each_is_refused_or_told_its_own_status():
+    problem = Problem(sizes=(3, 2), activations=(), n_rows=4)
+    trainer = problem.trainer(batch_size=4, n_iter_no_change=np.inf)
+    barrier = threading.Barrier(4)
+
+    def use():
+        told = set()
+        barrier.wait()
+        for _ in range(2000):
+            try:
+                told.add(trainer.run(1))
+            except RuntimeError as error:
+                assert "at work" in str(error)
+        return told
+
+    with ThreadPoolExecutor(4) as pool:
+        uses = [pool.submit(use) for _ in range(4)]
+    assert set().union(*[use.result() for use in uses]) == {"max_iter"}
+
+
 def test_run_is_not_for_lbfgs_nor_gradients_for_the_others():
     problem = Problem()
     with pytest.raises(ValueError, match="solver"):
@@ -1824,6 +1844,7 @@ DEAD_THREADS = {
     "dies at once": lambda start, work: start(lambda: None, ()),
     "never begins": lambda start, work: None,
     "begins with an error": lambda start, work: start(work[0], ()),
+    "dies with what it came with": lambda start, work: start(lambda *_: None, work[1]),
 }
 
 DEAD_THREAD = """

@@ -445,6 +445,7 @@ class MustBeReadOnly(BPClassifier):
         return super().fit(X, y, sample_weight)
 
 
+@pytest.mark.thread_unsafe(reason="joblib's processes serve one thread at a time")
 def test_a_fit_in_another_process_takes_joblibs_memory_map():
     data, target = np.tile(X, (400, 1)), np.tile(y, 400)
     with joblib.Parallel(n_jobs=2, max_nbytes=1000) as parallel:
@@ -459,6 +460,7 @@ def test_a_fit_in_another_process_takes_joblibs_memory_map():
         np.testing.assert_array_equal(model._theta, here._theta)
 
 
+@pytest.mark.thread_unsafe(reason="joblib's processes serve one thread at a time")
 def test_a_grid_search_runs_in_processes():
     model = BPClassifier((4,), max_iter=1)
     search = GridSearchCV(model, {"alpha": [1e-4, 1e-3]}, cv=2, n_jobs=2)

@@ -427,6 +427,7 @@ def test_lbfgs_in_threads_leaves_blas_as_many_threads_as_before():
             assert blas() == before
 
 
+@pytest.mark.thread_unsafe(reason="sets the threads of BLAS for the process")
 @pytest.mark.parametrize("line", range(1, 12))
 @pytest.mark.parametrize("method", ["__enter__", "__exit__"])
 def test_an_interrupt_leaves_blas_as_many_threads_as_before(method, line):

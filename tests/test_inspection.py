@@ -202,6 +202,10 @@ def test_backpropagation_agrees_with_central_differences(
     assert not any(layer.below_floor for layer in check.layers)
 
 
+# Not read by a test, which may be run time and again with one monkeypatch.
+TRAINER = inspection._trainer
+
+
 class Altered:
     """A trainer whose gradient is wrong in one place."""
 
@@ -228,11 +232,10 @@ def test_a_wrong_derivative_is_found_and_named(monkeypatch, layer, part, factor)
     wrong = np.abs((flow.dW if part == "W" else flow.db)[layer - 1]).argmax()
     segments = {name: (start, shape) for name, start, shape, _ in est._network.segments}
     start, shape = segments[f"{part}{layer}"]
-    right = inspection._trainer
     monkeypatch.setattr(
         inspection,
         "_trainer",
-        lambda *arguments: Altered(right(*arguments), start + wrong, factor),
+        lambda *arguments: Altered(TRAINER(*arguments), start + wrong, factor),
     )
     check = check_gradient(est, X, y)
     place = ", ".join(str(int(i)) for i in np.unravel_index(wrong, shape))
@@ -245,11 +248,10 @@ def test_a_wrong_derivative_is_found_and_named(monkeypatch, layer, part, factor)
 def test_a_missing_gradient_is_not_mistaken_for_a_small_one(monkeypatch):
     est, y = make("three classes")
     est.initialize(X, y)
-    right = inspection._trainer
     monkeypatch.setattr(
         inspection,
         "_trainer",
-        lambda *arguments: Altered(right(*arguments), slice(0, 30), 0.0),
+        lambda *arguments: Altered(TRAINER(*arguments), slice(0, 30), 0.0),
     )
     check = check_gradient(est, X, y)
     assert not check.layers[0].agrees and not check.layers[0].below_floor

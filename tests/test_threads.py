@@ -201,6 +201,22 @@ def test_copies_made_while_a_fit_goes_on_hold_one_model_whole(estimator, read):
     at_once(train, look, look)
 
 
+def test_a_copy_of_an_estimator_in_the_midst_of_which_it_is_fitted():
+    class Fits:
+        def __deepcopy__(self, memo):
+            thread = threading.Thread(target=model.fit, args=(X, y))
+            thread.start()
+            thread.join()
+            return self
+
+    model = made(max_iter=2)
+    model.note = Fits()
+    twin = copy.deepcopy(model)
+    assert model.n_iter_ == 2
+    assert not hasattr(twin, "n_iter_")
+    assert twin.get_params() == model.get_params()
+
+
 def test_models_predict_as_ever_while_another_is_fitted():
     """Models that share a network with the one that trains, and one that does not."""
     model, done = made().fit(X, y), []
@@ -280,20 +296,23 @@ def test_weights_that_are_set_in_the_midst_of_a_prediction_are_kept(name, monkey
 # -------------------------------------------------------------------------- the process
 
 GIL_BEFORE_AND_AFTER = """
-import sys
+import sys, warnings
 import numpy, scipy.optimize, sklearn.neural_network
 
 def gil():
     return getattr(sys, "_is_gil_enabled", lambda: True)()
 
 before = gil()
-import cbp
-from cbp import datasets, estimators, gradient_flow, inspection
+with warnings.catch_warnings():
+    warnings.simplefilter("error", RuntimeWarning)
+    import cbp
+    from cbp import datasets, estimators, gradient_flow, inspection
 cbp.BPClassifier((3,), max_iter=1).fit([[0.0], [1.0]], [0, 1])
 print(before == gil())
 """
 
 
-def test_import_leaves_the_gil_as_it_was():
-    """On a free-threaded Python one module that does not declare itself turns it on."""
-    assert run_python(GIL_BEFORE_AND_AFTER) == "True\n"
+def test_import_leaves_the_gil_as_it_was_and_warns_of_nothing():
+    """On a free-threaded Python one module that does not declare itself turns it on,
+    with a RuntimeWarning, unless the environment decides."""
+    assert run_python(GIL_BEFORE_AND_AFTER, PYTHON_GIL="") == "True\n"
