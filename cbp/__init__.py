@@ -1,13 +1,14 @@
 """Multilayer perceptrons trained by compiled backpropagation, for scikit-learn."""
 
-from importlib.metadata import PackageNotFoundError, version
+import importlib as _importlib
+import importlib.metadata as _metadata
 
 from cbp.estimators import BPClassifier, BPRegressor
 from cbp.inspection import backpropagate, check_gradient
 
 try:
-    __version__ = version("cbp-learn")
-except PackageNotFoundError:  # built in place, not installed
+    __version__ = _metadata.version("cbp-learn")
+except _metadata.PackageNotFoundError:  # built in place, not installed
     __version__ = "unknown"
 
 __all__ = [
@@ -17,3 +18,16 @@ __all__ = [
     "backpropagate",
     "check_gradient",
 ]
+
+# Modules for users, imported on first use.
+_MODULES = ("datasets", "plotting")
+
+
+def __getattr__(name):
+    if name in _MODULES:
+        return _importlib.import_module(f"cbp.{name}")
+    raise AttributeError(f"module 'cbp' has no attribute {name!r}")
+
+
+def __dir__():
+    return [*globals(), *_MODULES]

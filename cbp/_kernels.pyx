@@ -37,7 +37,7 @@ cdef extern from "cbp.h" nogil:
 
 cdef int _tier = 0
 
-# Names of the field and their numbers in cbp.h; of a loss with its output: (output, loss).
+# Names of the field and their numbers in cbp.h; a loss has two: (output, loss).
 ACTIVATIONS = {cbp_activation_names[i].decode(): i for i in range(CBP_N_ACTIVATIONS)}
 OUTPUTS = {cbp_output_names[i].decode(): i for i in range(CBP_N_OUTPUTS)}
 LOSSES = {

@@ -1435,10 +1435,9 @@ class BPClassifier(ClassifierMixin, _BaseBP):
         Units of every hidden layer, first to last. An int is one hidden layer; ``()``
         is none, which makes the model a generalised linear one.
 
-    activation : {'relu', 'tanh', 'logistic', 'sigmoid', 'identity'} or sequence of \
-            them, default='relu'
-        Activation of all hidden layers, or one per hidden layer. 'sigmoid' is another
-        name of 'logistic'.
+    activation : str or sequence of str, default='relu'
+        Activation of all hidden layers, or one per hidden layer: 'relu', 'tanh',
+        'logistic' (or 'sigmoid', another name of it) or 'identity'.
 
     loss : {'log_loss', 'squared_error'}, default='log_loss'
         'log_loss' is the cross-entropy of softmax outputs, or of logistic outputs for
@@ -2025,10 +2024,9 @@ class BPRegressor(RegressorMixin, _BaseBP):
         Units of every hidden layer, first to last. An int is one hidden layer; ``()``
         is none, which makes the model a generalised linear one.
 
-    activation : {'relu', 'tanh', 'logistic', 'sigmoid', 'identity'} or sequence of \
-            them, default='relu'
-        Activation of all hidden layers, or one per hidden layer. 'sigmoid' is another
-        name of 'logistic'.
+    activation : str or sequence of str, default='relu'
+        Activation of all hidden layers, or one per hidden layer: 'relu', 'tanh',
+        'logistic' (or 'sigmoid', another name of it) or 'identity'.
 
     solver : {'adam', 'sgd', 'lbfgs'}, default='adam'
         Adam [3]_, stochastic gradient descent, or SciPy's L-BFGS-B [4]_ on all rows at

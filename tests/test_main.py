@@ -98,3 +98,21 @@ def test_a_libc_that_python_cannot_name_is_told_by_the_build(monkeypatch):
     monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
     monkeypatch.setattr(sysconfig, "get_config_var", lambda name: "x86_64-alpine-musl")
     assert __main__._libc() == "musl"
+
+
+def test_modules_for_users_are_imported_on_first_use():
+    run_python(
+        """
+        import sys
+        import cbp
+        assert "cbp.datasets" not in sys.modules and "cbp.plotting" not in sys.modules
+        assert {"datasets", "plotting", "BPClassifier"} <= set(dir(cbp))
+        assert cbp.datasets.make_two_spheres and cbp.plotting.GradientFlowDisplay
+        try:
+            cbp.nothing
+        except AttributeError as error:
+            assert "no attribute 'nothing'" in str(error)
+        else:
+            raise AssertionError("cbp.nothing is there")
+        """
+    )
