@@ -1,6 +1,6 @@
-/* activations.h - TEMPLATE: hidden activations a = f(z) and what backpropagation needs of
- * them, delta * f'(z) with f' as a function of a. Elementwise; the unfused twins of what
- * products.h does in its tiles. Formulas: docs/backpropagation.md, section 1.
+/* activations.h - TEMPLATE: hidden activations a = f(z) and what backpropagation needs
+ * of them, delta * f'(z) with f' as a function of a. Elementwise; the unfused twins of
+ * what products.h does in its tiles. Formulas: docs/backpropagation.md, section 1.
  *
  * Three functions each: activate_<name>, f(z); derive_<name>, delta * f'(z); and
  * saturated_<name>, whether f'(z) is below 1 % of its maximum. */

@@ -1,6 +1,6 @@
 /* losses.h - TEMPLATE: the output layer. z -> its activation (apply_output), and z and
- * targets -> the cost of each row and delta = dl/dz (compute_loss), for many rows and for
- * one. Sums over outputs run ascending. Formulas: docs/backpropagation.md, section 2. */
+ * targets -> the cost of each row and delta = dl/dz (compute_loss), for many rows and
+ * for one. Sums over outputs run ascending. Formulas: docs/backpropagation.md, 2. */
 
 /* Lines of rows: t[j * P + i] = element (r0 + i, j), so that a vector holds one output
  * of VL rows and sums over outputs run j ascending in every lane. */

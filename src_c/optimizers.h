@@ -1,5 +1,5 @@
-/* optimizers.h - TEMPLATE: one step of SGD with momentum or of Adam on W, given the sum of
- * the gradient over the rows of a batch. */
+/* optimizers.h - TEMPLATE: one step of SGD with momentum or of Adam on W, given the sum
+ * of the gradient over the rows of a batch. */
 
 /* The constants of one step as vectors. */
 typedef struct {

@@ -1,6 +1,6 @@
 /* products.h - TEMPLATE: the products of backpropagation, z = a_prev W + b and
- * delta_prev = delta W^T, dense and for CSR rows. One fma chain per output, k ascending,
- * from the bias (delta: from 0). Sums over rows, which use the same tiles: sums.h. */
+ * delta_prev = delta W^T, dense and for CSR rows. One fma chain per output, k rising,
+ * from the bias (delta: from 0). sums.h uses the same tiles for sums over rows. */
 
 /* A product tile has up to TILE_PANELS panels and TILE_ROWS / panels rows: as many
  * accumulators as the registers hold beside the lines of B and a factor of A (6 x 2 of

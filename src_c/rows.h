@@ -1,6 +1,7 @@
-/* rows.h - TEMPLATE: a network for one row, and train_rows, which trains on one row after
- * another: forward, backward, step. The bits of a batch of one row made of the kernels of
- * the other files; much faster, for nothing is packed and steps meet the next forward. */
+/* rows.h - TEMPLATE: a network for one row, and train_rows, which trains on one row
+ * after another: forward, backward, step. The bits of a batch of one row made of the
+ * kernels of the other files; much faster, for nothing is packed and a step meets the
+ * next forward product. */
 
 /* Panels that forward_row computes side by side, to hide the latency of fma chains. */
 enum { FN(ROW_PANELS) = 4 };

@@ -1,6 +1,7 @@
 /* sums.h - TEMPLATE: sums over the rows of a chunk, dW = a_prev^T delta and db = column
  * sums of delta. One chain per block of 128 rows, blocks joined by a binary tree, as a
- * binary counter does (cbp.h). Of a sparse block without entries only its place is kept. */
+ * binary counter does (cbp.h). Of a sparse block without entries only its place is
+ * kept. */
 
 /* Joins the newest partial sum of n reals to those before it, as a binary counter does;
  * `parts` is the stack of partial sums, `done` how many blocks are in it already.
