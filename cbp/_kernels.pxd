@@ -13,6 +13,10 @@ cdef extern from "cbp.h" nogil:
         CBP_ADAM
         CBP_MAX_STATES
 
+    ctypedef struct cbp_pair:
+        double hi
+        double lo
+
     ctypedef struct cbp_panels:
         void *data
         ptrdiff_t stride
@@ -141,7 +145,9 @@ cdef extern from "cbp.h" nogil:
 # The table of the tier in use for items of 4 or 8 bytes.
 cdef const cbp_kernels *kernels(int itemsize) noexcept nogil
 
-# x^y, and x^0 ... x^(n - 1): the same bits on every platform.
+# x^y, products of such, and x^0 ... x^(n - 1): the same bits on every platform.
+cdef cbp_pair power_pair(double x, double y) noexcept nogil
+cdef cbp_pair product(cbp_pair a, cbp_pair b) noexcept nogil
 cpdef double power(double x, double y) noexcept nogil
 cdef void powers(double x, ptrdiff_t n, double *out) noexcept nogil
 

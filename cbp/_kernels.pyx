@@ -32,7 +32,8 @@ cdef extern from "cbp.h" nogil:
     const char *cbp_optimizer_names[]
     int cbp_tier_usable(int tier)
     const cbp_kernels *cbp_table(int tier, int itemsize)
-    double cbp_power(double x, double y)
+    cbp_pair cbp_power(double x, double y)
+    cbp_pair cbp_product(cbp_pair a, cbp_pair b)
     void cbp_powers(double x, ptrdiff_t n, double *powers)
 
 cdef int _tier = 0
@@ -93,7 +94,15 @@ cdef const cbp_kernels *kernels(int itemsize) noexcept nogil:
 
 cpdef double power(double x, double y) noexcept nogil:
     """x^y of src_c/power.c, for x and y >= 0."""
+    return cbp_power(x, y).hi
+
+
+cdef cbp_pair power_pair(double x, double y) noexcept nogil:
     return cbp_power(x, y)
+
+
+cdef cbp_pair product(cbp_pair a, cbp_pair b) noexcept nogil:
+    return cbp_product(a, b)
 
 
 cdef void powers(double x, ptrdiff_t n, double *out) noexcept nogil:

@@ -47,12 +47,15 @@ from cbp._kernels cimport (
     cbp_kernels,
     cbp_layer,
     cbp_n_states,
+    cbp_pair,
     cbp_panels,
     cbp_rows,
     cbp_step,
     floats,
     power,
+    power_pair,
     powers,
+    product,
     writable_address,
     writable_floats,
 )
@@ -403,7 +406,8 @@ cdef class Trainer:
     cdef int64_t steps, first_step
     cdef double powers_1[POWERS]   # beta_1^i and beta_2^i
     cdef double powers_2[POWERS]
-    cdef double power_1, power_2   # beta^t for the last t that POWERS divides
+    cdef cbp_pair power_1, power_2 # beta^t for the last t that POWERS divides
+    cdef cbp_pair factor_1, factor_2  # from there to the next: beta^POWERS
     cdef object random_state
     cdef bitgen_t *bits
     cdef double curve[CURVE_ROOM]
@@ -603,6 +607,8 @@ cdef class Trainer:
             self.beta_1, self.beta_2 = beta_1, beta_2
             powers(beta_1, POWERS, self.powers_1)
             powers(beta_2, POWERS, self.powers_2)
+            self.factor_1 = power_pair(beta_1, POWERS)
+            self.factor_2 = power_pair(beta_2, POWERS)
         elif self.solver == CBP_SGD:
             self.beta_1 = momentum
         else:
@@ -1351,12 +1357,15 @@ cdef class Trainer:
         if self.solver != CBP_ADAM:
             return self.learning_rate
         # beta^t in two factors, of which one is new only every POWERS steps.
-        if self.steps % POWERS == 0 or self.steps == self.first_step + 1:
+        if self.steps == self.first_step + 1:
             whole = self.steps - self.steps % POWERS
-            self.power_1 = power(self.beta_1, whole)
-            self.power_2 = power(self.beta_2, whole)
-        correct_1 = 1 - self.power_1 * self.powers_1[self.steps % POWERS]
-        correct_2 = 1 - self.power_2 * self.powers_2[self.steps % POWERS]
+            self.power_1 = power_pair(self.beta_1, whole)
+            self.power_2 = power_pair(self.beta_2, whole)
+        elif self.steps % POWERS == 0:
+            self.power_1 = product(self.power_1, self.factor_1)
+            self.power_2 = product(self.power_2, self.factor_2)
+        correct_1 = 1 - self.power_1.hi * self.powers_1[self.steps % POWERS]
+        correct_2 = 1 - self.power_2.hi * self.powers_2[self.steps % POWERS]
         self.learning_rate = self.eta_init * sqrt(correct_2) / correct_1
         return self.learning_rate
 

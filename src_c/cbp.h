@@ -247,9 +247,16 @@ int cbp_tier_usable(int tier);
 /* The table of a usable tier for items of 4 or 8 bytes. */
 const cbp_kernels *cbp_table(int tier, int itemsize);
 
-/* x^y, x and y >= 0, x finite: the nearest double, but for ties and for results below
- * the normal range; there, too, the same on every platform. */
-double cbp_power(double x, double y);
+/* A number as the sum of two doubles, hi being the nearest double to the sum. */
+typedef struct {
+    double hi, lo;
+} cbp_pair;
+
+/* x^y, x and y >= 0, x finite. hi is the double that is nearest to it, but for ties and
+ * for results below the normal range; there, too, the same on every platform. */
+cbp_pair cbp_power(double x, double y);
+
+cbp_pair cbp_product(cbp_pair a, cbp_pair b);
 
 /* x^0 ... x^(n - 1), likewise; 0 <= x <= 1. */
 void cbp_powers(double x, ptrdiff_t n, double *powers);

@@ -4,15 +4,12 @@
  * C libraries round pow() each in its own way, and one of them differently on CPUs with
  * and without fma. Here a power is the exponential of y log x, both as the sum of two
  * doubles: some 95 bits, the same on every platform. A call takes about a microsecond;
- * it is made once in 64 steps, once per epoch, and where a run begins. */
+ * it is made once per epoch, and where a run begins; from there on Adam multiplies. */
 #include <math.h>
 
 #include "cbp.h"
 
-/* hi + lo, hi being the nearest double to the sum. */
-typedef struct {
-    double hi, lo;
-} pair;
+typedef cbp_pair pair;
 
 /* a + b, exactly; |a| >= |b|, or both of one exponent. */
 static pair normalized(double a, double b) {
@@ -55,25 +52,27 @@ static pair logarithm(double x) {
 }
 
 /* e^x = 2^k e^r, |r| <= ln 2 / 2, by the series of e^r. */
-static double exponential(pair x) {
-    if (isnan(x.hi)) return x.hi;
+static pair exponential(pair x) {
+    if (isnan(x.hi)) return x;
     const double k = floor(x.hi / LN2.hi + 0.5);
     const pair r = sum(x, product((pair){-k, 0}, LN2));
     pair series = ONE;
     for (int n = 25; n > 0; n--)
         series = sum(ONE, quotient(product(r, series), (pair){n, 0}));
-    return ldexp(series.hi, (int)k);
+    return (pair){ldexp(series.hi, (int)k), ldexp(series.lo, (int)k)};
 }
 
-double cbp_power(double x, double y) {
-    if (y == 0) return 1;
-    if (x == 0) return 0;
+cbp_pair cbp_power(double x, double y) {
+    if (y == 0) return ONE;
+    if (x == 0) return (pair){0, 0};
     if (y > 0x1p70) y = 0x1p70; /* has left the range of a double for every x but 1 */
     const pair exponent = product((pair){y, 0}, logarithm(x));
-    if (exponent.hi > 710) return INFINITY;
-    if (exponent.hi < -750) return 0;
+    if (exponent.hi > 710) return (pair){INFINITY, 0};
+    if (exponent.hi < -750) return (pair){0, 0};
     return exponential(exponent);
 }
+
+cbp_pair cbp_product(cbp_pair a, cbp_pair b) { return product(a, b); }
 
 void cbp_powers(double x, ptrdiff_t n, double *powers) {
     pair power = ONE;

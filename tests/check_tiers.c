@@ -274,10 +274,10 @@ static uint64_t hash_powers(void) {
         double low[64];
         cbp_powers(betas[i], 64, low);
         for (int t = 0; t < 64; t++) hash_power(low[t]);
-        for (int t = 0; t < 300; t++) hash_power(cbp_power(betas[i], 64 * t));
+        for (int t = 0; t < 300; t++) hash_power(cbp_power(betas[i], 64 * t).hi);
     }
     for (int i = 0; i < 4; i++)
-        for (int t = 1; t < 2000; t++) hash_power(cbp_power(t * t, roots[i]));
+        for (int t = 1; t < 2000; t++) hash_power(cbp_power(t * t, roots[i]).hi);
     return hash ^ hash >> 29;
 }
 
