@@ -406,7 +406,7 @@ cdef class Trainer:
     cdef int64_t steps, first_step
     cdef double powers_1[POWERS]   # beta_1^i and beta_2^i
     cdef double powers_2[POWERS]
-    cdef cbp_pair power_1, power_2 # beta^t for the last t that POWERS divides
+    cdef cbp_pair power_1, power_2  # beta^t for the last t that POWERS divides
     cdef cbp_pair factor_1, factor_2  # from there to the next: beta^POWERS
     cdef object random_state
     cdef bitgen_t *bits
