@@ -461,7 +461,7 @@ class _BaseBP(BaseEstimator):
     def __deepcopy__(self, memo: dict) -> Self:
         twin = object.__new__(type(self))
         memo[id(self)] = twin
-        # A copy first, lest another thread add an attribute meanwhile.
+        # A copy first: another thread may add an attribute meanwhile.
         twin.__dict__.update(copy.deepcopy(dict(self.__dict__), memo))
         return twin
 
