@@ -1351,7 +1351,7 @@ cdef class Trainer:
         return total
 
     cdef double _rate(self) noexcept nogil:
-        """eta of this step; Adam's bias corrections folded in. One call for each step."""
+        """eta of this step, bias corrections folded in. One call for each step."""
         cdef double correct_1, correct_2
         cdef int64_t whole
         if self.solver != CBP_ADAM:
