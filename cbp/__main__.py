@@ -11,7 +11,7 @@ import joblib
 
 import cbp
 from cbp import _kernels
-from cbp.estimators import n_threads
+from cbp._parameters import n_threads
 
 PACKAGES = ["numpy", "scipy", "scikit-learn", "joblib", "matplotlib"]
 

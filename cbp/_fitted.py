@@ -80,6 +80,10 @@ def pack(network: Network, coefs: Sequence, intercepts: Sequence) -> Floats:
                 f"{name} has shape {given.shape}, but the network needs {view.shape}."
             )
         view[...] = given
+    return _finite(theta)
+
+
+def _finite(theta: Floats) -> Floats:
     if not np.isfinite(theta).all():
         raise ValueError(
             "coefs_ or intercepts_ hold NaN, infinity or too large values."
@@ -137,7 +141,8 @@ class Fitted:
         raise AttributeError(f"The model has no {name!r}: it was deleted.")
 
     def __copy__(self) -> Fitted:
-        twin = Fitted(**dict(self.__dict__))
+        twin = object.__new__(Fitted)
+        twin.__dict__.update(self.__dict__)
         if "_weights" in twin.__dict__:
             twin._weights = twin._weights.with_own_lists()
         return twin
@@ -151,9 +156,14 @@ class Fitted:
         """Whether there are weights to predict with."""
         return "_network" in self.__dict__
 
+    @property
+    def has_weights(self) -> bool:
+        """Whether there are weights to go on from, be it some that were set by hand."""
+        return self.is_model or "coefs_" in self.__dict__
+
     def changed(self, drop: Sequence[str] = (), **attributes: Any) -> Fitted:
         """A new object with other attributes, and without those named in `drop`."""
-        # A copy first, lest another thread add an attribute meanwhile.
+        # A copy first: another thread may add an attribute meanwhile.
         kept = {name: x for name, x in dict(self.__dict__).items() if name not in drop}
         return Fitted(**(kept | attributes))
 
@@ -169,6 +179,15 @@ class Fitted:
                     self._weights = taken_over
             weights = taken_over
         return weights.theta
+
+    def copy_theta(self, network: Network) -> Floats:
+        """The parameters as a new theta of `network`, for training to go on from."""
+        weights = self.get("_weights")
+        if weights is None:
+            return pack(network, self.coefs_, self.intercepts_)
+        if weights.replaced or weights.theta.dtype != network.dtype:
+            return pack(network, weights.coefs, weights.intercepts)
+        return _finite(weights.theta.copy())
 
     def __deepcopy__(self, memo: dict) -> Fitted:
         attributes = dict(self.__dict__)

@@ -1,20 +1,40 @@
-"""Targets as users give them: read exactly, or refused by what is wrong with them.
+"""Targets: what users give, the numbers to train on, and back from logits to labels.
 
-scikit-learn's checks come after these. They cast before they look: dates become
-numbers, large whole numbers pass through float64, and a missing value becomes one that
-is "too large". Nothing here knows a network.
+`read_numbers` and `read_labels` come before scikit-learn's checks, which cast before
+they look: dates become numbers, large whole numbers pass through float64, and a missing
+value becomes one that is "too large". `encode_numbers` and `Labels` come after them.
+Nothing here knows a network.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from numbers import Number
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 from scipy import sparse
+from scipy.special import expit
+from sklearn.exceptions import DataConversionWarning
+from sklearn.utils.multiclass import (
+    check_classification_targets,
+    type_of_target,
+    unique_labels,
+)
+
+from cbp._warn import warn
+
+if TYPE_CHECKING:
+    from cbp._fitted import Fitted
+
+    Floats = NDArray[np.floating[Any]]
 
 _CURE = "Drop these rows, or fill the values in."
+
+
+# ---- as users give them
 
 
 def read_numbers(y: Any) -> Any:
@@ -189,3 +209,356 @@ def index_of(classes: NDArray, y: NDArray) -> NDArray[np.int32]:
     values, inverse = np.unique(y, return_inverse=True)
     found = [places.get(value, -1) for value in values.tolist()]
     return np.array(found, dtype=np.int32)[inverse.reshape(y.shape)]
+
+
+# ---- numbers to train on
+
+
+def ready_numbers(y: Any, n_samples: int) -> bool:
+    """Whether a regressor's y needs no check by scikit-learn."""
+    return (
+        type(y) is np.ndarray
+        and y.dtype.kind in "biuf"
+        and (y.ndim == 1 or (y.ndim == 2 and y.shape[1] > 1))
+        and len(y) == n_samples
+        and bool(np.isfinite(y).all())
+    )
+
+
+def encode_numbers(y: Any, dtype: DTypeLike, loss: str, least: float) -> Floats:
+    """A regressor's targets as a matrix of shape (n_samples, n_outputs).
+
+    Parameters
+    ----------
+    y : ndarray or CSR matrix of shape (n_samples,) or (n_samples, n_outputs)
+    dtype : float type
+    loss : str
+        Its name, for the error.
+    least : float
+        The least target that this loss allows.
+
+    Raises
+    ------
+    ValueError
+        If a target is too large for the type, or too small for the loss.
+    """
+    y = _one_column(y.toarray() if sparse.issparse(y) else y)
+    with np.errstate(over="ignore"):
+        target = np.ascontiguousarray(y, dtype=dtype).reshape(len(y), -1)
+    if not np.isfinite(target).all():
+        raise ValueError(f"y holds values too large for {np.dtype(dtype)}.")
+    if target.min() < least:
+        raise ValueError(
+            f"loss={str(loss)!r} needs y >= {least:g}, but the least y is "
+            f"{target.min()}."
+        )
+    return target
+
+
+def _one_column(y: NDArray) -> NDArray:
+    """A matrix of one column as a vector, with scikit-learn's warning."""
+    if y.ndim != 2 or y.shape[1] != 1:
+        return y
+    warn(
+        "A column-vector y was passed when a 1d array was expected. Please change the "
+        "shape of y to (n_samples, ), for example using ravel().",
+        DataConversionWarning,
+    )
+    return y.ravel()
+
+
+# ---- labels
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """What a classifier knows of its labels.
+
+    Attributes
+    ----------
+    classes : ndarray of shape (n_classes,)
+        Ascending; for multilabel targets the numbers of the columns.
+    multilabel : bool or None
+        Whether a row may have several labels. None: partial_fit was told the classes,
+        and no y has come yet.
+    sparse : bool or None
+        Whether multilabel targets came as a sparse matrix, as predictions then do.
+    """
+
+    classes: NDArray
+    multilabel: bool | None = None
+    sparse: bool | None = None
+
+    @classmethod
+    def of_fitted(cls, fitted: Fitted) -> Labels | None:
+        """The labels of a fitted object, or None if it has none."""
+        classes = fitted.get("classes_")
+        if classes is None:
+            return None
+        return cls(classes, fitted.get("_multilabel"), fitted.get("_sparse_labels"))
+
+    def attributes(self) -> dict[str, Any]:
+        """The fitted attributes that say the same."""
+        named = {
+            "classes_": self.classes,
+            "_multilabel": self.multilabel,
+            "_sparse_labels": self.sparse,
+        }
+        return {name: value for name, value in named.items() if value is not None}
+
+    @property
+    def n_outputs(self) -> int:
+        """Outputs of a network for these labels: one for two classes."""
+        several = self.multilabel or len(self.classes) > 2
+        return len(self.classes) if several else 1
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether a row has one of several labels, with an output for each."""
+        return self.n_outputs > 1 and not self.multilabel
+
+    # -------------------------------------------------------- from y to the target
+
+    def known_target(self, y: NDArray, dtype: DTypeLike) -> NDArray | None:
+        """The target if y is plainly of these labels, or None: take a closer look.
+
+        Such a y needs no other check; scikit-learn's take 350 us of a `partial_fit`.
+        """
+        classes = self.classes
+        if self.multilabel:
+            right = y.ndim == 2 and y.shape[1] == len(classes) and len(y) > 0
+            if not right or y.dtype.kind not in "biuf" or not _zero_or_one(y):
+                return None
+            return np.ascontiguousarray(y, dtype=dtype)
+        if (
+            self.multilabel is None
+            or y.ndim != 1
+            or len(y) == 0
+            or y.dtype.kind != classes.dtype.kind
+            or y.dtype.kind not in "biufU"
+        ):
+            return None
+        index = index_of(classes, y)
+        return index if index.min() >= 0 else None
+
+    def demand_same(self, labels: NDArray, multilabel: bool, incremental: bool) -> None:
+        """Refuse labels other than those the model was made for."""
+        if self.multilabel not in (None, multilabel):
+            raise ValueError(
+                "y must stay multilabel, or stay one label per row, while training "
+                "goes on."
+            )
+        if multilabel and len(labels) != len(self.classes):
+            raise ValueError(
+                f"y has {len(labels)} columns of labels, but classes names "
+                f"{len(self.classes)}."
+            )
+        if incremental:
+            if index_of(self.classes, labels).min() < 0:
+                raise ValueError(
+                    "`y` has classes not in `self.classes_`. "
+                    f"`self.classes_` has {self.classes}. 'y' has {labels}."
+                )
+        elif labels.tolist() != self.classes.tolist():
+            raise ValueError(
+                "warm_start can only be used where `y` has the same classes as in the "
+                f"previous call to fit. Previously got {self.classes}, `y` has "
+                f"{labels}"
+            )
+
+    # ------------------------------------------------- from logits back to labels
+
+    def decide(self, logits: Floats) -> Any:
+        """Labels, or for multilabel targets a matrix of 0 and 1."""
+        if self.multilabel:
+            decided = (logits > 0).astype(int)
+            return sparse.csr_matrix(decided) if self.sparse else decided
+        if len(self.classes) == 1:
+            index = np.zeros(len(logits), dtype=int)
+        elif logits.shape[1] == 1:
+            index = (logits[:, 0] > 0).astype(int)
+        else:
+            index = logits.argmax(axis=1)
+        return self.classes[index]
+
+    def probabilities(self, logits: Floats, output: str) -> Floats:
+        """Probabilities of the labels, for all outputs but softmax's.
+
+        Parameters
+        ----------
+        logits : ndarray of shape (n_samples, n_outputs)
+        output : str
+            The activation of the outputs, which says what logits mean.
+        """
+        if self.multilabel:
+            return _probability(logits)
+        if len(self.classes) == 1:
+            return np.ones_like(logits)
+        if logits.shape[1] == 1:
+            return _probability(np.hstack([-logits, logits]))
+        # Logistic outputs divided by their sum. All of them may be 0, so that
+        # logarithms are divided.
+        log_p = _log_shares(logits, output)
+        return _inside(np.exp(log_p), logits.dtype, lambda: log_p)
+
+    def softmax_probabilities(
+        self, p: Floats, dtype: DTypeLike, logits: Callable[[], Floats]
+    ) -> Floats:
+        """Softmax outputs strictly between 0 and 1.
+
+        Parameters
+        ----------
+        p : ndarray of shape (n_samples, n_classes)
+        dtype : float type
+            In which they were computed.
+        logits : callable
+            Returns the logits; called where outputs are too small for the type.
+        """
+        return _inside(p, dtype, lambda: _log_shares(logits(), "softmax"))
+
+    def log_probabilities(self, logits: Floats, output: str) -> Floats:
+        """Logarithms of the probabilities, never -inf."""
+        if self.multilabel:
+            # Above 1/2 from the probability: both order the labels alike.
+            p = _probability(logits)
+            return np.where(p > 0.5, np.log(p), _log_probability(logits))
+        if len(self.classes) == 1:
+            return np.zeros_like(logits)
+        if logits.shape[1] == 1:
+            return _log_probability(np.hstack([-logits, logits]))
+        return _log_shares(logits, output)
+
+
+def told_labels(classes: Any, known: Labels | None) -> Labels | None:
+    """The labels that partial_fit is told of, as scikit-learn checks them.
+
+    Parameters
+    ----------
+    classes : array-like of shape (n_classes,) or None
+    known : Labels or None
+        Those of the model, if it has any.
+    """
+    if classes is None:
+        if known is None:
+            raise ValueError("classes must be passed on the first call to partial_fit.")
+        return known
+    labels = unique_labels(read_labels(classes))
+    if known is None:
+        return Labels(labels)
+    if labels.tolist() != known.classes.tolist():
+        raise ValueError(
+            f"`classes={classes!r}` is not the same as on last call to "
+            f"partial_fit, was: {known.classes!r}"
+        )
+    return known
+
+
+def encode_labels(
+    y: Any, dtype: DTypeLike, known: Labels | None, incremental: bool
+) -> tuple[NDArray, Labels]:
+    """Targets to train on, and the labels that they stand for.
+
+    One label per row becomes an int32 index into the classes, shape (n_samples,);
+    multilabel targets become a matrix of 0 and 1, shape (n_samples, n_outputs).
+
+    Parameters
+    ----------
+    y : ndarray or CSR matrix
+        As scikit-learn's checks leave it.
+    dtype : float type
+        Of the matrix.
+    known : Labels or None
+        Those of the model that training goes on with.
+    incremental : bool
+        Whether some labels may be missing in y.
+    """
+    is_sparse = sparse.issparse(y)
+    y = _one_column(y.toarray() if is_sparse else y)
+    if incremental and known is not None:
+        target = known.known_target(y, dtype)
+        if target is not None:
+            return target, known
+    multilabel = _is_multilabel(y)
+    if multilabel:
+        labels = np.arange(y.shape[1])
+    else:
+        # Without the type of y: strings come as short as they are.
+        labels = np.asarray(list(np.unique(y)))
+        if len(y) > 20 and 2 < len(labels) > round(0.5 * len(y)):
+            warn(
+                "The number of unique classes is greater than 50% of the number of "
+                "samples. `y` could represent a regression problem, not a "
+                "classification problem."
+            )
+    if known is not None:
+        known.demand_same(labels, multilabel, incremental)
+        labels = known.classes
+        is_sparse = is_sparse if known.sparse is None else known.sparse
+    target = np.ascontiguousarray(y, dtype=dtype) if multilabel else index_of(labels, y)
+    return target, Labels(labels, multilabel, is_sparse)
+
+
+def _is_multilabel(y: NDArray) -> bool:
+    """Whether y is a matrix of labels; refuses what holds no labels.
+
+    Numbers that are whole and strings, one for each row, are labels at first sight:
+    scikit-learn's look at them takes 150 us.
+    """
+    if y.ndim == 1 and y.dtype.kind in "biuU":
+        return False
+    kind = type_of_target(y, input_name="y")
+    if kind == "multiclass-multioutput":
+        raise ValueError(
+            "y has several columns of labels, which is not supported: give one "
+            "label per row, or a matrix of 0 and 1 (multilabel)."
+        )
+    if kind not in ("binary", "multiclass", "multilabel-indicator"):
+        check_classification_targets(y)  # raises
+    if kind == "multilabel-indicator" and not _zero_or_one(y):
+        raise ValueError(
+            f"A multilabel y must hold 0 and 1 only, got values {np.unique(y)}."
+        )
+    return kind == "multilabel-indicator"
+
+
+def _zero_or_one(y: NDArray) -> bool:
+    return bool(((y == 0) | (y == 1)).all())
+
+
+# ---- probabilities
+
+
+def _inside(p: Floats, dtype: DTypeLike, log_p: Callable[[], Floats]) -> Floats:
+    """Probabilities computed in `dtype`, put strictly between 0 and 1 in place.
+
+    Those that are too small for the type get a number below its least normal one, in
+    the order of their logarithms, so that both order classes alike.
+    """
+    limits = np.finfo(dtype)
+    small = p < limits.tiny
+    if small.any():
+        logs = log_p()[small]
+        ordered = limits.tiny * (np.log(limits.tiny) / logs)
+        p[small] = np.maximum(ordered, limits.smallest_subnormal)
+    return np.minimum(p, limits.dtype.type(1) - limits.epsneg, out=p)
+
+
+def _probability(logits: Floats) -> Floats:
+    """Logistic function of the logits, strictly between 0 and 1."""
+    return _inside(expit(logits), logits.dtype, lambda: _log_probability(logits))
+
+
+def _log_probability(logits: Floats) -> Floats:
+    """Logarithm of the logistic function: finite for every finite logit."""
+    return -np.logaddexp(logits.dtype.type(0), -logits)
+
+
+def _log_shares(logits: Floats, output: str) -> Floats:
+    """Logarithms of probabilities that sum to 1, for more than two classes."""
+    if output == "logistic":
+        logits = _log_probability(logits)
+    # Less the largest first: else the logarithm of a p near 1 would be rounded off.
+    with np.errstate(over="ignore"):
+        logits = logits - logits.max(axis=1, keepdims=True)
+        log_p = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
+    return np.maximum(log_p, np.finfo(log_p.dtype).min)

@@ -22,11 +22,14 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, validate_params
 
 from cbp._catalog import ACTIVATIONS
+from cbp._fitting import one_batch
 from cbp._network import Network
+from cbp._parameters import n_threads, number
 from cbp._training import Trainer
 
 if TYPE_CHECKING:
-    from cbp.estimators import BPClassifier, BPRegressor, Floats, Rows
+    from cbp._base import Floats, Rows
+    from cbp.estimators import BPClassifier, BPRegressor
 
 EPS = float(np.finfo(np.float64).eps)
 
@@ -479,7 +482,7 @@ def _problem(est, X, y, sample_weight):
             f"This {type(est).__name__} has no weights yet. Call fit(X, y), or "
             "initialize(X, y), which draws weights but does not train."
         )
-    network, theta, X, target, weight = est._inspected(X, y, sample_weight)
+    network, theta, X, target, weight = one_batch(est, X, y, sample_weight)
     if weight is not None and not weight.any():
         raise ValueError("sample_weight is zero in every row: there is no cost.")
     return network, theta, X, target, weight
@@ -487,8 +490,6 @@ def _problem(est, X, y, sample_weight):
 
 def _trainer(est, network, theta, X, target, weight, rows=None) -> Trainer:
     """A trainer that takes all rows at once; theta stays as it is."""
-    from cbp.estimators import n_threads
-
     return Trainer(
         network,
         theta.copy(),
@@ -498,7 +499,7 @@ def _trainer(est, network, theta, X, target, weight, rows=None) -> Trainer:
         rows=rows,
         n_threads=n_threads(est.n_jobs),
         solver="lbfgs",
-        alpha=est._number("alpha"),
+        alpha=number(est, "alpha"),
     )
 
 

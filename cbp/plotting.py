@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from sklearn.base import is_classifier, is_regressor
 from sklearn.utils.validation import check_is_fitted
 
+from cbp._base import hidden_outputs, network_of
 from cbp._catalog import ACTIVATIONS
 from cbp.gradient_flow import MOVED, STEP_LATER, FailedFlow, GradientFlow
 
@@ -829,13 +830,13 @@ class ActivationDisplay:
             If the estimator is no network of this package.
         """
         _check_estimator(estimator)
-        names = estimator._network.activations
+        names = network_of(estimator).activations
         if not names:
             raise ValueError(
                 "The network has no hidden layer, so there are no activations to draw. "
                 "Set hidden_layer_sizes and fit it again."
             )
-        activations = estimator._hidden_outputs(X)
+        activations = hidden_outputs(estimator, X)
         for layer, a in enumerate(activations, 1):
             bad = np.flatnonzero(~np.isfinite(a).all(axis=1))
             if len(bad):

@@ -11,7 +11,7 @@ import pytest
 import reference
 from sklearn.metrics import accuracy_score, r2_score
 
-from cbp import BPClassifier, BPRegressor, _catalog, _kernels, estimators
+from cbp import BPClassifier, BPRegressor, _catalog, _kernels, _solvers
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -70,7 +70,7 @@ def test_an_estimator_trains_every_loss_scores_it_and_is_pickled(output, loss):
 
 def test_optimizers_have_the_same_rows_everywhere():
     assert set(_kernels.OPTIMIZERS) == set(reference.STEPS)
-    assert set(_kernels.OPTIMIZERS) == set(estimators._STOCHASTIC_SOLVERS)
+    assert set(_kernels.OPTIMIZERS) == set(_solvers.STOCHASTIC)
 
 
 @pytest.mark.parametrize("name", _catalog.ACTIVATIONS)

@@ -19,7 +19,7 @@ from sklearn.datasets import load_iris, make_regression
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.model_selection import GridSearchCV
 
-from cbp import BPClassifier, BPRegressor, estimators
+from cbp import BPClassifier, BPRegressor, _fitting, _parameters, _solvers
 from cbp._network import Network
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -188,12 +188,12 @@ def test_sizes_beyond_memory_are_refused_before_any_work(
 def test_memory_is_counted_beyond_the_parameters_themselves(monkeypatch):
     model = BPRegressor(hidden_layer_sizes=1000, max_iter=1).fit(X, y)
     parameters = model._theta.nbytes
-    monkeypatch.setattr(estimators, "_physical_memory", lambda: 3 * parameters)
+    monkeypatch.setattr(_parameters, "_physical_memory", lambda: 3 * parameters)
     with pytest.raises(MemoryError):
         model.fit(X, y)
-    monkeypatch.setattr(estimators, "_physical_memory", lambda: 100 * parameters)
+    monkeypatch.setattr(_parameters, "_physical_memory", lambda: 100 * parameters)
     model.fit(X, y)
-    monkeypatch.setattr(estimators, "_physical_memory", lambda: None)
+    monkeypatch.setattr(_parameters, "_physical_memory", lambda: None)
     model.fit(X, y)
 
 
@@ -671,14 +671,14 @@ def test_a_refused_parameter_leaves_the_model_as_it_was(estimator):
 @pytest.fixture
 def begun(monkeypatch):
     """Whether an epoch, or an iteration of L-BFGS, was ended in some fit."""
-    runs, make_run = [], estimators._Run
+    runs, make_run = [], _fitting.Run
 
     def keep_run(*arguments):
         runs.append(make_run(*arguments))
         return runs[-1]
 
-    monkeypatch.setattr(estimators, "_Run", keep_run)
-    return lambda: any(run.trainer.n_iter or run.records.n_iter for run in runs)
+    monkeypatch.setattr(_fitting, "Run", keep_run)
+    return lambda: any(run.trainer.n_iter or run.progress.n_iter for run in runs)
 
 
 def long_fit(solver, early_stopping, n_jobs):
@@ -781,7 +781,7 @@ def test_an_interrupt_during_early_stopping_keeps_the_best_weights(monkeypatch):
             raise KeyboardInterrupt
 
     printed = []
-    monkeypatch.setattr(estimators, "print", interrupted, raising=False)
+    monkeypatch.setattr(_solvers, "print", interrupted, raising=False)
     model = BPClassifier(verbose=True, **options)
     with pytest.raises(KeyboardInterrupt):
         model.fit(X, y)

@@ -33,7 +33,7 @@ from sklearn.utils.fixes import parse_version
 from sklearn.utils.validation import check_is_fitted
 
 import cbp
-from cbp import BPClassifier, BPRegressor, estimators
+from cbp import BPClassifier, BPRegressor, _base, _fitting
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -411,13 +411,13 @@ def test_sparse_entries_stored_twice_are_added():
 @BOTH
 def test_the_data_are_not_copied_or_changed(estimator, monkeypatch):
     seen = []
-    trainer = estimators.Trainer
+    trainer = _fitting.Trainer
 
     def spy(network, theta, data, target, **options):
         seen.append((data, target))
         return trainer(network, theta, data, target, **options)
 
-    monkeypatch.setattr(estimators, "Trainer", spy)
+    monkeypatch.setattr(_fitting, "Trainer", spy)
     before = X.copy()
     for early_stopping in (False, True):
         estimator(max_iter=2, early_stopping=early_stopping).fit(X, y)
@@ -561,13 +561,13 @@ def test_the_bits_are_the_same_for_every_n_jobs(estimator, solver, make):
 
 def test_n_jobs_is_resolved_by_joblib(monkeypatch):
     seen = []
-    trainer = estimators.Trainer
+    trainer = _fitting.Trainer
 
     def spy(*arguments, **options):
         seen.append(options["n_threads"])
         return trainer(*arguments, **options)
 
-    monkeypatch.setattr(estimators, "Trainer", spy)
+    monkeypatch.setattr(_fitting, "Trainer", spy)
     BPClassifier(max_iter=1).fit(X, y)
     BPClassifier(max_iter=1, n_jobs=3).fit(X, y)
     BPClassifier(max_iter=1, n_jobs=-1).fit(X, y)
@@ -908,7 +908,7 @@ def test_a_pickle_holds_what_the_user_put_in(estimator):
 @BOTH
 def test_a_pickle_of_a_later_format_is_refused(estimator):
     state = estimator(max_iter=2).fit(X, y).__getstate__()
-    assert state["_format"] == estimators._FORMAT
+    assert state["_format"] == _base.FORMAT
     with pytest.raises(ValueError, match=r"newer version of cbp.*format 99.*Update"):
         estimator().__setstate__({**state, "_format": 99})
     estimator().__setstate__(state)

@@ -13,7 +13,9 @@ import pytest
 from sklearn.datasets import load_iris
 from sklearn.exceptions import NotFittedError
 
-from cbp import BPClassifier, BPRegressor, estimators
+from cbp import BPClassifier, BPRegressor
+from cbp._parameters import n_threads
+from cbp._solvers import _OneBlasThread
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -433,8 +435,8 @@ def test_lbfgs_in_threads_leaves_blas_as_many_threads_as_before():
 def test_an_interrupt_leaves_blas_as_many_threads_as_before(method, line):
     from threadpoolctl import threadpool_limits
 
-    code = getattr(estimators._OneBlasThread, method).__code__
-    libraries = estimators._OneBlasThread._libraries()
+    code = getattr(_OneBlasThread, method).__code__
+    libraries = _OneBlasThread._libraries()
 
     class AtLine:
         def __init__(self):
@@ -456,16 +458,16 @@ def test_an_interrupt_leaves_blas_as_many_threads_as_before(method, line):
         before = [library.num_threads for library in libraries]
         sys.settrace(AtLine())
         try:
-            with estimators._OneBlasThread():
+            with _OneBlasThread():
                 pass
         except KeyboardInterrupt:
             pass
         finally:
             sys.settrace(None)
-        with estimators._OneBlasThread():
+        with _OneBlasThread():
             assert {library.num_threads for library in libraries} == {1}
         assert [library.num_threads for library in libraries] == before
-        with estimators._OneBlasThread():
+        with _OneBlasThread():
             for library in libraries:
                 library.set_num_threads(2)
         assert {library.num_threads for library in libraries} == {2}
@@ -474,5 +476,5 @@ def test_an_interrupt_leaves_blas_as_many_threads_as_before(method, line):
 def test_workers_of_a_cluster_are_not_counted_as_cores(monkeypatch):
     monkeypatch.setattr(joblib, "effective_n_jobs", lambda n_jobs=-1: 32)
     cores = joblib.cpu_count()
-    assert estimators.n_threads(None) == estimators.n_threads(-1) == min(32, cores)
-    assert estimators.n_threads(3) == 3
+    assert n_threads(None) == n_threads(-1) == min(32, cores)
+    assert n_threads(3) == 3

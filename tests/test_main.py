@@ -14,7 +14,7 @@ from child import run_python
 
 import cbp
 from cbp import __main__, _kernels
-from cbp.estimators import n_threads
+from cbp._parameters import n_threads
 
 
 def run(cwd, **environment):

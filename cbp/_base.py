@@ -1,0 +1,409 @@
+"""What the classifier and the regressor share: the fitted object, calls that train and
+calls that predict, pickling.
+
+Rules of scikit-learn for estimators, and no more of training than its beginning:
+_fitting.py goes on. The two classes, with their parameters, stand in estimators.py.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import inspect
+import operator
+from collections.abc import Iterator
+from contextlib import contextmanager
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils._param_validation import (
+    Interval,
+    Options,
+    StrOptions,
+    validate_parameter_constraints,
+)
+from sklearn.utils.validation import check_is_fitted
+
+from cbp import _fitting
+from cbp._catalog import ACTIVATIONS, ALIASES
+from cbp._divergence import DivergenceError
+from cbp._fitted import (
+    PICKLED_ONLY,
+    Fitted,
+    attribute,
+    attribute_names,
+    pickled,
+    restored,
+    weight_list,
+)
+from cbp._network import Network
+from cbp._solvers import SOLVERS
+from cbp._training import Optimizer
+from cbp._validation import checked_rows, is_ready, refuse_overflow
+from cbp.gradient_flow import Diagnosis, FailedFlow, FitSummary, GradientFlow, diagnose
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    # Dense rows, a data frame, or a SciPy sparse matrix or array.
+    Rows: TypeAlias = ArrayLike | sparse.spmatrix | sparse.sparray
+    Floats: TypeAlias = NDArray[np.floating[Any]]
+
+# The pickled form of a fitted estimator; to be raised whenever that form changes.
+FORMAT = 1
+
+
+@functools.cache
+def _defaults(estimator: type) -> dict[str, Any]:
+    """The parameters of an estimator and their defaults."""
+    given = inspect.signature(estimator.__init__).parameters.values()
+    return {p.name: p.default for p in given if p.default is not p.empty}
+
+
+class BaseBP(BaseEstimator):
+    """What the classifier and the regressor share.
+
+    All that a fit leaves behind is one object, `_fitted`. A call that trains works on a
+    copy of the estimator, `_trial`, and hands over the copy's object at its end; a call
+    that predicts takes the object once and looks at nothing else.
+    """
+
+    _parameter_constraints: dict = {
+        "hidden_layer_sizes": [
+            "array-like",
+            Interval(Integral, 1, None, closed="left"),
+        ],
+        "activation": [StrOptions({*ACTIVATIONS, *ALIASES}), "array-like"],
+        "solver": [StrOptions(set(SOLVERS))],
+        "alpha": [Interval(Real, 0, None, closed="left")],
+        "batch_size": [
+            StrOptions({"auto"}),
+            Interval(Integral, 1, None, closed="left"),
+        ],
+        "learning_rate": [StrOptions({"constant", "invscaling", "adaptive"})],
+        "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
+        "power_t": [Interval(Real, 0, None, closed="left")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "shuffle": ["boolean"],
+        "random_state": ["random_state"],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "verbose": ["verbose"],
+        "warm_start": ["boolean"],
+        "momentum": [Interval(Real, 0, 1, closed="both")],
+        "nesterovs_momentum": ["boolean"],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="left")],
+        "beta_1": [Interval(Real, 0, 1, closed="left")],
+        "beta_2": [Interval(Real, 0, 1, closed="left")],
+        "epsilon": [Interval(Real, 0, None, closed="neither")],
+        "n_iter_no_change": [
+            Interval(Integral, 1, None, closed="left"),
+            Options(Real, {np.inf}),
+        ],
+        "max_fun": [Interval(Integral, 1, None, closed="left")],
+        "n_jobs": [
+            None,
+            Interval(Integral, 1, None, closed="left"),
+            Interval(Integral, None, -1, closed="right"),
+        ],
+        "precision": [None, StrOptions({"float32", "float64"})],
+        "monitor": ["boolean"],
+    }
+
+    # scikit-learn's HTML representation links here, and shows parameters' docs.
+    _doc_link_module = "cbp"
+    _doc_link_template = (
+        "https://cbp-learn.readthedocs.io/en/stable/api/cbp.{estimator_name}.html"
+    )
+
+    # What there is before the first fit; shared by all, never changed.
+    _fitted = Fitted()
+
+    # Fitted attributes, described in the docstrings of the two classes.
+    coefs_: list[Floats] = weight_list()
+    intercepts_: list[Floats] = weight_list()
+    loss_: float = attribute()
+    best_loss_: float | None = attribute()
+    loss_curve_: list[float] = attribute()
+    validation_scores_: list[float] | None = attribute()
+    best_validation_score_: float | None = attribute()
+    n_iter_: int = attribute()
+    t_: int = attribute()
+    n_layers_: int = attribute()
+    n_outputs_: int = attribute()
+    out_activation_: str = attribute()
+    n_features_in_: int = attribute()
+    feature_names_in_: NDArray[np.object_] = attribute()
+    gradient_flow_: GradientFlow = attribute()
+
+    # Those that are not for users.
+    _network: Network = attribute()
+    _optimizer: Optimizer | None = attribute()
+    _no_improvement_count: int = attribute()
+    _partially_fitted: bool = attribute()
+    _fit_summary: FitSummary = attribute()
+    _failed_flow: FailedFlow = attribute()
+
+    @property
+    def _theta(self) -> Floats:
+        return self._model().theta()
+
+    # ------------------------------------------------------------- the fitted object
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return self._fitted.is_model
+
+    def _own_fitted(self) -> Fitted:
+        """The fitted object of this estimator, to be changed."""
+        return self.__dict__.setdefault("_fitted", Fitted())
+
+    def _model(self) -> Fitted:
+        """The fitted object, which has weights."""
+        fitted = self._fitted
+        if not fitted.is_model:
+            check_is_fitted(self._with(fitted))  # raises
+        return fitted
+
+    def _with(self, fitted: Fitted) -> Self:
+        """An estimator with these parameters and another fitted object."""
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__, _fitted=fitted)
+        return other
+
+    @contextmanager
+    def _trial(self) -> Iterator[Self]:
+        """A copy of the estimator to train; its result is taken over at the end.
+
+        If the block fails, nothing is. An interrupt is no failure once the weights that
+        it reached have been set.
+        """
+        start = copy.copy(self._fitted)
+        trial = self._with(start)
+        try:
+            yield trial
+        except KeyboardInterrupt:
+            if trial._fitted is not start and trial._fitted.is_model:
+                self._fitted = trial._fitted
+            raise
+        except DivergenceError as error:
+            self._failed_flow = error.flow
+            raise
+        self._checked_parameters = trial._checked_parameters
+        self._fitted = trial._fitted
+
+    def __copy__(self) -> Self:
+        return self._with(copy.copy(self._fitted))
+
+    def __deepcopy__(self, memo: dict) -> Self:
+        twin = object.__new__(type(self))
+        memo[id(self)] = twin
+        # A copy first: another thread may add an attribute meanwhile.
+        twin.__dict__.update(copy.deepcopy(dict(self.__dict__), memo))
+        return twin
+
+    # ------------------------------------------------------------------ training
+
+    def _check_parameters(self) -> None:
+        """Refuse parameters by name, as scikit-learn does; all but those unchanged.
+
+        Looking at all of them takes 170 us, more than a `partial_fit` on few rows.
+        What a sequence holds is checked by every call, in `hidden_layers`.
+        """
+        given = [getattr(self, name, None) for name in self._parameter_constraints]
+        checked = self.__dict__.get("_checked_parameters", ())
+        if len(checked) != len(given) or not all(map(operator.is_, given, checked)):
+            # Without get_params, which reads the signature each time.
+            names = [n for n in self._parameter_constraints if hasattr(self, n)]
+            validate_parameter_constraints(
+                self._parameter_constraints,
+                {name: getattr(self, name) for name in names},
+                caller_name=type(self).__name__,
+            )
+            self._checked_parameters = given
+
+    def fit(
+        self, X: Rows, y: ArrayLike, sample_weight: ArrayLike | float | None = None
+    ) -> Self:
+        """Train the network.
+
+        Parameters
+        ----------
+        X : {array-like, data frame, sparse matrix} of shape (n_samples, n_features)
+            Finite inputs; best scaled to about unit variance. Sparse matrices stay
+            sparse (CSR; other formats are converted to it).
+
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            For the classifier labels, numbers or strings, or for multilabel targets a
+            matrix of 0 and 1. For the regressor numbers; with ``loss='poisson'`` none
+            below 0.
+
+        sample_weight : array-like of shape (n_samples,), float or None, default=None
+            Weights >= 0 of the rows; None weighs all alike. As in scikit-learn the
+            penalty `alpha` is divided by the sum of a batch's weights: with weights of
+            1/n it is n times as strong as without. Scale weights to a mean of 1 to
+            leave it as it is.
+
+        Returns
+        -------
+        self : estimator
+            The fitted estimator itself.
+
+        Raises
+        ------
+        ValueError
+            If a parameter or the data are not allowed, before any training; if training
+            diverged and early stopping has no weights to go back to
+            (`cbp.estimators.DivergenceError`).
+        MemoryError
+            If training needs more memory than the machine has, before any training.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If `max_iter` or `max_fun` ended training; if training diverged with early
+            stopping.
+        """
+        with self._trial() as trial:
+            trial._check_parameters()
+            _fitting.fit(trial, X, y, sample_weight, incremental=False)
+        return self
+
+    def initialize(self, X: Rows, y: ArrayLike) -> Self:
+        """Draw the weights that `fit` would start from, and do not train.
+
+        The model can then predict, be shown by `cbp.backpropagate`, or be trained by
+        `partial_fit`, or by `fit` with ``warm_start=True``.
+
+        Parameters
+        ----------
+        X : {array-like, data frame, sparse matrix} of shape (n_samples, n_features)
+            Inputs; only their number and type matter.
+
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Targets, as in `fit`; the classifier learns its classes from them.
+
+        Returns
+        -------
+        self : estimator
+            The estimator itself, with weights.
+
+        Raises
+        ------
+        ValueError, MemoryError
+            As `fit`.
+        """
+        with self._trial() as trial:
+            trial._check_parameters()
+            trial._fitted = Fitted()
+            trial._fitted = _fitting.start(trial, X, y)
+        return self
+
+    def diagnose(self) -> Diagnosis:
+        """Say why the network learned, or why it did not.
+
+        Reads what the last fit recorded (``monitor=True``), also if it diverged. What
+        each finding means is explained in docs/diagnosis.md.
+
+        Returns
+        -------
+        Diagnosis
+            ``str(diagnosis)`` opens with the verdict; `findings` has the evidence and
+            what to do.
+
+        Raises
+        ------
+        NotFittedError
+            If there was no fit yet.
+        ValueError
+            If the last fit recorded nothing.
+        """
+        return diagnose(self._with(self._fitted))
+
+    # ------------------------------------------------------------------- predict
+
+    def _outputs(self, model: Fitted, X: Any, *, logits: bool) -> Floats:
+        """Outputs of the network, or its logits, shape (n_samples, n_outputs).
+
+        Computed in the network's type; a wider X makes the result as wide.
+        """
+        network, theta = model._network, model.theta()
+        outputs, given = None, network.dtype
+        if is_ready(model, X, network.dtype):
+            outputs = network.predict(theta, X, logits, finite=True)
+        if outputs is None:
+            X, given = checked_rows(self._with(model), X, network.dtype)
+            outputs = network.predict(theta, X, logits)
+        if not np.isfinite(outputs).all():
+            refuse_overflow(outputs, X, network.dtype)
+        if given != network.dtype:
+            outputs = outputs.astype(np.promote_types(given, network.dtype))
+        return outputs
+
+    # ------------------------------------------------------------------- pickling
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(super().__getstate__())
+        state.pop("_checked_parameters", None)
+        fitted = state.pop("_fitted", self._fitted)
+        if fitted.is_model:
+            state["_format"] = FORMAT
+        keep = self.warm_start or fitted.get("_partially_fitted", False)
+        return state | pickled(fitted, keep_optimizer=keep)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        name = type(self).__name__
+        if not isinstance(state, dict):
+            raise ValueError(f"A {name} cannot be made of {type(state).__name__}.")
+        state = dict(state)
+        form = state.pop("_format", FORMAT)
+        if not isinstance(form, int) or form < 1:
+            raise ValueError(
+                f"This pickle of a {name} is damaged or was changed: its format is "
+                f"{form!r}."
+            )
+        if form > FORMAT:
+            raise ValueError(
+                f"This {name} was saved by a newer version of cbp, in format {form}; "
+                f"this version reads formats up to {FORMAT}. Update cbp to load it."
+            )
+        names = attribute_names(type(self)) | PICKLED_ONLY
+        held = {name: state.pop(name) for name in names & state.keys()}
+        try:
+            fitted = restored(held)
+            has_classes = "classes_" in held or "classes_" in state
+            if fitted.is_model and has_classes != isinstance(self, ClassifierMixin):
+                raise ValueError("classes_ are missing, or there should be none")
+        except ValueError as error:
+            raise ValueError(
+                f"This pickle of a {name} is damaged or was changed: {error}."
+            ) from error
+        # Parameters that are newer than the pickle have their defaults.
+        super().__setstate__(_defaults(type(self)) | state)
+        if held:
+            self._fitted = fitted
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+
+# ---- what other modules read of an estimator
+
+
+def network_of(estimator: BaseBP) -> Network:
+    """The network of a fitted estimator."""
+    return estimator._model()._network
+
+
+def hidden_outputs(estimator: BaseBP, X: Rows) -> list[Floats]:
+    """a of every hidden layer for every row of X, for pictures."""
+    model = estimator._model()
+    hidden: list[Floats] = []
+    X, _ = checked_rows(estimator._with(model), X, model._network.dtype)
+    model._network.predict(model.theta(), X, hidden=hidden)
+    return hidden

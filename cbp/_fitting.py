@@ -1,0 +1,457 @@
+"""One fit, in order: data, network, first weights, split, training, fitted attributes.
+
+`fit` reads straight down, on a trial copy of the estimator. Each thing is asked of the
+room that knows it: what users pass of _validation.py, _targets.py and _parameters.py,
+what differs by solver of _solvers.py. Nothing is computed here; what training itself
+does stands in _training.pyx.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from numbers import Integral
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from scipy import sparse
+from sklearn.exceptions import ConvergenceWarning
+
+from cbp._divergence import DivergenceError, message_of_divergence
+from cbp._fitted import Fitted, Weights, views
+from cbp._network import Network
+from cbp._parameters import (
+    demand_memory,
+    generator,
+    hidden_layers,
+    init_factors,
+    n_threads,
+    number,
+)
+from cbp._progress import Progress
+from cbp._solvers import SOLVERS, Limits, print_loss, print_patience
+from cbp._split import demand_fraction, demand_weight, split
+from cbp._training import Trainer
+from cbp._validation import (
+    allowed_dtypes,
+    checked_rows_and_targets,
+    checked_weight,
+    is_ready,
+    kernel_ready,
+)
+from cbp._warn import warn
+from cbp.gradient_flow import FailedFlow, FitSummary, GradientFlow
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.floating[Any]]
+
+# The records of a fit, which `monitor` asks for.
+_FLOW = ("gradient_flow_", "_fit_summary")
+
+# Parameters that the trainer takes as floats.
+_REAL_PARAMETERS = ("alpha", "learning_rate_init", "power_t", "momentum", "beta_1")
+_REAL_PARAMETERS += ("beta_2", "epsilon", "tol")
+
+
+class Data(NamedTuple):
+    """What is trained on, as the kernels take it.
+
+    X is an array or a CSR matrix; `target` int32 class numbers or a matrix; `weight`
+    None or counted in `unit`, a power of two.
+    """
+
+    X: Any
+    target: NDArray
+    weight: Floats | None
+    unit: float
+    n_outputs: int
+
+    @property
+    def weighs_nothing(self) -> bool:
+        return self.weight is not None and not self.weight.any()
+
+
+@dataclass
+class Run:
+    """One training run."""
+
+    network: Network
+    data: Data
+    rows: NDArray | None  # those trained on; None means all
+    progress: Progress
+    trainer: Trainer
+    # Looks at the data for a summary; None if the run is not monitored.
+    look: Callable[[], FitSummary] | None = None
+    summary: FitSummary | None = None
+
+
+def fit(est: Any, X: Any, y: Any, sample_weight: Any, *, incremental: bool) -> None:
+    """Train from new weights, or go on; `est._fitted` is set at the end.
+
+    Parameters
+    ----------
+    est : BPClassifier or BPRegressor
+        A trial copy, whose `_fitted` has what training may go on from. Checks of the
+        data set columns and labels in it.
+    X, y, sample_weight
+        As users pass them.
+    incremental : bool
+        One epoch without early stopping, for `partial_fit`.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        With `est._fitted` set to the weights reached.
+    """
+    hidden, activations = hidden_layers(est)
+    early_stopping = bool(est.early_stopping) and not incremental
+    if early_stopping:
+        demand_fraction(est.validation_fraction)
+    fresh = not (est._fitted.has_weights and (est.warm_start or incremental))
+    data = check_data(est, X, y, sample_weight, fresh=fresh, incremental=incremental)
+    # Only partial_fit comes here with rows that weigh nothing: they change nothing.
+    idle = data.weighs_nothing
+    if idle and not fresh:
+        return
+    sizes = [data.X.shape[1], *hidden, data.n_outputs]
+    if est._fitted.is_model and not fresh:
+        _demand_same_layers(est._fitted._network, sizes)
+    network = _make_network(est, sizes, activations, data.X)
+    # Draws come in scikit-learn's order: weights, validation split, shuffles.
+    rng = None
+    if fresh or early_stopping or (est.shuffle and data.X.shape[0] > 1):
+        rng = generator(est.random_state)
+    if fresh:
+        theta = draw_weights(network, init_factors(est, network.activations), rng)
+        progress = Progress(theta)
+    else:
+        theta = est._fitted.copy_theta(network)
+        optimizer = _optimizer(est, network) if incremental else None
+        progress = Progress.of_fitted(est._fitted, theta, optimizer)
+    rows, held_out = None, None
+    if early_stopping:
+        labels = data.target if data.target.ndim == 1 else None
+        rows, held_out = split(data.X.shape[0], labels, est.validation_fraction, rng)
+        demand_weight(data.weight, held_out)
+    trainer = _make_trainer(est, network, theta, data, rows, held_out, progress, rng)
+    if early_stopping:
+        progress.scored = True
+        if not fresh:
+            # Weights to go on from are the best so far, whatever others scored.
+            trainer.judge(theta, starting=True)
+        progress.take_scores(trainer)
+    run = Run(network, data, rows, progress, trainer)
+    if est.monitor:
+        went_on = bool(est.warm_start) and not fresh and not incremental
+        run.look = _look(run, went_on)
+    try:
+        if not idle:
+            _train(est, run, incremental)
+        if run.look and (trainer.recorder.n_records or not incremental):
+            _summarize(run)
+    except KeyboardInterrupt:
+        if run.look:
+            run.summary = run.look().at_end("interrupted")
+        est._fitted = _fitted(est._fitted, run, incremental)
+        raise
+    est._fitted = _fitted(est._fitted, run, incremental)
+
+
+def start(est: Any, X: Any, y: Any) -> Fitted:
+    """A model with the weights that `fit` would start from."""
+    hidden, activations = hidden_layers(est)
+    data = check_data(est, X, y, None, fresh=True, incremental=False)
+    sizes = [data.X.shape[1], *hidden, data.n_outputs]
+    network = _make_network(est, sizes, activations, data.X)
+    rng = generator(est.random_state)
+    theta = draw_weights(network, init_factors(est, network.activations), rng)
+    return _with_weights(est._fitted, network, Progress(theta), incremental=False)
+
+
+# ---- the data
+
+
+def check_data(
+    est: Any,
+    X: Any,
+    y: Any,
+    sample_weight: Any,
+    *,
+    fresh: bool,
+    incremental: bool,
+    dtypes: list | None = None,
+) -> Data:
+    """What users pass, checked; sets the columns of X and the labels in `est`."""
+    dtypes = dtypes or allowed_dtypes(est, fresh)
+    target = None
+    if incremental and not fresh and _is_ready_array(est._fitted, X, dtypes):
+        target = est._ready_target(y, X.shape[0], X.dtype)
+    if target is None:
+        y = est._read_targets(y)
+        X, y = checked_rows_and_targets(est, X, y, dtypes, reset=fresh)
+    weight, unit = checked_weight(sample_weight, X, incremental)
+    if target is None:
+        target = est._encode(y, X.dtype, incremental)
+    return Data(X, target, weight, unit, est._n_outputs(target))
+
+
+def _is_ready_array(model: Fitted, X: Any, dtypes: list) -> bool:
+    ready = len(dtypes) == 1 and is_ready(model, X, dtypes[0])
+    return ready and bool(np.isfinite(X).all())
+
+
+def one_batch(
+    est: Any, X: Any, y: Any, sample_weight: Any
+) -> tuple[Network, Floats, Any, NDArray, Floats | None]:
+    """Network, theta and data of one batch, as `cbp.backpropagate` needs them."""
+    model = est._model()
+    network, theta = model._network, model.theta()
+    X, target, weight, unit, n_outputs = check_data(
+        est._with(copy.copy(model)),
+        X,
+        y,
+        sample_weight,
+        fresh=False,
+        incremental=True,
+        dtypes=[network.dtype],
+    )
+    if n_outputs != network.layer_sizes[-1]:
+        raise ValueError(
+            f"y asks for {n_outputs} outputs, but the network has "
+            f"{network.layer_sizes[-1]}."
+        )
+    if unit != 1:
+        with np.errstate(over="ignore"):
+            weight = weight * weight.dtype.type(unit)
+        if not np.isfinite(weight).all():
+            raise ValueError(f"sample_weight is too large for {network.dtype}.")
+    return network, theta, X, target, weight
+
+
+# ---- the network and its first weights
+
+
+def _demand_same_layers(network: Network, sizes: list[int]) -> None:
+    """Refuse to go on training weights of another shape."""
+    fitted = list(network.layer_sizes)
+    if fitted != sizes:
+        raise ValueError(
+            "Training cannot go on with a network of another shape: the fitted "
+            f"layers are {fitted}, but X, hidden_layer_sizes and y now ask for "
+            f"{sizes}. Call fit with warm_start=False to begin anew."
+        )
+
+
+def _make_network(est: Any, sizes: list[int], activations: list[str], X) -> Network:
+    """The network to train, once it is known that memory suffices."""
+    n_params = sum((a + 1) * b for a, b in zip(sizes[:-1], sizes[1:], strict=True))
+    theta_bytes = n_params * X.dtype.itemsize
+    output = est._output_activation(sizes[-1])
+    kind = (tuple(sizes), tuple(activations), output, str(est.loss), X.dtype)
+    network = est._fitted.get("_network")
+    if network is None or network.kind != kind:
+        # Asked before a network is made, which takes memory, too.
+        demand_memory(est, theta_bytes, n_params)
+        network = Network(*kind)
+    solver = SOLVERS[est.solver]
+    batch = solver.batch_size(est.batch_size, X.shape[0])
+    # Beside theta: the former model until success, and the best weights.
+    n_bytes = theta_bytes * (1 + est._fitted.is_model + bool(est.early_stopping))
+    n_bytes += network.fit_bytes(batch, est.solver, sparse.issparse(X))
+    demand_memory(est, n_bytes + solver.workspace * n_params, n_params)
+    return network
+
+
+def draw_weights(network: Network, factors: list[float], rng: Any) -> Floats:
+    """Uniform weights and biases within Glorot and Bengio's bound.
+
+    The draws, their order and the bounds are scikit-learn's; float32 weights are
+    float64 draws rounded.
+    """
+    theta = np.empty(network.n_params, network.dtype)
+    matrices = views(network, theta)
+    n_layers = len(matrices) // 2
+    layers = zip(matrices[:n_layers], matrices[n_layers:], factors, strict=True)
+    for W, b, factor in layers:
+        bound = np.sqrt(factor / sum(W.shape))
+        W[...] = rng.uniform(-bound, bound, W.shape)
+        b[...] = rng.uniform(-bound, bound, b.shape)
+    return theta
+
+
+def _optimizer(est: Any, network: Network) -> Any:
+    """The state that partial_fit goes on with, if it is that solver's."""
+    optimizer = est._fitted.get("_optimizer")
+    if optimizer is None or optimizer.solver != est.solver:
+        return None
+    return optimizer if est._fitted._network.dtype == network.dtype else None
+
+
+# ---- training
+
+
+def _make_trainer(
+    est: Any,
+    network: Network,
+    theta: Floats,
+    data: Data,
+    rows: NDArray | None,
+    held_out: NDArray | None,
+    progress: Progress,
+    rng: Any,
+) -> Trainer:
+    """The only place where a fit makes a Trainer."""
+    n_rows = data.X.shape[0] if rows is None else len(rows)
+    solver = SOLVERS[est.solver]
+    batch_size = solver.batch_size(est.batch_size, n_rows)
+    if solver.clips(est.batch_size, n_rows):
+        warn(
+            "Got `batch_size` less than 1 or larger than sample size. It is going "
+            f"to be clipped: batch_size={est.batch_size}, but there are {n_rows} "
+            "rows to train on."
+        )
+    patience = est.n_iter_no_change
+    numbers = {name: number(est, name) for name in _REAL_PARAMETERS}
+    # The penalty stands beside sums of weights.
+    numbers["alpha"] /= data.unit
+    return Trainer(
+        network,
+        theta,
+        data.X,
+        data.target,
+        sample_weight=data.weight,
+        rows=rows,
+        held_out=held_out,
+        n_threads=n_threads(est.n_jobs),
+        solver=str(est.solver),
+        batch_size=batch_size,
+        # A single row has no order to draw, and no generator is made for it.
+        shuffle=bool(est.shuffle) and rng is not None,
+        random_state=rng,
+        exclusive=isinstance(est.random_state, Integral),
+        learning_rate=str(est.learning_rate),
+        nesterovs_momentum=bool(est.nesterovs_momentum),
+        # No run is so long; the loop counts in float64.
+        n_iter_no_change=patience if patience < 2**53 else math.inf,
+        optimizer=progress.optimizer,
+        t=progress.t,
+        best_loss=progress.best_loss,
+        no_improvement_count=progress.no_improvement_count,
+        monitor=bool(est.monitor),
+        **numbers,
+    )
+
+
+def _train(est: Any, run: Run, incremental: bool) -> None:
+    """Run the solver; print, warn or raise as its end asks for."""
+    progress = run.progress
+    limits = Limits(
+        max_iter=1 if incremental else int(est.max_iter),
+        max_fun=int(est.max_fun),
+        tol=number(est, "tol"),
+    )
+    listeners = [print_loss] if est.verbose else []
+    solver = SOLVERS[est.solver]
+    end = solver.run(run.trainer, run.data.target, progress, limits, listeners)
+    progress.outcome = "partial" if incremental else end.outcome
+    if end.reason == "diverged":
+        _diverged(est, run)
+    elif end.reason == "patience" and est.verbose:
+        print_patience(progress.scored, est.tol, est.n_iter_no_change)
+    if end.warning and not incremental:
+        warn(end.warning, ConvergenceWarning)
+
+
+def _diverged(est: Any, run: Run) -> None:
+    """Raise the error of a diverged fit; warn if early stopping has a fallback."""
+    progress, data = run.progress, run.data
+    message = message_of_divergence(est, run.network, *data[:4], progress.n_iter + 1)
+    if not progress.scored or not math.isfinite(progress.best_score):
+        raise DivergenceError(message, _failed_flow(run))
+    progress.outcome = "diverged"
+    progress.validation_scores.append(math.nan)
+    warn(
+        f"{message} The weights of the best validation score are kept.",
+        ConvergenceWarning,
+    )
+
+
+# ---- what a fit leaves behind
+
+
+def _look(run: Run, went_on: bool) -> Callable[[], FitSummary]:
+    """A function that notes what `diagnose` must know of the data."""
+    X, target, weight, unit, _ = run.data
+
+    def look() -> FitSummary:
+        summary = FitSummary.of_data(run.network, X, target, weight, run.rows)
+        return replace(summary, weight_unit=unit, given_weights=went_on)
+
+    return look
+
+
+def _summarize(run: Run) -> None:
+    X, rows, progress = run.data.X, run.rows, run.progress
+
+    def outputs(part: slice) -> Floats:
+        some = kernel_ready(X[part] if rows is None else X[rows[part]])
+        return run.network.predict(progress.chosen_theta, some)
+
+    run.summary = run.look().at_end(progress.outcome, progress.loss, outputs)
+
+
+def _flow(run: Run, kind: type = GradientFlow, **more: Any) -> Any:
+    """The recorded gradient flow of a run."""
+    return kind(
+        **run.trainer.recorder.flow(),
+        layer_sizes=run.network.layer_sizes,
+        activations=run.network.activations,
+        **more,
+    )
+
+
+def _failed_flow(run: Run) -> FailedFlow:
+    """The records of a run that diverged."""
+    if run.look is None:
+        network = run.network
+        return FailedFlow.unrecorded(network.layer_sizes, network.activations)
+    return _flow(
+        run,
+        FailedFlow,
+        loss_curve=tuple(run.progress.loss_curve),
+        n_iter=run.progress.n_iter,
+        summary=run.look().at_end("diverged"),
+    )
+
+
+def _fitted(former: Fitted, run: Run, incremental: bool) -> Fitted:
+    """All that the run leaves behind."""
+    flow: dict[str, Any] = {}
+    if run.summary is not None:
+        flow = {"gradient_flow_": _flow(run), "_fit_summary": run.summary}
+    elif incremental and run.look:  # no batch was watched: the last records stay
+        flow = {name: former.get(name) for name in _FLOW if former.get(name)}
+        if flow:
+            flow["_fit_summary"] = replace(flow["_fit_summary"], outcome="partial")
+    return _with_weights(former, run.network, run.progress, incremental, **flow)
+
+
+def _with_weights(
+    former: Fitted, network: Network, progress: Progress, incremental: bool, **flow: Any
+) -> Fitted:
+    """The fitted attributes of a network and of what its run has reached."""
+    return former.changed(
+        drop=("_failed_flow", "coefs_", "intercepts_", *_FLOW),
+        _network=network,
+        _weights=Weights(network, progress.chosen_theta),
+        n_layers_=len(network.layer_sizes),
+        n_outputs_=network.layer_sizes[-1],
+        out_activation_=network.output,
+        _partially_fitted=incremental,
+        **progress.attributes(keeps_scores=incremental),
+        **flow,
+    )

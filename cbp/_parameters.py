@@ -1,0 +1,179 @@
+"""Parameters, beyond what scikit-learn checks by type and range: what they come to.
+
+Layers and activations, numbers that fit a float, threads, the random generator, memory.
+What is refused is refused by name. The data are checked in _validation.py.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from numbers import Integral
+from typing import Any
+
+import joblib
+import numpy as np
+from numpy.random import MT19937, RandomState
+from numpy.random.bit_generator import ISeedSequence
+from sklearn.utils import check_random_state
+
+from cbp._catalog import ACTIVATIONS, ALIASES
+
+# More threads than any machine has cores.
+_MOST_THREADS = 2**14
+
+_KNOWN_ACTIVATIONS = sorted([*ACTIVATIONS, *ALIASES])
+
+
+# ---- layers
+
+
+def hidden_layers(est: Any) -> tuple[list[int], list[str]]:
+    """Widths and activations of the hidden layers; two empty lists if there are none.
+
+    Every call checks what a sequence holds: it may have changed.
+    """
+    given = est.hidden_layer_sizes
+    sizes = [given] if isinstance(given, Integral) else list(given)
+    if any(not isinstance(n, Integral) or isinstance(n, bool) for n in sizes):
+        raise ValueError(
+            f"hidden_layer_sizes must hold whole numbers > 0, got {given!r}."
+        )
+    if any(n <= 0 for n in sizes):
+        raise ValueError(f"hidden_layer_sizes must be > 0, got {given!r}.")
+    return [int(n) for n in sizes], _hidden_activations(est, len(sizes))
+
+
+def _hidden_activations(est: Any, n_hidden: int) -> list[str]:
+    """One activation per hidden layer, under the names the network knows."""
+    given = est.activation
+    if isinstance(given, set | frozenset | dict):
+        raise ValueError(
+            "activation must be a name, or a sequence of names, one per hidden "
+            f"layer; {given!r} has no order."
+        )
+    names = [given] * n_hidden if isinstance(given, str) else list(given)
+    for i, name in enumerate(names):
+        if not isinstance(name, str) or name not in _KNOWN_ACTIVATIONS:
+            raise ValueError(
+                f"activation[{i}] must be one of {', '.join(_KNOWN_ACTIVATIONS)}, got "
+                f"{name!r}."
+            )
+    if len(names) != n_hidden:
+        raise ValueError(
+            f"activation names {len(names)} layers, but hidden_layer_sizes="
+            f"{est.hidden_layer_sizes!r} has {n_hidden}. Give one name per hidden "
+            "layer, or a single name for all of them."
+        )
+    return [ALIASES.get(name, str(name)) for name in names]
+
+
+def init_factors(est: Any, activations: tuple[str, ...]) -> list[float]:
+    """The factor of the first weights' bound for every layer, the output's last.
+
+    The output layer goes with the last hidden one, or with the activation that such a
+    layer would have.
+    """
+    names = list(activations)
+    given = est.activation if isinstance(est.activation, str) else "identity"
+    names.append(names[-1] if names else ALIASES.get(given, given))
+    return [ACTIVATIONS[name].init_factor for name in names]
+
+
+# ---- numbers
+
+
+def number(est: Any, name: str) -> float:
+    """A parameter as a float; whole numbers may be too large for one."""
+    try:
+        return float(getattr(est, name))
+    except OverflowError:
+        raise ValueError(
+            f"The {name!r} parameter of {type(est).__name__} must be at most "
+            f"{np.finfo(np.float64).max:.1e}, got a larger number."
+        ) from None
+
+
+@contextmanager
+def named_overflow(name: str) -> Iterator[None]:
+    """Whole numbers of Python may be too large for any float."""
+    try:
+        yield
+    except OverflowError:
+        raise ValueError(f"{name} holds a number too large for float64.") from None
+
+
+# ---- threads and random draws
+
+
+def n_threads(n_jobs: int | None) -> int:
+    """Threads for `n_jobs`, by joblib's rules, of the cores of this process.
+
+    Where a cluster is joblib's backend, joblib counts all its workers; the threads of a
+    fit run here. A number that is asked for by name is granted.
+    """
+    wanted = joblib.effective_n_jobs(n_jobs)
+    if wanted == 1:  # joblib counts cores in 100 us
+        return 1
+    most = joblib.cpu_count() if n_jobs is None or n_jobs < 0 else n_jobs
+    return min(wanted, most, _MOST_THREADS)
+
+
+class _NoEntropy(ISeedSequence):
+    """Zeros, for a generator that is seeded afterwards."""
+
+    def generate_state(self, n_words: int, dtype: Any = np.uint32) -> Any:
+        return np.zeros(n_words, dtype)
+
+
+_NO_ENTROPY = _NoEntropy()
+
+
+def generator(random_state: Any) -> RandomState:
+    """The generator that `random_state` stands for, as check_random_state makes it.
+
+    RandomState(seed) first seeds itself from the system's entropy, for 80 us.
+    """
+    if type(random_state) is not int:
+        return check_random_state(random_state)
+    rng = RandomState(MT19937(_NO_ENTROPY))
+    rng.seed(random_state)
+    return rng
+
+
+# ---- memory
+
+
+def demand_memory(est: Any, n_bytes: int, n_params: int) -> None:
+    """MemoryError if training needs more bytes than the machine has."""
+    available = _physical_memory()
+    if available is None or n_bytes <= available:
+        return
+    sizes_text = repr(est.hidden_layer_sizes)
+    if len(sizes_text) > 60:
+        sizes_text = f"{sizes_text[:30]}...{sizes_text[-5:]}"
+    count = f"{n_params:,}" if n_params < 10**30 else "far too many"
+    raise MemoryError(
+        f"A network with hidden_layer_sizes={sizes_text} has "
+        f"{count} parameters; training it with solver={str(est.solver)!r} "
+        f"needs {_gib(n_bytes)}, but this machine has {_gib(available)}. "
+        "Reduce hidden_layer_sizes."
+    )
+
+
+def _physical_memory() -> int | None:
+    """Bytes of memory in this machine; None where the system does not tell."""
+    try:
+        n_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
+    return n_bytes if n_bytes > 0 else None
+
+
+def _gib(n_bytes: int) -> str:
+    """Bytes as text; numbers of hundreds of digits by their size."""
+    if n_bytes.bit_length() < 1000:
+        return f"{n_bytes / 2**30:,.1f} GiB"
+    return f"some 10**{int((n_bytes.bit_length() - 30) * math.log10(2))} GiB"

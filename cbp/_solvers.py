@@ -1,0 +1,391 @@
+"""Solvers: a row for each, and how it runs. What differs by solver is asked for here.
+
+The stochastic solvers are compiled (_training.pyx) and come back to Python only if
+somebody listens. L-BFGS is SciPy's; this is the only module that imports it, and the
+libraries that hold its BLAS to one thread. Both tell the same listeners, after every
+epoch, what they have reached. Labels, data frames and fitted models are not known here.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
+
+from cbp._progress import Progress
+from cbp._training import Trainer
+
+if TYPE_CHECKING:
+    Floats = NDArray[np.floating[Any]]
+
+# after_epoch(progress) -> stop: called after every epoch or iteration; what returns
+# true ends training.
+AfterEpoch: TypeAlias = Callable[[Progress], bool | None]
+
+# The most epochs or evaluations that are counted.
+_ENDLESS = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When a run ends at the latest, and for L-BFGS when the gradient is small."""
+
+    max_iter: int
+    max_fun: int
+    tol: float
+
+
+class End(NamedTuple):
+    """How a run ended.
+
+    `reason` is "patience", "tolerance", "max_iter", "stuck", "diverged" or "stopped",
+    by a listener; `warning` is what a user should be told, if anything.
+    """
+
+    reason: str
+    warning: str = ""
+
+    @property
+    def outcome(self) -> str:
+        """The name that a summary of the fit has for it."""
+        own = self.reason in ("patience", "tolerance")
+        return "converged" if own else self.reason
+
+
+def print_loss(progress: Progress) -> None:
+    """The listener that `verbose` adds."""
+    print(f"Iteration {progress.n_iter}, loss = {progress.loss:.8f}")
+    if progress.scored:
+        print(f"Validation score: {progress.validation_scores[-1]:f}")
+
+
+def print_patience(scored: bool, tol: float, n_iter_no_change: float) -> None:
+    """What `verbose` prints where training ended for want of progress."""
+    judged = "Validation score" if scored else "Training loss"
+    print(
+        f"{judged} did not improve more than tol={tol:f} for "
+        f"{n_iter_no_change} consecutive epochs. Stopping."
+    )
+
+
+def _told(listeners: Sequence[AfterEpoch], progress: Progress) -> bool:
+    """Whether any listener wants to stop; all are told."""
+    return any([listener(progress) for listener in listeners])
+
+
+# ---- adam and sgd
+
+
+def run_stochastic(
+    trainer: Trainer,
+    target: NDArray,
+    progress: Progress,
+    limits: Limits,
+    listeners: Sequence[AfterEpoch] = (),
+) -> End:
+    """Epochs of compiled batches."""
+
+    def on_epoch(epoch: int, loss: float) -> bool:
+        progress.take(trainer)
+        return not _told(listeners, progress)
+
+    try:
+        status = trainer.run(
+            min(limits.max_iter, _ENDLESS), on_epoch if listeners else None
+        )
+    finally:
+        progress.take(trainer)
+    if status == "converged":
+        return End("patience")
+    warning = ""
+    if status == "max_iter":
+        warning = (
+            f"Stochastic Optimizer: Maximum iterations ({limits.max_iter}) reached "
+            "and the optimization hasn't converged yet."
+        )
+    return End(status, warning)
+
+
+# ---- L-BFGS
+
+
+class _Stop(Exception):
+    """Ends L-BFGS from within; works with every SciPy. Its argument is a reason."""
+
+
+def run_lbfgs(
+    trainer: Trainer,
+    target: NDArray,
+    progress: Progress,
+    limits: Limits,
+    listeners: Sequence[AfterEpoch] = (),
+) -> End:
+    """SciPy's L-BFGS-B on loss and gradient over all rows."""
+    # The trainer writes every theta it is asked about into its own.
+    progress.theta = progress.theta.copy()
+    run = _LBFGS(trainer, target, progress, listeners)
+    try:
+        with trainer, _OneBlasThread():
+            return run.minimize(limits)
+    except _Stop as stop:
+        return End(*stop.args)
+    finally:
+        progress.take_scores(trainer)
+        curve = progress.loss_curve
+        progress.loss = curve[-1] if curve else progress.loss
+        progress.best_loss = min(curve, default=progress.loss)
+
+
+class _LBFGS:
+    """What the functions that SciPy calls share.
+
+    SciPy's x are the parameters in units: those of the output layer may be counted in
+    units of the targets' size, and then the loss in its square.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        target: NDArray,
+        progress: Progress,
+        listeners: Sequence[AfterEpoch],
+    ):
+        self.trainer, self.progress, self.listeners = trainer, progress, listeners
+        self.theta = progress.theta  # of the last iteration
+        self.unit = _output_unit(trainer, target)
+        self.units: Floats | None = None
+        if self.unit != 1:
+            self.units = np.ones(trainer.network.n_params)
+            for offset, n in _output_layer(trainer):
+                self.units[offset : offset + n] = self.unit
+        # At the last theta tried; an iteration ends by accepting that one.
+        self.loss: float | None = None
+        self.first_loss = math.inf
+        self.overflowed = False
+
+    def minimize(self, limits: Limits) -> End:
+        from scipy.optimize import minimize
+
+        start = self.theta.astype(np.float64)
+        result = minimize(
+            self.loss_gradient,
+            start if self.units is None else start / self.units,
+            method="L-BFGS-B",
+            jac=True,
+            callback=self.after_iteration,
+            options={
+                "maxfun": min(limits.max_fun, _ENDLESS),
+                "maxiter": min(limits.max_iter, _ENDLESS),
+                "gtol": limits.tol,
+            },
+        )
+        np.copyto(self.theta, self._theta_of(result.x), casting="same_kind")
+        progress = self.progress
+        progress.loss = float(result.fun) * self.unit**2
+        # Where every step overflows, SciPy says that it has converged.
+        stuck = self.overflowed and progress.loss >= self.first_loss
+        if stuck or not (math.isfinite(result.fun) and np.isfinite(self.theta).all()):
+            return End("diverged")
+        progress.n_iter = min(result.nit, limits.max_iter)
+        # 1: max_iter or max_fun; 2: no step lowered the loss.
+        reason = {1: "max_iter", 2: "stuck"}.get(result.status, "tolerance")
+        return End(reason, _warning_of(result, progress.n_iter, limits.max_iter))
+
+    def _theta_of(self, x: Floats) -> Floats:
+        return x if self.units is None else x * self.units
+
+    def loss_gradient(self, x: Floats) -> tuple[float, Floats]:
+        first = self.loss is None
+        loss, gradient = self.trainer.loss_gradient(self._theta_of(x))
+        self.loss = loss
+        finite = math.isfinite(loss) and np.isfinite(gradient).all()
+        if first:
+            self.first_loss = loss
+            if not finite:
+                raise _Stop("diverged")
+        self.overflowed |= not finite
+        if self.units is None:
+            return loss, gradient
+        return loss / self.unit**2, gradient * (self.units / self.unit**2)
+
+    def after_iteration(self, x: Floats) -> None:
+        trainer, progress = self.trainer, self.progress
+        theta = self._theta_of(x)
+        trainer.end_iteration(progress.n_iter, theta, self.theta)
+        np.copyto(self.theta, theta, casting="same_kind")
+        if not (math.isfinite(self.loss) and np.isfinite(self.theta).all()):
+            raise _Stop("diverged")
+        worn_out = progress.scored and trainer.judge(self.theta)
+        progress.n_iter += 1
+        progress.loss_curve.append(self.loss)
+        if self.listeners:
+            progress.loss = self.loss
+            progress.take_scores(trainer)
+            if _told(self.listeners, progress):
+                raise _Stop("stopped")
+        if worn_out:
+            raise _Stop("patience")
+
+
+def _output_unit(trainer: Trainer, target: NDArray) -> float:
+    """The unit of the outputs, a power of two; 1 unless targets are very large.
+
+    The first step of L-BFGS has the length 1. Where the targets are so large that
+    float arithmetic cannot feel such a step, the parameters of the output layer are
+    counted in units of the targets' size.
+    """
+    network = trainer.network
+    if network.output != "identity":
+        return 1.0
+    size = float(np.abs(target).max())
+    if size * np.finfo(network.dtype).eps < 1:
+        return 1.0
+    return math.ldexp(1.0, math.frexp(size)[1])
+
+
+def _output_layer(trainer: Trainer) -> list[tuple[int, int]]:
+    """Where W and b of the output layer begin in theta, and how long they are."""
+    segments = trainer.network.segments
+    last = segments[len(segments) // 2 - 1], segments[-1]
+    return [(offset, math.prod(shape)) for _, offset, shape, _ in last]
+
+
+def _warning_of(result: Any, n_iter: int, max_iter: int) -> str:
+    """scikit-learn's warning of an L-BFGS that did not converge, or nothing.
+
+    Its own function would name a line of the package.
+    """
+    if result.status == 0:
+        return ""
+    more = ""
+    if n_iter == max_iter:
+        more = (
+            "\nIncrease the number of iterations to improve the convergence "
+            f"(max_iter={max_iter})."
+        )
+    return (
+        f"lbfgs failed to converge after {n_iter} iteration(s) "
+        f"(status={result.status}):\n{result.message}\n{more}"
+        "\nYou might also want to scale the data as shown in:\n"
+        "    https://scikit-learn.org/stable/modules/preprocessing.html"
+    )
+
+
+class _OneBlasThread:
+    """While anybody holds it, BLAS has one thread, in all of the process.
+
+    On SciPy's short vectors BLAS threads cost time, and bits depend on them. Fits in
+    several threads may hold it at once; the last to let go gives the libraries back
+    what they had, but for those that somebody else has set meanwhile.
+    """
+
+    # Reentrant: the end of an object may come while its thread holds the lock.
+    _lock = threading.RLock()
+    _holders: set[int] = set()
+    _before: list[int] = []
+
+    @staticmethod
+    @functools.cache
+    def _libraries() -> list[Any]:
+        """The BLAS libraries; looking for them takes 1 to 15 ms."""
+        return ThreadpoolController().select(user_api="blas").lib_controllers
+
+    def __enter__(self) -> None:
+        cls, libraries = type(self), self._libraries()
+        with cls._lock:
+            if not cls._holders:
+                cls._before = [library.num_threads for library in libraries]
+            cls._holders.add(id(self))
+            for library in libraries:
+                library.set_num_threads(1)
+
+    def __exit__(self, *exception: object) -> None:
+        cls = type(self)
+        with cls._lock:
+            if cls._holders == {id(self)}:
+                for library, n in zip(self._libraries(), cls._before, strict=True):
+                    if library.num_threads == 1:
+                        library.set_num_threads(n)
+            cls._holders.discard(id(self))
+
+    def __del__(self) -> None:
+        # An interrupt may have come in the midst of either.
+        if id(self) in self._holders:
+            self.__exit__()
+
+    @classmethod
+    def _forget(cls) -> None:
+        cls._lock, cls._holders = threading.RLock(), set()
+
+
+# A fork copies the holders, but not the threads that they are of.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_OneBlasThread._forget)
+
+
+# ---- the rows
+
+
+@dataclass(frozen=True)
+class Solver:
+    """What differs from solver to solver.
+
+    Attributes
+    ----------
+    run : callable
+        Trains: `run_stochastic` or `run_lbfgs`.
+    stochastic : bool
+        Whether it takes steps on batches, with a learning rate, so that `partial_fit`
+        may go on with it.
+    epoch : str
+        What one round over the data is called.
+    workspace : int
+        Bytes per parameter beside those that the trainer counts.
+    """
+
+    run: Callable[..., End]
+    stochastic: bool
+    epoch: str
+    workspace: int = 0
+
+    def batch_size(self, wanted: int | str, n_rows: int) -> int:
+        """Rows per step, of `n_rows` to train on; `wanted` is the parameter."""
+        if not self.stochastic:
+            return n_rows
+        return min(200 if wanted == "auto" else int(wanted), n_rows)
+
+    def clips(self, wanted: int | str, n_rows: int) -> bool:
+        """Whether fewer rows per step are taken than were asked for."""
+        if wanted == "auto" or not self.stochastic:
+            return False
+        return wanted != self.batch_size(wanted, n_rows)
+
+
+# SciPy keeps ten pairs of vectors, and a few more, in float64.
+_SCIPY_BYTES = 26 * 8
+
+SOLVERS = {
+    "sgd": Solver(run_stochastic, stochastic=True, epoch="epoch"),
+    "adam": Solver(run_stochastic, stochastic=True, epoch="epoch"),
+    "lbfgs": Solver(run_lbfgs, False, epoch="iteration", workspace=_SCIPY_BYTES),
+}
+
+STOCHASTIC = tuple(name for name, solver in SOLVERS.items() if solver.stochastic)
+
+
+def demand_stochastic(solver: str) -> bool:
+    """Refuse `partial_fit` for solvers that take all rows at once."""
+    if solver not in STOCHASTIC:
+        raise AttributeError(
+            "partial_fit is only available for the stochastic solvers "
+            f"{STOCHASTIC}; {solver!r} is not one of them."
+        )
+    return True
