@@ -15,7 +15,7 @@ from sklearn.metrics import accuracy_score
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.utils import get_tags
 
-from cbp import BPClassifier, BPRegressor
+from cbp import BPClassifier, BPRegressor, _fitting
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -85,14 +85,13 @@ def test_partial_fit_after_early_stopping_leaves_the_former_best_weights_alone()
 
 def held_out_rows(model, X, y, monkeypatch):
     """The rows that the fit of a model held out."""
-    seen = []
-    split = type(model)._split
+    seen, split = [], _fitting.split
 
-    def spy(self, *arguments):
-        seen.append(split(self, *arguments))
+    def spy(*arguments):
+        seen.append(split(*arguments))
         return seen[-1]
 
-    monkeypatch.setattr(type(model), "_split", spy)
+    monkeypatch.setattr(_fitting, "split", spy)
     model.fit(X, y)
     ((train, held_out),) = seen
     assert sorted([*train, *held_out]) == list(range(len(y)))

@@ -172,8 +172,8 @@ def test_sizes_beyond_memory_are_refused_before_any_work(
 ):
     wide = np.ones((4, 10**6 if sizes == 10**6 else 3))
     model = estimator(hidden_layer_sizes=sizes, solver=solver)
-    for work in ("_draw_weights", "_make_trainer"):
-        monkeypatch.setattr(estimator, work, lambda *_: pytest.fail("it works"))
+    for work in ("draw_weights", "_make_trainer"):
+        monkeypatch.setattr(_fitting, work, lambda *_: pytest.fail("it works"))
     tracemalloc.start()
     try:
         with pytest.raises(MemoryError, match=r"hidden_layer_sizes") as error:
@@ -736,7 +736,7 @@ def test_diagnose_says_so_if_the_first_epoch_was_interrupted(monkeypatch):
     def interrupted(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(BPClassifier, "_run_stochastic", interrupted)
+    monkeypatch.setattr(_fitting, "_train", interrupted)
     model = BPClassifier()
     with pytest.raises(KeyboardInterrupt):
         model.fit(X, y)
@@ -762,7 +762,7 @@ def test_an_interrupt_before_training_leaves_a_fitted_model_as_it_was(
     def interrupted(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(BPClassifier, "_draw_weights", interrupted)
+    monkeypatch.setattr(_fitting, "draw_weights", interrupted)
     with pytest.raises(KeyboardInterrupt):
         model.fit(X[:, :2], y == 1)
     assert snapshot(model) == before

@@ -13,7 +13,7 @@ import pytest
 from sklearn.datasets import load_iris
 from sklearn.exceptions import NotFittedError
 
-from cbp import BPClassifier, BPRegressor
+from cbp import BPClassifier, BPRegressor, _fitting
 from cbp._parameters import n_threads
 from cbp._solvers import _OneBlasThread
 
@@ -387,7 +387,7 @@ def test_fits_without_a_seed_in_many_threads_never_draw_the_same():
 def test_others_draw_from_the_generator_while_a_fit_goes_on(seed, monkeypatch):
     """Its lock is held for a shuffle, not for all of a fit."""
     generator = np.random if seed is None else seed
-    started, run = threading.Event(), BPClassifier._run_stochastic
+    started, run = threading.Event(), _fitting._train
 
     def run_and_say(*arguments):
         started.set()
@@ -399,7 +399,7 @@ def test_others_draw_from_the_generator_while_a_fit_goes_on(seed, monkeypatch):
             generator.uniform()
         signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(BPClassifier, "_run_stochastic", run_and_say)
+    monkeypatch.setattr(_fitting, "_train", run_and_say)
     # Some seconds, if nobody interrupts it.
     model = BPClassifier((50,), max_iter=50_000, n_iter_no_change=np.inf, tol=0)
     thread = threading.Thread(target=draw)
