@@ -181,7 +181,7 @@ class BaseBP(BaseEstimator):
         If the block fails, nothing is. An interrupt is no failure once the weights that
         it reached have been set.
         """
-        start = copy.copy(self._fitted)
+        start = self._fitted.__copy__()
         trial = self._with(start)
         try:
             yield trial
@@ -213,10 +213,11 @@ class BaseBP(BaseEstimator):
         Looking at all of them takes 170 us, more than a `partial_fit` on few rows.
         What a sequence holds is checked by every call, in `hidden_layers`.
         """
-        given = [getattr(self, name, None) for name in self._parameter_constraints]
-        checked = self.__dict__.get("_checked_parameters", ())
+        own = self.__dict__
+        given = [own.get(name) for name in self._parameter_constraints]
+        checked = own.get("_checked_parameters", ())
         if len(checked) != len(given) or not all(map(operator.is_, given, checked)):
-            # Without get_params, which reads the signature each time.
+            # Not by get_params, which reads the signature each time.
             names = [n for n in self._parameter_constraints if hasattr(self, n)]
             validate_parameter_constraints(
                 self._parameter_constraints,

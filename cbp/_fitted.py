@@ -113,7 +113,8 @@ class Weights:
 
     def with_own_lists(self) -> Weights:
         """The same weights, in lists in which others do not see what is replaced."""
-        changed = copy.copy(self)
+        changed = object.__new__(Weights)
+        changed.theta, changed.made = self.theta, self.made
         changed.coefs, changed.intercepts = list(self.coefs), list(self.intercepts)
         return changed
 

@@ -9,6 +9,7 @@ does stands in _training.pyx.
 from __future__ import annotations
 
 import copy
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -84,7 +85,8 @@ class Run:
     rows: NDArray | None  # those trained on; None means all
     progress: Progress
     trainer: Trainer
-    # Looks at the data for a summary; None if the run is not monitored.
+    # Looks at the data for a summary; None if the run is not monitored. Holds nothing
+    # that holds the run: only the garbage collector would end such a pair.
     look: Callable[[], FitSummary] | None = None
     summary: FitSummary | None = None
 
@@ -147,7 +149,7 @@ def fit(est: Any, X: Any, y: Any, sample_weight: Any, *, incremental: bool) -> N
     run = Run(network, data, rows, progress, trainer)
     if est.monitor:
         went_on = bool(est.warm_start) and not fresh and not incremental
-        run.look = _look(run, went_on)
+        run.look = functools.partial(_look, network, data, rows, went_on)
     try:
         if not idle:
             _train(est, run, incremental)
@@ -383,15 +385,10 @@ def _diverged(est: Any, run: Run) -> None:
 # ---- what a fit leaves behind
 
 
-def _look(run: Run, went_on: bool) -> Callable[[], FitSummary]:
-    """A function that notes what `diagnose` must know of the data."""
-    X, target, weight, unit, _ = run.data
-
-    def look() -> FitSummary:
-        summary = FitSummary.of_data(run.network, X, target, weight, run.rows)
-        return replace(summary, weight_unit=unit, given_weights=went_on)
-
-    return look
+def _look(network: Network, data: Data, rows: Any, went_on: bool) -> FitSummary:
+    """What `diagnose` must know of the data."""
+    summary = FitSummary.of_data(network, data.X, data.target, data.weight, rows)
+    return replace(summary, weight_unit=data.unit, given_weights=went_on)
 
 
 def _summarize(run: Run) -> None:
@@ -435,7 +432,7 @@ def _fitted(former: Fitted, run: Run, incremental: bool) -> Fitted:
         flow = {"gradient_flow_": _flow(run), "_fit_summary": run.summary}
     elif incremental and run.look:  # no batch was watched: the last records stay
         flow = {name: former.get(name) for name in _FLOW if former.get(name)}
-        if flow:
+        if flow and flow["_fit_summary"].outcome != "partial":
             flow["_fit_summary"] = replace(flow["_fit_summary"], outcome="partial")
     return _with_weights(former, run.network, run.progress, incremental, **flow)
 

@@ -312,11 +312,6 @@ class Labels:
         several = self.multilabel or len(self.classes) > 2
         return len(self.classes) if several else 1
 
-    @property
-    def exclusive(self) -> bool:
-        """Whether a row has one of several labels, with an output for each."""
-        return self.n_outputs > 1 and not self.multilabel
-
     # -------------------------------------------------------- from y to the target
 
     def known_target(self, y: NDArray, dtype: DTypeLike) -> NDArray | None:
@@ -429,19 +424,17 @@ class Labels:
         return _log_shares(logits, output)
 
 
-def told_labels(classes: Any, known: Labels | None) -> Labels | None:
+def told_labels(classes: Any, known: Labels | None) -> Labels:
     """The labels that partial_fit is told of, as scikit-learn checks them.
 
     Parameters
     ----------
-    classes : array-like of shape (n_classes,) or None
+    classes : array-like of shape (n_classes,)
     known : Labels or None
-        Those of the model, if it has any.
+        Those of the model; the first call must be told of them.
     """
     if classes is None:
-        if known is None:
-            raise ValueError("classes must be passed on the first call to partial_fit.")
-        return known
+        raise ValueError("classes must be passed on the first call to partial_fit.")
     labels = unique_labels(read_labels(classes))
     if known is None:
         return Labels(labels)

@@ -379,8 +379,9 @@ class BPClassifier(ClassifierMixin, BaseBP):
         """
         with self._trial() as trial:
             trial._check_parameters()
-            known = told_labels(classes, Labels.of_fitted(trial._fitted))
-            trial._keep_labels(known)
+            known = Labels.of_fitted(trial._fitted)
+            if classes is not None or known is None:
+                trial._keep_labels(told_labels(classes, known))
             _fitting.fit(trial, X, y, sample_weight, incremental=True)
         return self
 
@@ -410,7 +411,7 @@ class BPClassifier(ClassifierMixin, BaseBP):
         return Labels.of_fitted(self._fitted).n_outputs
 
     def _output_activation(self, n_outputs: int) -> str:
-        return output_of_labels(self.loss, Labels.of_fitted(self._fitted).exclusive)
+        return output_of_labels(self.loss, n_outputs > 1 and not self._multilabel)
 
     # ------------------------------------------------------------------- predict
 

@@ -1,0 +1,61 @@
+"""Rooms and floors: what a module of cbp may import, read from its import lines."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "cbp"
+
+# From the ground up. A module imports from lower floors, never from its own.
+FLOORS = [
+    "_catalog _progress _warn",
+    "_kernels",
+    "_network _sums",
+    "_data _recorder _weights",
+    "_batch _prediction _threads",
+    "_training",
+    "gradient_flow",
+    "_fit_summary",
+    "diagnosis",
+    "_fitted _parameters",
+    "_solvers _split _targets _validation",
+    "_divergence",
+    "_fitting",
+    "_base",
+    "estimators",
+    "datasets inspection plotting",
+    "__init__",
+    "__main__",
+]
+FLOOR = {name: i for i, floor in enumerate(FLOORS) for name in floor.split()}
+FILES = sorted(
+    path for end in ("py", "pyx", "pxd") for path in PACKAGE.glob(f"*.{end}")
+)
+
+# "from cbp.a import b", "cimport cbp.a", "from cbp import a, b"; imports within
+# functions and for type checkers count, those in docstrings (>>>) do not.
+LINE = re.compile(r"^ *(?:from|c?import) +cbp\b(?:\.(\w+))?(?: +c?import +(.*))?", re.M)
+
+
+def imported(path):
+    """The modules of the package that a file imports."""
+    for module, names in LINE.findall(path.read_text(encoding="utf-8")):
+        modules = [module] if module else re.findall(r"\w+", names) or ["__init__"]
+        yield from (name if name in FLOOR else module or "__init__" for name in modules)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_imports_go_downward_only(path):
+    assert path.stem in FLOOR, f"give {path.stem} a place in FLOORS"
+    own = {path.stem} if path.suffix != ".py" else set()  # a .pyx and its .pxd
+    for name in set(imported(path)) - own:
+        assert name in FLOOR, f"{path.name} imports cbp.{name}, which has no floor"
+        assert FLOOR[name] < FLOOR[path.stem], f"{path.name} imports cbp.{name}"
+
+
+def test_what_is_slow_or_foreign_is_imported_in_one_room_only():
+    for name in ("scipy.optimize", "threadpoolctl"):
+        line = re.compile(rf"^ *(?:from|import) +{re.escape(name)}\b", re.M)
+        rooms = [path.name for path in FILES if line.search(path.read_text("utf-8"))]
+        assert rooms == ["_solvers.py"]
