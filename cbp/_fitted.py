@@ -260,7 +260,7 @@ def attribute_names(estimator: type) -> set[str]:
 # ---- what a pickle holds, and whether it can be believed
 
 
-# What only a pickle has, in place of the network and the weights.
+# What only a pickle has, instead of the network and the weights.
 PICKLED_ONLY = {"_theta", "_network_arguments", "_labels"}
 
 

@@ -68,7 +68,7 @@ def print_loss(progress: Progress) -> None:
 
 
 def print_patience(scored: bool, tol: float, n_iter_no_change: float) -> None:
-    """What `verbose` prints where training ended for want of progress."""
+    """What `verbose` prints where training ended because progress was too small."""
     judged = "Validation score" if scored else "Training loss"
     print(
         f"{judged} did not improve more than tol={tol:f} for "

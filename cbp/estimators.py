@@ -84,7 +84,7 @@ class BPClassifier(ClassifierMixin, BaseBP):
         - 'invscaling': ``learning_rate_init / (t_ + 1) ** power_t``, set after every
           epoch;
         - 'adaptive': `learning_rate_init`, divided by 5 whenever training would stop
-          for want of progress; training stops when it is 1e-6 or less.
+          because progress is too small; training stops when it is 1e-6 or less.
 
     learning_rate_init : float, default=0.001
         First learning rate of SGD and Adam, in (0, inf).
@@ -123,8 +123,8 @@ class BPClassifier(ClassifierMixin, BaseBP):
 
     early_stopping : bool, default=False
         Whether to hold out part of the rows, to score the model on them after every
-        epoch, to let this score in place of the loss decide when training ends, and to
-        keep a copy of the weights that scored best. Works with every solver.
+        epoch, to let this score, not the loss, decide when training ends, and to keep a
+        copy of the weights that scored best. Works with every solver.
         The split is stratified by class (not for multilabel targets), and every class
         stays in training. `partial_fit` ignores this setting.
 
@@ -565,7 +565,7 @@ class BPRegressor(RegressorMixin, BaseBP):
         - 'invscaling': ``learning_rate_init / (t_ + 1) ** power_t``, set after every
           epoch;
         - 'adaptive': `learning_rate_init`, divided by 5 whenever training would stop
-          for want of progress; training stops when it is 1e-6 or less.
+          because progress is too small; training stops when it is 1e-6 or less.
 
     learning_rate_init : float, default=0.001
         First learning rate of SGD and Adam, in (0, inf).
@@ -604,8 +604,8 @@ class BPRegressor(RegressorMixin, BaseBP):
 
     early_stopping : bool, default=False
         Whether to hold out part of the rows, to score the model on them after every
-        epoch, to let this score in place of the loss decide when training ends, and to
-        keep a copy of the weights that scored best. Works with every solver.
+        epoch, to let this score, not the loss, decide when training ends, and to keep a
+        copy of the weights that scored best. Works with every solver.
         `partial_fit` ignores this setting.
 
     validation_fraction : float, default=0.1
