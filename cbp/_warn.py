@@ -8,7 +8,7 @@ import os
 import sys
 import warnings
 
-_PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_PACKAGE = os.path.dirname(__file__) + os.sep
 
 
 def warn(message: str, category: type[Warning] = UserWarning) -> None:
@@ -23,10 +23,6 @@ def warn(message: str, category: type[Warning] = UserWarning) -> None:
     category : type, default=UserWarning
     """
     level, frame = 1, sys._getframe()
-    while frame is not None and _is_own(frame.f_code.co_filename):
+    while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
         level, frame = level + 1, frame.f_back
     warnings.warn(message, category, stacklevel=level)
-
-
-def _is_own(filename: str) -> bool:
-    return os.path.abspath(filename).startswith(_PACKAGE)

@@ -157,6 +157,19 @@ def test_validation_fraction_0_is_refused_with_early_stopping_only(estimator):
 
 
 @BOTH
+def test_defaults_are_allowed_values(estimator):
+    """So that no call needs to check them."""
+    estimator()._validate_params()
+
+    class Strict(estimator):
+        def __init__(self, alpha=-1):
+            super().__init__(alpha=alpha)
+
+    with pytest.raises(ValueError, match="'alpha' parameter of Strict"):
+        Strict().fit(X, y)
+
+
+@BOTH
 def test_partial_fit_refuses_bad_values_on_a_fitted_model_too(estimator):
     model = estimator(max_iter=2).fit(X, y)
     with pytest.raises(ValueError, match="alpha"):
