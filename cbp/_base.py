@@ -219,9 +219,9 @@ class BaseBP(BaseEstimator):
     def _check_parameters(self) -> None:
         """Refuse parameters by name, as scikit-learn does.
 
-        Looking at all of them takes 170 us, more than a `partial_fit` on few rows. Those
-        that are defaults, or have not changed since the last look, are left out. What a
-        sequence holds is checked by every call, in `hidden_layers`.
+        Looking at all of them takes 170 us, more than a `partial_fit` on few rows.
+        Those that are defaults, or have not changed since the last look, are left out.
+        What a sequence holds is checked by every call, in `hidden_layers`.
         """
         own = self.__dict__
         given = [own.get(name) for name in self._parameter_constraints]

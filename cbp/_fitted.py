@@ -164,9 +164,13 @@ class Fitted:
 
     def changed(self, drop: Sequence[str] = (), **attributes: Any) -> Fitted:
         """A new object with other attributes, and without those named in `drop`."""
-        # A copy first: another thread may add an attribute meanwhile.
-        kept = {name: x for name, x in dict(self.__dict__).items() if name not in drop}
-        return Fitted(**(kept | attributes))
+        twin = object.__new__(Fitted)
+        own = twin.__dict__
+        own.update(self.__dict__)
+        for name in drop:
+            own.pop(name, None)
+        own.update(attributes)
+        return twin
 
     def theta(self) -> Floats:
         """The parameters, with what the user put into the lists."""
