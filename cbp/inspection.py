@@ -22,8 +22,9 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, validate_params
 
 from cbp._catalog import ACTIVATIONS
+from cbp._data import Data
 from cbp._network import Network
-from cbp._training import Trainer
+from cbp._training import Settings, Trainer
 
 if TYPE_CHECKING:
     from cbp.estimators import BPClassifier, BPRegressor, Floats, Rows
@@ -492,13 +493,13 @@ def _trainer(est, network, theta, X, target, weight, rows=None) -> Trainer:
     return Trainer(
         network,
         theta.copy(),
-        X,
-        target,
-        sample_weight=weight,
+        Data(network, X, target, weight),
+        Settings(
+            solver="lbfgs",
+            alpha=est._number("alpha"),
+            n_threads=n_threads(est.n_jobs),
+        ),
         rows=rows,
-        n_threads=n_threads(est.n_jobs),
-        solver="lbfgs",
-        alpha=est._number("alpha"),
     )
 
 
