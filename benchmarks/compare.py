@@ -79,7 +79,7 @@ def parse_arguments():
     made.add_argument(
         "--dtype",
         type=names,
-        help="default: float64,float32 beside scikit-learn, float32 beside the others",
+        help="default: float64,float32 with scikit-learn, float32 with the others",
     )
     made.add_argument("--workloads", type=names, default=list(WORKLOADS))
     made.add_argument(

@@ -29,7 +29,7 @@ PEAK_FLAGS = {
     "avx2": ["-mavx2", "-mfma", "-DBYTES=32"],
     "neon": ["-DBYTES=16"],
 }
-# Distributions whose versions stand above a table; those not installed are passed over.
+# Distributions with versions above a table; those not installed are left out.
 REFERENCES = ("scikit-learn", "numpy", "scipy")
 PEERS = (*REFERENCES, "torch", "jax")
 # The cores that this process was given; None where the system does not tell.

@@ -44,7 +44,7 @@ def parser(doc):
         "--output",
         metavar="FILE.md",
         help="file in which this script's section is rewritten, relative to the "
-        "folder of the scripts; pictures lie beside it; - writes nothing (default: "
+        "folder of the scripts; pictures are next to it; - writes nothing (default: "
         "results.md; with --quick: results-quick.md)",
     )
     return made

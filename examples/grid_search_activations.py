@@ -89,7 +89,7 @@ def name(activation):
 
 
 def show_misread(model, X, y, n_shown=3):
-    """Draw the wrong answers of which the model is most certain."""
+    """Draw the misread images of which the model is most certain."""
     probability = model.predict_proba(X)
     guess = model.classes_[probability.argmax(axis=1)]
     wrong = np.flatnonzero(guess != y)
