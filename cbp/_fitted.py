@@ -27,7 +27,7 @@ from cbp._catalog import (
     output_of_labels,
 )
 from cbp._network import Network
-from cbp._training import Optimizer
+from cbp._progress import Optimizer
 from cbp._weights import state_shape
 from cbp.gradient_flow import FitSummary, GradientFlow
 
