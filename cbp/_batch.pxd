@@ -9,7 +9,7 @@ from cbp._kernels cimport (
     cbp_kernels,
     cbp_layer,
     cbp_panels,
-    cbp_rows,
+    cbp_online,
     cbp_step,
 )
 from cbp._network cimport Network
@@ -38,8 +38,8 @@ cdef class Propagation:
     cdef ptrdiff_t P, size
 
     # How a batch is cut: chunks of at most CBP_CHUNK_ROWS rows, in pieces that are
-    # propagated and summed one at a time, in items that go through all layers.
-    cdef ptrdiff_t chunk_rows, piece_rows, item_rows
+    # propagated and summed one at a time, in stretches that go through all layers.
+    cdef ptrdiff_t chunk_rows, piece_rows, stretch_rows
     cdef bint one_row
     # How threads share it.
     cdef int n_threads
@@ -113,7 +113,7 @@ cdef class Batch(Propagation):
     cdef void run(self, int thread) noexcept nogil
     cdef double end(self) noexcept nogil
     cdef void run_one_row(self) noexcept nogil
-    cdef void run_rows(self, cbp_rows *rows) noexcept nogil
+    cdef void run_rows(self, cbp_online *rows) noexcept nogil
     cdef void measure_gradient(self, double scale) noexcept nogil
     cdef void _begin_piece(self, ptrdiff_t start) noexcept nogil
     cdef void _run_piece(self, int thread, ptrdiff_t start) noexcept nogil

@@ -17,7 +17,6 @@ from cbp._kernels cimport (
     CBP_CHUNK_ROWS,
     CBP_GROUP_PANELS,
     CBP_IDENTITY,
-    CBP_SOFTMAX_LOG_LOSS,
     address,
     cbp_n_states,
     writable_address,
@@ -54,7 +53,7 @@ cdef enum:
     DIVIDED_BYTES = 1 << 20
     # Rows that one thread takes through all layers before the next ones: their
     # activations stay in the L2 cache.
-    MAX_ITEM_ROWS = 256
+    MAX_STRETCH_ROWS = 256
     # Rows that go from thread to thread at a time where these share units: 64-100-10 at
     # batch 200 in float32 1.25 times one thread's speed, 24 rows 1.17, 208 rows 1.13.
     UNIT_ROWS = 64
@@ -73,8 +72,8 @@ cdef double UNITS_PER_THREAD = 1e7
 # 784-100-10 loses 5.
 cdef double UNEVEN_INPUTS = 50
 # The most work that one look for signals can be late by.
-cdef double FLOPS_PER_ITEM = 1e9
-cdef double FLOPS_PER_ITEM_SCALAR = 1e7
+cdef double FLOPS_PER_STRETCH = 1e9
+cdef double FLOPS_PER_STRETCH_SCALAR = 1e7
 
 
 def divides(Layout layout not None, ptrdiff_t batch_size):
@@ -155,16 +154,16 @@ cdef class Propagation:
         self._lay_out(<size_t>writable_address(self._workspace), order)
 
     cdef _choose_work(self, ptrdiff_t rows, int64_t n_threads, bint sums_only):
-        cdef double limit = FLOPS_PER_ITEM, weights = self.network.n_weights
+        cdef double limit = FLOPS_PER_STRETCH, weights = self.network.n_weights
         self.chunk_rows = self.piece_rows = min(rows, <ptrdiff_t>CBP_CHUNK_ROWS)
         if self.data.sparse is None and divides(self.weights, rows):
             self.piece_rows = PIECE_ROWS
         self.one_row = rows == 1 and self.data.sparse is None and not sums_only
         self._choose_threads(n_threads, 6.0 * weights * self.chunk_rows * self.size)
         if isa() == "scalar":
-            limit = FLOPS_PER_ITEM_SCALAR
-        items = min(limit / (4.0 * weights) / self.P, MAX_ITEM_ROWS / self.P)
-        self.item_rows = max(1, int(items)) * self.P
+            limit = FLOPS_PER_STRETCH_SCALAR
+        lines = min(limit / (4.0 * weights) / self.P, MAX_STRETCH_ROWS / self.P)
+        self.stretch_rows = max(1, int(lines)) * self.P
 
     cdef _choose_threads(self, int64_t n_threads, double work):
         """How many threads are of use, and whether they share units or rows."""
@@ -306,7 +305,7 @@ cdef class Propagation:
         self.share_rows(thread, &r0, &r1)
         r = r0
         while r < r1 and not self.signals.interrupted:
-            end = min(r + self.item_rows, r1)
+            end = min(r + self.stretch_rows, r1)
             self.gather(self.data, thread, order, r, end)
             self.forward(self.data, thread, order, r, end)
             self.compute_loss(thread, r, end)
@@ -329,7 +328,7 @@ cdef class Propagation:
         cdef cbp_panels A0 = self.inputs(thread)
         cdef const cbp_csr *csr = NULL
         cdef ptrdiff_t q0, q1, r, end, P = self.P, last = self.n_threads - 1
-        cdef ptrdiff_t rows = min(<ptrdiff_t>UNIT_ROWS, self.item_rows)
+        cdef ptrdiff_t rows = min(<ptrdiff_t>UNIT_ROWS, self.stretch_rows)
         cdef double flops = 2.0 * self.network.n_weights / self.n_threads
         if self.data.sparse is not None:
             csr = &self.data.sparse.csr
@@ -517,19 +516,19 @@ cdef class Batch(Propagation):
         self._update(0)
         self._end_piece()
 
-    cdef void run_rows(self, cbp_rows *rows) noexcept nogil:
+    cdef void run_rows(self, cbp_online *rows) noexcept nogil:
         """Batches of one row, one after the other: rows.order, n_rows, eta, and sums
         that grow are the caller's."""
         cdef int i
         rows.layers, rows.n_layers = self.layers, self.n_layers
-        rows.solver, rows.loss_kind = self.solver, self.network.loss_code
+        rows.solver, rows.loss = self.solver, self.network.loss_code
         rows.step, rows.master = self.step, self.weights.master
         for i in range(self.n_states):
             rows.state[i] = self.states[i]
         rows.X, rows.Y, rows.labels = self.data.X, self.data.Y, self.data.labels
         rows.weight = self.data.weight
         rows.T, rows.inputs, rows.scratch = self.T, self.A0.data, self.scratch
-        rows.block_squares = &self.patch_squares[0]
+        rows.patch_squares = &self.patch_squares[0]
         self.k.train_rows(rows)
 
     cdef void _begin_piece(self, ptrdiff_t start) noexcept nogil:
@@ -600,7 +599,7 @@ cdef class Batch(Propagation):
         for l in range(self.n_layers):
             y = &self.layers[l]
             work = self._work_per_panel(l)
-            p0, p1, q0, q1 = 0, y.line_blocks, 0, y.n_panels
+            p0, p1, q0, q1 = 0, y.line_patches, 0, y.n_panels
             if self.by_units:
                 # The lines or the panels of the only hidden layer's units, all of them.
                 if y.transposed == (l == 0):
@@ -612,7 +611,7 @@ cdef class Batch(Propagation):
                                end - done)
             if self.signals.interrupted:
                 return
-            first += y.n_blocks
+            first += y.n_patches
             done += work * y.n_panels
         self._update_biases(thread)
         if self.watching_rows:
@@ -630,7 +629,7 @@ cdef class Batch(Propagation):
         for g in range(n_groups):
             width = n_panels // n_groups + (g < n_panels % n_groups)
             for p in range(p0, p1):
-                if begin <= q * work + p * width * work // y.line_blocks < end:
+                if begin <= q * work + p * width * work // y.line_patches < end:
                     self._update_group(thread, l, first, p, q, width)
                     if thread == 0:
                         self.signals.poll(
@@ -658,7 +657,7 @@ cdef class Batch(Propagation):
         self._sum_group(thread, l, p, q, width, lines, G, room)
         for i in range(width):
             if self.fused:
-                number = first + (q + i) * y.line_blocks + p
+                number = first + (q + i) * y.line_patches + p
                 self._step_patch(y, p, q + i, lines, number,
                                  <char *>G.data + i * G.stride * self.size, room)
             else:
@@ -720,7 +719,7 @@ cdef class Batch(Propagation):
             &self.columns, q * P, min(P, y.n_in - q * P),
             <char *>y.D.data + p * y.D.stride * self.size, room
         )
-        self.k.transpose_block(room, G)
+        self.k.transpose_patch(room, G)
 
     cdef void _step_patch(self, cbp_layer *y, ptrdiff_t p, ptrdiff_t q, ptrdiff_t lines,
                           ptrdiff_t number, const void *G, void *room) noexcept nogil:
@@ -735,7 +734,7 @@ cdef class Batch(Propagation):
             W, G, state, lines * self.P, &self.step
         )
         if self.watching:
-            self.recorder.measure_block(
+            self.recorder.measure_patch(
                 number, G, room, W, state[1] if self.solver == CBP_ADAM else NULL,
                 lines * self.P, self.step.epsilon
             )
@@ -762,13 +761,13 @@ cdef class Batch(Propagation):
         cdef char *room = self.scratch_of(thread)
         for l in range(self.n_layers):
             y = &self.layers[l]
-            for i in range(max(begin, first) - first, min(end - first, y.n_blocks)):
-                q, p = i // y.line_blocks, i % y.line_blocks
+            for i in range(max(begin, first) - first, min(end - first, y.n_patches)):
+                q, p = i // y.line_patches, i % y.line_patches
                 self._step_patch(
                     y, p, q, patch_lines(y, self.P, p), first + i,
                     self.gradient.total + patch_at(y, self.P, p, q) * self.size, room
                 )
-            first += y.n_blocks
+            first += y.n_patches
             if thread == 0:
                 self._step_bias(y.b_at, self.gradient.total + y.b_at * self.size,
                                 round_up(y.n_out, self.P))
@@ -797,11 +796,11 @@ cdef class Batch(Propagation):
         cdef cbp_layer *y
         for l in range(self.n_layers):
             y = &self.layers[l]
-            for i in range(y.n_blocks):
-                p = i % y.line_blocks
-                at = patch_at(y, self.P, p, i // y.line_blocks) * self.size
+            for i in range(y.n_patches):
+                p = i % y.line_patches
+                at = patch_at(y, self.P, p, i // y.line_patches) * self.size
                 n = patch_lines(y, self.P, p) * self.P
-                self.recorder.block_gradient[number] = self.k.sum_squares(
+                self.recorder.patch_gradient[number] = self.k.sum_squares(
                     self.gradient.total + at, n
                 )
                 self.patch_squares[number] = self.k.sum_squares(

@@ -1,8 +1,8 @@
 """Rows of data: X dense or CSR, targets, sample weights; and how kernels get them.
 
-`Data` is what a fit trains on or scores: it checks once, then hands out rows in panels.
-Its two gather methods are the only readers of X and y in training; _prediction.pyx reads
-X block by block. Which rows come when is decided in _training.pyx.
+`Data` is what a fit trains on or scores. It checks once, then hands out rows in panels.
+Its two gather methods are the only readers of X and y in training; _prediction.pyx
+reads X itself. Which rows come when is decided in _training.pyx.
 """
 
 import numpy as np
@@ -14,7 +14,6 @@ from cbp._kernels cimport (
     CBP_CHUNK_ROWS,
     CBP_SOFTMAX_LOG_LOSS,
     address,
-    cbp_csr,
     cbp_panels,
     floats,
 )

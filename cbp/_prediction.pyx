@@ -147,7 +147,7 @@ cdef predict_packed(Network network, const void *theta, const void *x, CsrData s
     cdef int l, fault = 0
     cdef Layout layout = Layout(network)
     cdef cbp_layer *layer
-    weights = load_forward(layout, theta)
+    load_forward(layout, theta)
     buffer = aligned_zeros(2 * panels * stride + scratch_items, network.dtype)
     cdef char *base = <char *>writable_address(buffer)
     cdef char *scratch = base + 2 * panels * stride * size

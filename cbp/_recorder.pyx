@@ -58,9 +58,9 @@ cdef class Recorder:
         groups = round_up(chunk_rows, P) // P
         self.group_delta = np.zeros((self.n_layers, groups))
         self.group_back = np.zeros((self.n_layers, groups))
-        self.block_gradient = np.zeros(layout.n_patches)
-        self.block_update = np.zeros(layout.n_patches)
-        self.block_floored = np.zeros(layout.n_patches)
+        self.patch_gradient = np.zeros(layout.n_patches)
+        self.patch_update = np.zeros(layout.n_patches)
+        self.patch_floored = np.zeros(layout.n_patches)
         self.saturated_rows = np.zeros(panels * P, np.int32)
         self.sums = np.zeros((self.n_layers, N_SUMS))
         self.every = max(STEPS_APART_ONE_ROW if one_row else STEPS_APART,
@@ -110,20 +110,20 @@ cdef class Recorder:
             &self.saturated_rows[panel * self.k.panel]
         )
 
-    cdef void measure_block(self, ptrdiff_t number, const void *G, const void *before,
+    cdef void measure_patch(self, ptrdiff_t number, const void *G, const void *before,
                             const void *after, const void *v, ptrdiff_t n,
                             double epsilon) noexcept nogil:
-        """One block of weights round its step; v: Adam's second moment or NULL."""
-        self.block_gradient[number] = self.k.sum_squares(G, n)
-        self.block_update[number] = self.k.sum_squared_change(after, before, n)
-        self.block_floored[number] = 0
+        """One patch of weights round its step; v: Adam's second moment or NULL."""
+        self.patch_gradient[number] = self.k.sum_squares(G, n)
+        self.patch_update[number] = self.k.sum_squared_change(after, before, n)
+        self.patch_floored[number] = 0
         if v != NULL:
-            self.block_floored[number] = self.k.count_below(v, n, epsilon * epsilon)
+            self.patch_floored[number] = self.k.count_below(v, n, epsilon * epsilon)
 
     cdef void end_batch(self, ptrdiff_t n_rows, double scale,
                         const double *weight_squares) noexcept nogil:
         """Adds the slots, in order, to the epoch's means."""
-        cdef ptrdiff_t P = self.k.panel, i, block = 0, unit = 0, groups
+        cdef ptrdiff_t P = self.k.panel, i, patch = 0, unit = 0, groups
         cdef double n_weights, lanes, total
         cdef int l
         cdef cbp_layer *y
@@ -135,14 +135,14 @@ cdef class Recorder:
             # Padding lanes count as floored: their second moment stays below epsilon.
             lanes = <double>y.n_lines * y.n_panels * P - n_weights
             total = 0
-            for i in range(block, block + y.n_blocks):
-                s[GRADIENT_SQUARES] += (self.block_gradient[i] * scale * scale
+            for i in range(patch, patch + y.n_patches):
+                s[GRADIENT_SQUARES] += (self.patch_gradient[i] * scale * scale
                                         / n_weights)
-                s[UPDATE_SQUARES] += self.block_update[i] / n_weights
+                s[UPDATE_SQUARES] += self.patch_update[i] / n_weights
                 s[WEIGHT_SQUARES] += weight_squares[i] / n_weights
-                total += self.block_floored[i]
+                total += self.patch_floored[i]
             s[FLOORED] += max(total - lanes, 0.0) / n_weights
-            block += y.n_blocks
+            patch += y.n_patches
             for i in range(groups):
                 s[DELTA_SQUARES] += self.group_delta[l, i] / n_rows / y.n_out
                 if l < self.n_layers - 1:

@@ -1,5 +1,5 @@
-# The order of every sum above the kernels: what cbp.h says of chains, blocks and chunks,
-# for numbers of rows (costs, weights) and for gradients that are summed in pieces.
+# The order of every sum above the kernels, as cbp.h lays it down: for numbers of rows
+# (costs, weights), and for gradients that are summed in pieces.
 # Sums within a piece are the kernels' (src_c/sums.h). Inline only: there is no module.
 from libc.string cimport memset
 

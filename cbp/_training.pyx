@@ -1,8 +1,8 @@
 """Training by backpropagation: epochs, learning rates, patience, scores.
 
-`Epochs` is the compiled loop: it goes from batch to batch (_batch.pyx) without the GIL,
-by several threads (_threads.pyx). It comes back to Python for signals, after an epoch if
-somebody listens, and at the end. `Trainer` owns one fit and is what Python calls.
+`Epochs` is the compiled loop. It goes from batch to batch (_batch.pyx) without the GIL,
+by several threads (_threads.pyx). It comes back to Python for signals, after an epoch
+if somebody listens, and at the end. `Trainer` owns one fit and is what Python calls.
 Settings go in, progress comes out (_progress.pyx). What users pass is validated before;
 here are the checks without which a kernel would leave its buffers, for any caller.
 """
@@ -24,12 +24,12 @@ from cbp._kernels cimport (
     address,
     cbp_kernels,
     cbp_panels,
-    cbp_rows,
+    cbp_online,
     writable_address,
     writable_floats,
 )
 from cbp._network cimport Network
-from cbp._progress cimport CURVE_ROOM, Progress, Schedule, Settings, count, number
+from cbp._progress cimport Progress, Schedule, Settings, count, number
 from cbp._recorder cimport UPDATE_SQUARES, Recorder
 from cbp._sums cimport sum_squares
 from cbp._threads cimport FLOPS_PER_LOOK, Signals, Team, Worker
@@ -181,7 +181,8 @@ cdef class HeldOut:
 
     cdef double score(self) noexcept nogil:
         """Accuracy or R2 by the batch's weights; NaN if an output is not finite."""
-        cdef ptrdiff_t start = 0, rows, most = min(self.batch.piece_rows, self.batch.item_rows)
+        cdef ptrdiff_t start = 0, rows, most = self.batch.piece_rows
+        most = min(most, self.batch.stretch_rows)
         self.sums[:] = 0
         while start < self.n_rows:
             rows = min(self.n_rows - start, most)
@@ -299,8 +300,12 @@ cdef class Epochs(Worker):
                 self.signals.poll(6.0 * self.network.n_weights)
             else:
                 self.batch.run(thread)
-                if thread == 0 and self.batch.solver >= 0 and not self.signals.interrupted:
+                if thread == 0 and self._steps() and not self.signals.interrupted:
                     self._end_batch()
+
+    cdef bint _steps(self) noexcept nogil:
+        """Whether there is an optimizer to step; L-BFGS asks for sums only."""
+        return self.settings.optimizer >= 0
 
     cdef void _begin_batch(self) noexcept nogil:
         """Chooses the next rows, after the end of an epoch; may ask to stop."""
@@ -326,7 +331,7 @@ cdef class Epochs(Worker):
             return
         self.batch.begin(self.order + start, self.position - start, weights,
                          self._is_due())
-        if self.batch.solver >= 0:
+        if self._steps():
             self.steps += 1
             self.batch.step.eta = self.schedule.rate(self.steps)
             self.batch.step.scale = 1 / weights
@@ -335,14 +340,14 @@ cdef class Epochs(Worker):
         """Whether the next batch is to be watched."""
         if self.batch.recorder is None:
             return False
-        if self.batch.solver < 0:
+        if not self._steps():
             return self.batch.recorder.due(self.iteration, self.iteration)
         return self.batch.recorder.due(self.steps, self.progress.n_iter)
 
     cdef void _train_rows(self) noexcept nogil:
         """Batches of one row, from the one just begun to the next one that is watched,
         at most as many as a look for signals can wait for."""
-        cdef cbp_rows rows
+        cdef cbp_online rows
         cdef int64_t first = self.steps - 1
         cdef ptrdiff_t n = 1, most, start = self.position - 1
         most = <ptrdiff_t>(FLOPS_PER_LOOK / (6.0 * self.network.n_weights))
@@ -360,9 +365,9 @@ cdef class Epochs(Worker):
             self.position += 1
         rows.eta, rows.order = self.rates, self.order + start
         rows.n_rows, rows.steps = self.position - start, 0
-        rows.loss, rows.weights = self.epoch_loss, self.epoch_weights
+        rows.loss_sum, rows.weight_sum = self.epoch_loss, self.epoch_weights
         self.batch.run_rows(&rows)
-        self.epoch_loss, self.epoch_weights = rows.loss, rows.weights
+        self.epoch_loss, self.epoch_weights = rows.loss_sum, rows.weight_sum
         self.epoch_rows += rows.steps
         self.steps = first + rows.steps
         if not isfinite(rows.last_loss):
@@ -386,7 +391,7 @@ cdef class Epochs(Worker):
         self.status, self.signals.stop_requested = status, True
 
     cdef void _begin_epoch(self) noexcept nogil:
-        if self.settings.shuffle and self.batch.solver >= 0:
+        if self.settings.shuffle and self._steps():
             if self.settings.exclusive:
                 shuffle(self.order, self.n_rows, self.bits)
             else:
@@ -394,7 +399,7 @@ cdef class Epochs(Worker):
 
     cdef void _end_epoch(self) noexcept nogil:
         cdef double loss = 0
-        if self.batch.solver < 0:
+        if not self._steps():
             self._stop(EPOCH_DONE)
             return
         if self.epoch_weights > 0:
@@ -427,8 +432,10 @@ cdef class Epochs(Worker):
     cdef void _apply_patience(self) noexcept nogil:
         """Patience, stopping and the learning rate of the next epoch, as scikit-learn
         rules them: by the validation score if there is one, else by the loss."""
+        cdef double enough
         if self.held_out is None:
-            self.improved = not self.progress.loss > self.progress.best_loss - self.settings.tol
+            enough = self.progress.best_loss - self.settings.tol
+            self.improved = not self.progress.loss > enough
             if self.progress.loss < self.progress.best_loss:
                 self.progress.best_loss = self.progress.loss
         self._count_patience()
@@ -548,7 +555,7 @@ cdef class Trainer(Epochs):
         self.order = <int64_t *>writable_address(self._order)
         self.n_rows = len(self._order)
         self.batch_size = self.n_rows
-        if settings.optimizer >= 0:
+        if self._steps():
             self.batch_size = min(settings.batch_size, self.n_rows)
         if self._shuffles() and not isinstance(random_state, np.random.RandomState):
             raise ValueError(
@@ -560,7 +567,7 @@ cdef class Trainer(Epochs):
         self.batch = Batch(self.weights, data, self.signals, self._order,
                            self.batch_size, settings.n_threads, settings.optimizer)
         self._set_step()
-        if settings.optimizer >= 0:
+        if self._steps():
             self._take_optimizer(self.progress.optimizer)
         if held_out is not None:
             self.held_out = HeldOut(self.batch, *held_out, theta)
@@ -571,7 +578,7 @@ cdef class Trainer(Epochs):
     # ---- set-up
 
     cdef bint _shuffles(self) noexcept:
-        return self.settings.shuffle and self.settings.optimizer >= 0
+        return self.settings.shuffle and self._steps()
 
     cdef _set_step(self):
         """What all steps have in common."""
@@ -609,7 +616,7 @@ cdef class Trainer(Epochs):
             self.weights, self.batch.chunk_rows, -(-self.n_rows // self.batch_size),
             self.batch.one_row
         )
-        if self.settings.optimizer < 0:
+        if not self._steps():
             recorder.every = ITERATIONS_APART
         self.batch.recorder = recorder
 
@@ -728,7 +735,7 @@ cdef class Trainer(Epochs):
         BaseException
             What a signal handler raised (KeyboardInterrupt), theta written back.
         """
-        if self.settings.optimizer < 0:
+        if not self._steps():
             raise ValueError('run needs solver="adam" or "sgd"')
         if not 1 <= max_iter < 2**31:
             raise ValueError(f"max_iter must lie in 1 .. {2**31 - 1}, got {max_iter}")
@@ -833,7 +840,7 @@ cdef class Trainer(Epochs):
     cdef _loss_gradient(self, theta):
         cdef double scale, squares, alpha = self.settings.alpha
         cdef const double[::1] W
-        if self.settings.optimizer >= 0:
+        if self._steps():
             raise ValueError('loss_gradient needs solver="lbfgs"')
         self._take_theta(theta)
         self.position = 0
@@ -872,7 +879,7 @@ cdef class Trainer(Epochs):
         if not 0 <= iteration < 2**31 - 1:
             raise ValueError(f"iteration {iteration} is out of range")
         self.iteration = iteration + 1
-        if self.settings.optimizer >= 0 or not self.batch.watching:
+        if self._steps() or not self.batch.watching:
             return
         for l in range(self.network.n_layers):
             _, offset, shape, _ = self.network.segments[l]

@@ -11,6 +11,7 @@ cdef class Layout:
     cdef ptrdiff_t P, size         # columns of a panel, bytes of an item
     cdef object _layers            # array of cbp_layer, as bytes
     cdef cbp_layer *layers
+    cdef object _memory            # that the layers point to
     cdef int n_layers
     cdef ptrdiff_t master_items, mirror_items
     cdef ptrdiff_t n_patches       # of all layers
@@ -19,7 +20,6 @@ cdef class Layout:
 
 
 cdef class Weights(Layout):
-    cdef object _memory
     cdef char *master
     cdef void load(self, const void *theta) noexcept nogil
     cdef void store(self, void *theta) noexcept nogil
@@ -61,7 +61,7 @@ cdef inline void mirror_patch(const cbp_kernels *k, const cbp_layer *y, ptrdiff_
     cdef const char *master = <const char *>(y.WT.data if y.transposed else y.W.data)
     cdef char *mirror = <char *>(y.W.data if y.transposed else y.WT.data)
     cdef ptrdiff_t stride = y.W.stride if y.transposed else y.WT.stride
-    k.transpose_block(master + (q * master_stride(y) + p * P * P) * size,
+    k.transpose_patch(master + (q * master_stride(y) + p * P * P) * size,
                       mirror + (p * stride + q * P * P) * size)
 
 

@@ -51,9 +51,9 @@ cdef class Layout:
                 y.transposed = False
             y.mirrored = y.transposed or l > 0
             y.n_lines = y.n_out if y.transposed else y.n_in
-            y.line_blocks = round_up(y.n_lines, P) // P
+            y.line_patches = round_up(y.n_lines, P) // P
             y.n_panels = round_up(y.n_in if y.transposed else y.n_out, P) // P
-            y.n_blocks = y.line_blocks * y.n_panels
+            y.n_patches = y.line_patches * y.n_panels
             # One line more than the patches need: an odd number of lines per panel
             # keeps the panels of a wide layer from falling into the same cache sets.
             y.W.stride = (round_up(y.n_in, P) + 1) * P
@@ -62,7 +62,7 @@ cdef class Layout:
             at += y.n_panels * master_stride(y)
             y.b_at = at
             at += round_up(y.n_out, P)
-            self.n_patches += y.n_blocks
+            self.n_patches += y.n_patches
             if y.mirrored and y.transposed:
                 self.mirror_items += round_up(y.n_out, P) // P * y.W.stride
             elif y.mirrored:
@@ -118,7 +118,7 @@ cdef class Weights(Layout):
         cdef ptrdiff_t p, q, P = self.P, size = self.size
         for q in range(round_up(y.n_out, P) // P):
             for p in range(round_up(y.n_in, P) // P):
-                self.k.transpose_block(
+                self.k.transpose_patch(
                     <char *>y.W.data + (q * y.W.stride + p * P * P) * size,
                     <char *>y.WT.data + (p * y.WT.stride + q * P * P) * size,
                 )
@@ -147,11 +147,11 @@ cdef class Weights(Layout):
         for l in range(self.n_layers):
             y, layer = &self.layers[l], &self.network.layers[l]
             patch.stride = 0
-            for i in range(y.n_blocks):
-                q, p = i // y.line_blocks, i % y.line_blocks
+            for i in range(y.n_patches):
+                q, p = i // y.line_patches, i % y.line_patches
                 patch.data = <void *>(G + patch_at(y, P, p, q) * self.size)
                 if y.transposed:
-                    self.k.transpose_block(patch.data, scratch)
+                    self.k.transpose_patch(patch.data, scratch)
                     patch.data = scratch
                     p, q = q, p
                 self.k.scatter_rows(
@@ -173,7 +173,7 @@ cdef void load_layer(const cbp_kernels *k, const Dense *layer, const cbp_layer *
 
 
 cdef load_forward(Layout layout, const void *theta):
-    """Fills a layout with W and b of theta alone, for forward products; the memory."""
+    """Gives a layout the memory for W and b alone, for forward products, and loads it."""
     cdef ptrdiff_t items = 0
     cdef char *at
     cdef int l
@@ -181,8 +181,8 @@ cdef load_forward(Layout layout, const void *theta):
     for l in range(layout.n_layers):
         y = &layout.layers[l]
         items += layout.panels(l) * (y.W.stride + layout.P)
-    memory = aligned_zeros(items, layout.network.dtype)
-    at = <char *>writable_address(memory)
+    layout._memory = aligned_zeros(items, layout.network.dtype)
+    at = <char *>writable_address(layout._memory)
     for l in range(layout.n_layers):
         y = &layout.layers[l]
         y.W.data = at
@@ -190,7 +190,6 @@ cdef load_forward(Layout layout, const void *theta):
         y.b = at
         at += layout.panels(l) * layout.P * layout.size
         load_layer(layout.k, &layout.network.layers[l], y, theta)
-    return memory
 
 
 def state_shape(Network network not None, solver):

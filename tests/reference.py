@@ -169,7 +169,7 @@ def fill_targets(labels, n_out, dtype):
     return (labels[:, None] == np.arange(n_out)).astype(dtype)
 
 
-def transpose_block(block):
+def transpose_patch(block):
     return block.T.copy()
 
 
