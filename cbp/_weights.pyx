@@ -173,7 +173,7 @@ cdef void load_layer(const cbp_kernels *k, const Dense *layer, const cbp_layer *
 
 
 cdef load_forward(Layout layout, const void *theta):
-    """Gives a layout the memory for W and b alone, for forward products, and loads it."""
+    """Gives a layout memory for W and b alone, for forward products, and loads it."""
     cdef ptrdiff_t items = 0
     cdef char *at
     cdef int l
