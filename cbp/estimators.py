@@ -50,6 +50,7 @@ from cbp._catalog import (
     is_regressors,
     output_of_labels,
 )
+from cbp._fit_summary import FitSummary
 from cbp._fitted import (
     PICKLED_ONLY,
     Fitted,
@@ -65,7 +66,8 @@ from cbp._fitted import (
 from cbp._network import Network
 from cbp._targets import index_of, read_labels, read_numbers
 from cbp._training import Optimizer, Trainer
-from cbp.gradient_flow import Diagnosis, FailedFlow, FitSummary, GradientFlow, diagnose
+from cbp.diagnosis import Diagnosis, diagnose
+from cbp.gradient_flow import FailedFlow, GradientFlow
 
 if TYPE_CHECKING:
     from typing import Self

@@ -20,7 +20,8 @@ from sklearn.base import is_classifier, is_regressor
 from sklearn.utils.validation import check_is_fitted
 
 from cbp._catalog import ACTIVATIONS
-from cbp.gradient_flow import MOVED, STEP_LATER, FailedFlow, GradientFlow
+from cbp._evidence import MOVED, STEP_LATER
+from cbp.gradient_flow import FailedFlow, GradientFlow
 
 if TYPE_CHECKING:
     from typing import Self
