@@ -100,6 +100,23 @@ def _check_fits(fits) -> None:
         )
 
 
+def _check_axes(name: str, ax) -> None:
+    """Refuse what is no Axes, such as the array of several that `subplots` returns."""
+    if isinstance(ax, _pyplot().Axes):
+        return
+    if isinstance(ax, np.ndarray):
+        got = f"an array of shape {ax.shape}"
+    elif isinstance(ax, list | tuple):
+        got = f"a {type(ax).__name__} of length {len(ax)}"
+    else:
+        got = f"a {type(ax).__name__}"
+    raise ValueError(
+        f"{name} must be one matplotlib Axes, got {got}. Pass a single Axes, for "
+        "example of figure.add_subplot(): all parts of a picture share its room. Or "
+        "pass None for a new figure."
+    )
+
+
 def _failed_flow(estimator) -> FailedFlow | None:
     """The records of the last fit, if it diverged."""
     flow = getattr(estimator, "_failed_flow", None)
@@ -269,7 +286,7 @@ class GradientFlowDisplay:
         Raises
         ------
         ValueError
-            If the fit was not monitored.
+            If the fit was not monitored, or if `ax` is no Axes.
         NotFittedError
             If the estimator is not fitted.
         TypeError
@@ -310,6 +327,8 @@ class GradientFlowDisplay:
         ------
         TypeError
             If `flow` is no GradientFlow.
+        ValueError
+            If `ax` is no Axes.
         """
         if not isinstance(flow, GradientFlow):
             raise TypeError(
@@ -392,10 +411,16 @@ class GradientFlowDisplay:
         Returns
         -------
         self : GradientFlowDisplay
+
+        Raises
+        ------
+        ValueError
+            If `ax` is no Axes.
         """
         plt = _pyplot()
         if ax is None:
             _, ax = plt.subplots(figsize=(8, 3.8), layout="constrained")
+        _check_axes("ax", ax)
         width = ax.get_window_extent().width
         self.ax_, self.figure_ = ax, ax.figure
         self.update_ax_ = self.colorbar_ = None
@@ -584,7 +609,7 @@ class LossCurveDisplay:
         NotFittedError
             If the estimator is not fitted.
         ValueError
-            If no epoch was finished.
+            If no epoch was finished, or if `ax` or `score_ax` is no Axes.
         TypeError
             If it is no network of this package.
         """
@@ -669,12 +694,20 @@ class LossCurveDisplay:
         Returns
         -------
         self : LossCurveDisplay
+
+        Raises
+        ------
+        ValueError
+            If `ax` or `score_ax` is no Axes.
         """
         loss = np.asarray(self.loss_curve, np.float64)
         scores = self.validation_scores
         scores = None if scores is None else np.asarray(scores, np.float64)
+        if score_ax is not None:
+            _check_axes("score_ax", score_ax)
         if ax is None:
             ax = _curve_axes(scores is not None)
+        _check_axes("ax", ax)
         from matplotlib import cbook, lines
 
         best = _argmax(-loss if scores is None else scores)
@@ -824,8 +857,8 @@ class ActivationDisplay:
         NotFittedError
             If the estimator is not fitted.
         ValueError
-            If X does not suit the estimator, if it overflows the network, or if there
-            is no hidden layer.
+            If X does not suit the estimator, if it overflows the network, if there is
+            no hidden layer, or if `ax` is no Axes.
         TypeError
             If the estimator is no network of this package.
         """
@@ -867,10 +900,16 @@ class ActivationDisplay:
         Returns
         -------
         self : ActivationDisplay
+
+        Raises
+        ------
+        ValueError
+            If `ax` is no Axes.
         """
         plt = _pyplot()
         if ax is None:
             _, ax = plt.subplots(figsize=(8, 3.8), layout="constrained")
+        _check_axes("ax", ax)
         right = _split(ax, [1, 1], gap=0.08)
         low = min(0.0, *(a.min() for a in self.activations))
         high = max(1.0, *(a.max() for a in self.activations))
