@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-# FailedFlow holds one, and pickles of version 0.2 look for the class here.
+# FailedFlow holds one, and earlier pickles look for the class here.
 from cbp._fit_summary import FitSummary
 
 if TYPE_CHECKING:
@@ -199,7 +199,7 @@ def import_pandas():
 
 
 def __getattr__(name: str) -> Any:
-    """What moved to diagnosis.py, for pickles and programs that look for it here.
+    """What moved to diagnosis.py, for earlier pickles and programs that name it here.
 
     Imported on first use, because diagnosis.py imports this module.
     """

@@ -96,7 +96,7 @@ def test_short_calls_of_partial_fit_keep_the_last_records(moons):
 
 @pytest.mark.parametrize("name", ["Diagnosis", "Finding", "FitSummary", "diagnose"])
 def test_what_moved_to_other_modules_is_still_found(name):
-    """Pickles and programs of version 0.2 look for it here."""
+    """Earlier pickles and programs look for it here."""
     moved = getattr(gradient_flow, name)
     assert moved.__name__ == name
     assert moved.__module__ != "cbp.gradient_flow"
