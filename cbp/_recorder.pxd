@@ -1,4 +1,4 @@
-# The recorder of gradient flow, declared for _training.pyx.
+# The recorder of gradient flow, declared.
 from libc.stdint cimport int32_t, int64_t
 
 from cbp._kernels cimport cbp_kernels, cbp_layer, cbp_panels
@@ -22,7 +22,7 @@ cdef class Recorder:
     cdef readonly int n_layers
     cdef const cbp_kernels *k
     cdef cbp_layer *layers
-    cdef object _layers
+    cdef object _layout
 
     # One slot per piece of work, so that threads never share one and every sum is made
     # in one order: rows in groups of P, blocks of weights, panels of units.

@@ -13,7 +13,7 @@ from libc.math cimport isfinite
 from libc.stdint cimport int64_t
 
 from cbp._kernels cimport CBP_CHUNK_ROWS, cbp_layer, cbp_panels
-from cbp._network cimport Network, round_up
+from cbp._weights cimport Layout, round_up
 
 cdef enum:
     # A watched batch costs up to a third more: one in 32 is about one percent. A batch
@@ -34,7 +34,8 @@ cdef class Recorder:
 
     Parameters
     ----------
-    network : Network
+    layout : Layout
+        Whose layers hold the buffers that are measured.
     chunk_rows : int
         Most rows of a batch that are measured.
     batches : int
@@ -44,23 +45,22 @@ cdef class Recorder:
     """
 
     # Not __init__, which Python may leave out, or call once more.
-    def __cinit__(self, Network network not None, ptrdiff_t chunk_rows, int64_t batches,
+    def __cinit__(self, Layout layout not None, ptrdiff_t chunk_rows, int64_t batches,
                   bint one_row):
-        cdef ptrdiff_t P = network.k.panel, blocks = 0, panels = 0
+        cdef ptrdiff_t P = layout.P, panels = 0
         cdef int l
         if not 1 <= chunk_rows <= CBP_CHUNK_ROWS or batches < 1:
             raise ValueError(f"{chunk_rows} rows of a batch, {batches} batches")
-        self.k, self.n_layers = network.k, network.n_layers
-        self._layers, self.layers = network, network.layers
+        self.k, self.n_layers = layout.k, layout.n_layers
+        self._layout, self.layers = layout, layout.layers
         for l in range(self.n_layers):
-            blocks += self.layers[l].n_blocks
-            panels += round_up(self.layers[l].n_out, P) // P
+            panels += layout.panels(l)
         groups = round_up(chunk_rows, P) // P
         self.group_delta = np.zeros((self.n_layers, groups))
         self.group_back = np.zeros((self.n_layers, groups))
-        self.block_gradient = np.zeros(blocks)
-        self.block_update = np.zeros(blocks)
-        self.block_floored = np.zeros(blocks)
+        self.block_gradient = np.zeros(layout.n_patches)
+        self.block_update = np.zeros(layout.n_patches)
+        self.block_floored = np.zeros(layout.n_patches)
         self.saturated_rows = np.zeros(panels * P, np.int32)
         self.sums = np.zeros((self.n_layers, N_SUMS))
         self.every = max(STEPS_APART_ONE_ROW if one_row else STEPS_APART,

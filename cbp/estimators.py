@@ -63,9 +63,12 @@ from cbp._fitted import (
     views,
     weight_list,
 )
+from cbp._batch import fit_bytes
+from cbp._data import Data
 from cbp._network import Network
+from cbp._prediction import predict
 from cbp._targets import index_of, read_labels, read_numbers
-from cbp._training import Optimizer, Trainer
+from cbp._training import Optimizer, Progress, Settings, Trainer
 from cbp.diagnosis import Diagnosis, diagnose
 from cbp.gradient_flow import FailedFlow, GradientFlow
 
@@ -100,27 +103,12 @@ _STOCHASTIC_SOLVERS = ("sgd", "adam")
 
 
 @dataclass
-class _Records:
-    """What a fit counts while it runs; the fitted attributes are made of it."""
-
-    n_iter: int = 0
-    t: int = 0
-    loss: float = math.inf
-    best_loss: float = math.inf
-    loss_curve: list[float] = field(default_factory=list)
-    validation_scores: list[float] = field(default_factory=list)
-    no_improvement_count: int = 0
-    optimizer: Optimizer | None = None
-    outcome: str = "interrupted"
-
-
-@dataclass
 class _Run:
     """One training run: theta is trained in place, records are filled at its end."""
 
     network: Network
     theta: Floats
-    records: _Records
+    records: Progress
     trainer: Trainer | None
     target: NDArray | None = None
     summary: FitSummary | None = None
@@ -136,7 +124,7 @@ class _Run:
 
     def chosen_theta(self) -> Floats:
         """The weights to keep: with early stopping those of the best score."""
-        if self.scored and self.trainer.validation_scores:
+        if self.scored and self.records.scored:
             return self.trainer.best_theta
         return self.theta
 
@@ -672,7 +660,7 @@ class _BaseBP(BaseEstimator):
         if network is not None:
             # Beside theta: the former model until success, and the best weights.
             n_bytes *= 1 + self._fitted.is_model + bool(self.early_stopping)
-            n_bytes += network.fit_bytes(batch, self.solver, is_sparse)
+            n_bytes += fit_bytes(network, batch, self.solver, is_sparse)
             if self.solver == "lbfgs":
                 # SciPy keeps ten pairs of vectors, and a few more, in float64.
                 n_bytes += 26 * 8 * n_params
@@ -772,7 +760,7 @@ class _BaseBP(BaseEstimator):
         )
         if early_stopping and not fresh:
             # Weights to go on from are the best so far, whatever others scored.
-            trainer.judge(theta, starting=True)
+            trainer.score_weights(theta, starting=True)
         run = _Run(network, theta, records, trainer, target)
         run.causes = functools.partial(self._causes, X, target, weight, unit)
         if self.monitor:
@@ -822,7 +810,7 @@ class _BaseBP(BaseEstimator):
     def _summarize_end(self, run: _Run, X, rows) -> None:
         def outputs(part: slice) -> Floats:
             some = _kernel_ready(X[part] if rows is None else X[rows[part]])
-            return run.network.predict(run.chosen_theta(), some)
+            return predict(run.network, run.chosen_theta(), some)
 
         run.summary = run.look().at_end(run.records.outcome, run.records.loss, outputs)
 
@@ -863,7 +851,7 @@ class _BaseBP(BaseEstimator):
         sizes = [X.shape[1], *hidden, n_outputs]
         network = self._make_network(sizes, activations, X)
         theta = self._draw_weights(network, check_random_state(self.random_state))
-        self._set_fitted(_Run(network, theta, _Records(), None), False)
+        self._set_fitted(_Run(network, theta, Progress(), None), False)
 
     def diagnose(self) -> Diagnosis:
         """Say why the network learned, or why it did not.
@@ -933,7 +921,7 @@ class _BaseBP(BaseEstimator):
         unit,
         rows,
         held_out,
-        records: _Records,
+        records: Progress,
         rng,
     ) -> Trainer:
         n_rows = X.shape[0] if rows is None else len(rows)
@@ -945,24 +933,23 @@ class _BaseBP(BaseEstimator):
                 "rows to train on.",
                 stacklevel=2,
             )
+        data = Data(network, X, target, weight)
+        settings = Settings(
+            n_threads=n_threads(self.n_jobs),
+            batch_size=batch_size,
+            exclusive=isinstance(self.random_state, Integral),
+            monitor=bool(self.monitor),
+            **self._trainer_options(unit),
+        )
         return Trainer(
             network,
             theta,
-            X,
-            target,
-            sample_weight=weight,
+            data,
+            settings,
+            records,
             rows=rows,
-            held_out=held_out,
-            n_threads=n_threads(self.n_jobs),
-            batch_size=batch_size,
+            held_out=None if held_out is None else (data, held_out),
             random_state=rng,
-            exclusive=isinstance(self.random_state, Integral),
-            optimizer=records.optimizer,
-            t=records.t,
-            best_loss=records.best_loss,
-            no_improvement_count=records.no_improvement_count,
-            monitor=bool(self.monitor),
-            **self._trainer_options(unit),
         )
 
     def _batch_size(self, n_rows: int) -> int:
@@ -997,10 +984,10 @@ class _BaseBP(BaseEstimator):
                 f"{np.finfo(np.float64).max:.1e}, got a larger number."
             ) from None
 
-    def _starting_records(self, fresh: bool, incremental: bool, dtype) -> _Records:
+    def _starting_records(self, fresh: bool, incremental: bool, dtype) -> Progress:
         """Empty records, or those of the fitted model for training to go on from."""
         if fresh:
-            return _Records()
+            return Progress()
         fitted = self._fitted
         best_loss = fitted.get("best_loss_")
         optimizer = fitted.get("_optimizer") if incremental else None
@@ -1008,7 +995,7 @@ class _BaseBP(BaseEstimator):
             optimizer.solver != self.solver or self._network.dtype != dtype
         ):
             optimizer = None
-        return _Records(
+        return Progress(
             t=fitted.get("t_", 0),
             best_loss=math.inf if best_loss is None else best_loss,
             loss_curve=list(fitted.get("loss_curve_", [])),
@@ -1021,28 +1008,19 @@ class _BaseBP(BaseEstimator):
         """Epochs of SGD or Adam; one for partial_fit."""
         trainer, records = run.trainer, run.records
 
-        def on_epoch(epoch: int, loss: float) -> None:
-            print(f"Iteration {epoch}, loss = {loss:.8f}")
+        def after_epoch(progress: Progress) -> bool:
+            print(f"Iteration {progress.n_iter}, loss = {progress.loss:.8f}")
             if run.scored:
-                print(f"Validation score: {trainer.validation_scores[-1]:f}")
+                print(f"Validation score: {progress.validation_scores[-1]:f}")
+            return False
 
-        try:
-            status = trainer.run(
-                1 if incremental else min(int(self.max_iter), _ENDLESS),
-                on_epoch if self.verbose else None,
-            )
-        finally:
-            records.n_iter = trainer.n_iter
-            records.t = trainer.t
-            records.loss_curve += trainer.loss_curve
-            records.loss = records.loss_curve[-1] if records.loss_curve else math.inf
-            records.best_loss = trainer.best_loss
-            records.no_improvement_count = trainer.no_improvement_count
-            records.optimizer = trainer.optimizer
-
+        status = trainer.run(
+            1 if incremental else min(int(self.max_iter), _ENDLESS),
+            after_epoch if self.verbose else None,
+        )
         records.outcome = "partial" if incremental else status
         if status == "diverged":
-            self._diverged(run, f"epoch {trainer.diverged_epoch}")
+            self._diverged(run, f"epoch {records.n_iter + 1}")
         elif status == "converged":
             self._report_patience(run)
         elif status == "max_iter" and not incremental:
@@ -1089,13 +1067,13 @@ class _BaseBP(BaseEstimator):
             np.copyto(run.theta, theta, casting="same_kind")
             if not (math.isfinite(loss) and np.isfinite(run.theta).all()):
                 raise _StopLBFGS("diverged")
-            worn_out = run.scored and run.trainer.judge(run.theta)
+            worn_out = run.scored and run.trainer.score_weights(run.theta)
             records.n_iter += 1
             records.loss_curve.append(loss)
             if self.verbose:
                 print(f"Iteration {records.n_iter}, loss = {loss:.8f}")
                 if run.scored:
-                    print(f"Validation score: {run.trainer.validation_scores[-1]:f}")
+                    print(f"Validation score: {run.records.validation_scores[-1]:f}")
             if worn_out:
                 raise _StopLBFGS("patience")
 
@@ -1124,7 +1102,6 @@ class _BaseBP(BaseEstimator):
         except _StopLBFGS as stop:
             (status,) = stop.args
         finally:
-            records.no_improvement_count = run.trainer.no_improvement_count
             curve = records.loss_curve
             records.loss = curve[-1] if curve else records.loss
             records.best_loss = min(curve, default=records.loss)
@@ -1213,10 +1190,10 @@ class _BaseBP(BaseEstimator):
             f"large values and need to be preprocessed. Training diverged in {when} "
             f"with {settings}.{said} Likely cures: {', '.join(cures)}."
         )
-        if not run.scored or not math.isfinite(run.trainer.best_score):
+        if not run.scored or not math.isfinite(run.records.best_score):
             raise DivergenceError(message, self._failed_records(run))
         run.records.outcome = "diverged"
-        run.trainer.validation_scores.append(math.nan)
+        run.records.validation_scores.append(math.nan)
         warnings.warn(
             f"{message} The weights of the best validation score are kept.",
             ConvergenceWarning,
@@ -1250,8 +1227,8 @@ class _BaseBP(BaseEstimator):
         scores, best_score = None, None
         best_loss: float | None = records.best_loss
         if run.scored:
-            scores = records.validation_scores + run.trainer.validation_scores
-            best_score = run.trainer.best_score
+            scores = records.validation_scores
+            best_score = run.records.best_score
             best_loss = None
         elif incremental:  # leaves the record of an earlier early stopping
             scores = fitted.get("validation_scores_")
@@ -1342,7 +1319,7 @@ class _BaseBP(BaseEstimator):
         """a of every hidden layer for every row of X, for pictures."""
         model, hidden = self._model(), []
         X, _ = self._check_rows(model, X, model._network.dtype)
-        model._network.predict(model.theta(), X, hidden=hidden)
+        predict(model._network, model.theta(), X, hidden=hidden)
         return hidden
 
     def _outputs(self, model: Fitted, X, *, logits: bool) -> Floats:
@@ -1353,10 +1330,10 @@ class _BaseBP(BaseEstimator):
         network, theta = model._network, model.theta()
         outputs, given = None, network.dtype
         if self._is_ready(model, X, network.dtype):
-            outputs = network.predict(theta, X, logits, finite=True)
+            outputs = predict(network, theta, X, logits, finite=True)
         if outputs is None:
             X, given = self._check_rows(model, X, network.dtype)
-            outputs = network.predict(theta, X, logits)
+            outputs = predict(network, theta, X, logits)
         if not np.isfinite(outputs).all():
             rows = np.flatnonzero(~np.isfinite(outputs).all(axis=1))
             named = ", ".join(map(str, rows[:10])) + (", ..." if len(rows) > 10 else "")

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from problem import make_trainer
 from scipy import sparse
 
 from cbp._fit_summary import FitSummary
@@ -71,11 +72,9 @@ def test_constant_cost_is_the_least_and_zero_cost_the_first(
 
     from scipy.optimize import minimize
 
-    from cbp._training import Trainer
-
     network = Network((1, n_outputs), (), output, loss, np.float64)
     theta = np.zeros(network.n_params)
-    trainer = Trainer(network, theta, X, y, sample_weight=weight, solver="lbfgs")
+    trainer = make_trainer(network, theta, X, y, sample_weight=weight, solver="lbfgs")
     start = theta.copy()
     assert np.isclose(summary.zero_cost, trainer.loss_gradient(start)[0])
     best = minimize(trainer.loss_gradient, start, jac=True, method="L-BFGS-B")
