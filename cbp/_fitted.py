@@ -28,7 +28,7 @@ from cbp._catalog import (
 )
 from cbp._fit_summary import FitSummary
 from cbp._network import Network
-from cbp._training import Optimizer
+from cbp._progress import Optimizer
 from cbp._weights import state_shape
 from cbp.gradient_flow import GradientFlow
 

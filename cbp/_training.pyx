@@ -1,49 +1,42 @@
 """Training by backpropagation: epochs, learning rates, patience, scores.
 
-`Trainer` owns one fit. Its compiled loop goes from batch to batch (_batch.pyx) without
-the GIL, by several threads (_threads.pyx). It comes back to Python for signals, after an
-epoch if somebody listens, and at the end. `Settings` go in and do not change; `Progress`
-goes in and comes out as far as the run got. What users pass is validated before; here
-are the checks without which a kernel would leave its buffers, for any caller.
+`Epochs` is the compiled loop: it goes from batch to batch (_batch.pyx) without the GIL,
+by several threads (_threads.pyx). It comes back to Python for signals, after an epoch if
+somebody listens, and at the end. `Trainer` owns one fit and is what Python calls.
+Settings go in, progress comes out (_progress.pyx). What users pass is validated before;
+here are the checks without which a kernel would leave its buffers, for any caller.
 """
-
-import operator
 
 import numpy as np
 
 cimport cython
 
-from libc.math cimport INFINITY, NAN, isfinite, isnan, sqrt
-from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+from libc.math cimport NAN, isfinite
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from cpython.pycapsule cimport PyCapsule_GetPointer
 
 from cbp._batch cimport Batch, backpropagate
 from cbp._data cimport Data, checked_rows
 from cbp._kernels cimport (
-    CBP_ADAM,
     CBP_SGD,
     CBP_SOFTMAX_LOG_LOSS,
     address,
     cbp_kernels,
-    cbp_pair,
     cbp_panels,
     cbp_rows,
-    power,
-    power_pair,
-    powers,
-    product,
     writable_address,
     writable_floats,
 )
 from cbp._network cimport Network
+from cbp._progress cimport CURVE_ROOM, Progress, Schedule, Settings, count, number
 from cbp._recorder cimport UPDATE_SQUARES, Recorder
 from cbp._sums cimport sum_squares
 from cbp._threads cimport FLOPS_PER_LOOK, Signals, Team, Worker
 from cbp._weights cimport Weights, aligned_zeros
 
 from cbp._catalog import is_regressors
-from cbp._kernels import OPTIMIZERS
+from cbp._progress import Optimizer  # old pickles look for it here
 from cbp._weights import state_shape
 
 
@@ -62,13 +55,6 @@ ctypedef struct bitgen_t:
     double (*next_double)(void *) noexcept nogil
     uint64_t (*next_raw)(void *) noexcept nogil
 
-
-SCHEDULES = {"constant": 0, "invscaling": 1, "adaptive": 2}
-
-cdef enum:
-    CONSTANT = 0
-    INVSCALING = 1
-    ADAPTIVE = 2
 
 # Why the compiled epochs came back to Python.
 cdef enum:
@@ -90,12 +76,8 @@ cdef enum:
     # From one watched iteration of L-BFGS to the next: all of its evaluations are
     # watched, since none is known to be the last, at a cost of 12 % each.
     ITERATIONS_APART = 8
-    # Powers of the betas that are kept.
-    POWERS = 64
     # Batches of one row that are handed to C at a time, at most.
     MAX_ROWS = 256
-    # Epoch losses and scores kept before they are moved to the Python lists.
-    CURVE_ROOM = 256
 
 
 cdef void shuffle(int64_t *x, ptrdiff_t n, bitgen_t *bits) noexcept nogil:
@@ -124,215 +106,6 @@ cdef void shuffle(int64_t *x, ptrdiff_t n, bitgen_t *bits) noexcept nogil:
         x[j] = x[i]
         x[i] = kept
         i -= taken
-
-
-# ---- what goes into a run, and what comes out ---------------------------------------
-
-@cython.final
-cdef class Settings:
-    """Numbers that rule a fit, validated once; nothing changes them.
-
-    Parameters have the names and meanings of the estimators', except:
-
-    Parameters
-    ----------
-    batch_size : int
-        Rows per step; at most as many as there are. L-BFGS takes all.
-    n_threads : int, default=1
-        Fewer are used when a batch has no work for them. Never changes a bit.
-    exclusive : bool, default=True
-        Whether nobody else draws from the random state meanwhile. Otherwise its lock is
-        taken for each shuffle, not for all of the run, which others would wait for.
-    monitor : bool, default=False
-        Record gradient flow; never changes a bit.
-
-    Raises
-    ------
-    ValueError
-        A name is unknown, or a number is not one that training could use.
-    """
-
-    cdef readonly str solver, learning_rate
-    cdef readonly int64_t batch_size, n_threads
-    cdef readonly double alpha, learning_rate_init, power_t, momentum, beta_1, beta_2
-    cdef readonly double epsilon, tol, n_iter_no_change
-    cdef readonly bint nesterovs_momentum, shuffle, exclusive, monitor
-    cdef int optimizer             # its number in cbp.h; -1: L-BFGS
-    cdef int schedule
-
-    def __cinit__(
-        self, *, solver="adam", alpha=0.0, batch_size=200, shuffle=True,
-        learning_rate="constant", learning_rate_init=1e-3, power_t=0.5, momentum=0.9,
-        nesterovs_momentum=True, beta_1=0.9, beta_2=0.999, epsilon=1e-8, tol=1e-4,
-        n_iter_no_change=10, n_threads=1, exclusive=True, monitor=False,
-    ):
-        if solver not in OPTIMIZERS and solver != "lbfgs":
-            raise ValueError(f"solver {solver!r}; valid: {[*OPTIMIZERS, 'lbfgs']}")
-        if learning_rate not in SCHEDULES:
-            raise ValueError(f"learning_rate {learning_rate!r}; valid: {[*SCHEDULES]}")
-        self.solver, self.learning_rate = solver, learning_rate
-        self.optimizer = OPTIMIZERS.get(solver, -1)
-        if self.optimizer not in (-1, CBP_SGD, CBP_ADAM):
-            raise ValueError(f"nothing is known of the parameters of solver {solver!r}")
-        # Only sgd has schedules.
-        self.schedule = SCHEDULES[learning_rate] if solver == "sgd" else CONSTANT
-        self.alpha, self.tol = number(alpha, "alpha"), number(tol, "tol")
-        self.n_iter_no_change = number(n_iter_no_change, "n_iter_no_change")
-        self.learning_rate_init = number(learning_rate_init, "learning_rate_init")
-        self.power_t = number(power_t, "power_t")
-        self.momentum = number(momentum, "momentum")
-        self.beta_1, self.beta_2 = number(beta_1, "beta_1"), number(beta_2, "beta_2")
-        self.epsilon = number(epsilon, "epsilon")
-        self.batch_size = count(batch_size, "batch_size", 1)
-        self.n_threads = count(n_threads, "n_threads", 1)
-        self.nesterovs_momentum, self.shuffle = nesterovs_momentum, shuffle
-        self.exclusive, self.monitor = exclusive, monitor
-
-
-class Optimizer:
-    """What a stochastic solver carries from one call to the next.
-
-    Attributes
-    ----------
-    solver : {"sgd", "adam"}
-    learning_rate : float
-        Current learning rate; with adam, bias corrections included.
-    steps : int
-        Steps made.
-    state : ndarray of shape (n_states, n_items)
-        Its vectors (sgd: velocity; adam: m and v) in the layout of the engine, the same
-        on every CPU.
-    """
-
-    def __init__(self, solver, learning_rate, steps, state):
-        self.solver = solver
-        self.learning_rate = learning_rate
-        self.steps = steps
-        self.state = state
-
-
-@cython.final
-cdef class Progress:
-    """How far a run has got; the compiled loop writes it, epoch by epoch.
-
-    Parameters
-    ----------
-    t, best_loss, no_improvement_count, loss_curve, validation_scores, optimizer
-        Where an earlier run of the same model stood. The optimizer's state is copied.
-
-    Attributes
-    ----------
-    n_iter : int
-        Epochs, or iterations, of this run.
-    t : int
-        Rows seen, by all runs of the model.
-    loss, best_loss : float
-        That of the last epoch, and the least of all.
-    loss_curve, validation_scores : list of float
-        One per epoch; a score is NaN where an output was not finite.
-    best_score : float
-        The best score of this run.
-    scored : bool
-        Whether this run has scored weights that it had trained.
-    no_improvement_count : int
-        Epochs in a row without progress.
-    optimizer : Optimizer or None
-    outcome : str
-        How the run ended; "interrupted" as long as it has not.
-    """
-
-    cdef public int64_t n_iter, t, no_improvement_count
-    cdef public double loss, best_loss, best_score
-    cdef public list loss_curve, validation_scores
-    cdef public bint scored
-    cdef public object optimizer
-    cdef public str outcome
-    # What has not yet been moved to the two lists.
-    cdef double curve[CURVE_ROOM]
-    cdef double scores[CURVE_ROOM]
-    cdef int curve_used, scores_used
-
-    def __cinit__(self, *, t=0, best_loss=np.inf, no_improvement_count=0, loss_curve=(),
-                  validation_scores=(), optimizer=None):
-        self.t = count(t, "t", 0)
-        self.no_improvement_count = count(
-            no_improvement_count, "no_improvement_count", 0
-        )
-        self.best_loss, self.best_score = best_loss, -INFINITY
-        self.loss_curve = list(loss_curve)
-        self.validation_scores = list(validation_scores)
-        self.loss = INFINITY
-        if self.loss_curve:
-            self.loss = self.loss_curve[len(self.loss_curve) - 1]
-        self.optimizer, self.outcome = optimizer, "interrupted"
-
-    cdef bint is_full(self) noexcept nogil:
-        return CURVE_ROOM in (self.curve_used, self.scores_used)
-
-    cdef flush(self):
-        # What cannot be moved stays, to be moved later.
-        self.loss_curve.extend([self.curve[i] for i in range(self.curve_used)])
-        self.curve_used = 0
-        self.validation_scores.extend(
-            [self.scores[i] for i in range(self.scores_used)]
-        )
-        self.scores_used = 0
-
-
-@cython.final
-cdef class Schedule:
-    """The learning rate of each step: its schedule, and Adam's bias corrections."""
-
-    cdef int kind
-    cdef bint corrects
-    cdef double learning_rate, eta_init, power_t, beta_1, beta_2
-    cdef int64_t first_step        # of this run; steps are counted from 1
-    cdef double powers_1[POWERS]   # beta_1^i and beta_2^i
-    cdef double powers_2[POWERS]
-    cdef cbp_pair power_1, power_2  # beta^t for the last t that POWERS divides
-    cdef cbp_pair factor_1, factor_2  # from there to the next: beta^POWERS
-
-    def __cinit__(self, Settings settings not None):
-        self.kind, self.corrects = settings.schedule, settings.optimizer == CBP_ADAM
-        self.eta_init = self.learning_rate = settings.learning_rate_init
-        self.power_t = settings.power_t
-        if self.corrects:
-            self.beta_1, self.beta_2 = settings.beta_1, settings.beta_2
-            powers(self.beta_1, POWERS, self.powers_1)
-            powers(self.beta_2, POWERS, self.powers_2)
-            self.factor_1 = power_pair(self.beta_1, POWERS)
-            self.factor_2 = power_pair(self.beta_2, POWERS)
-
-    cdef double rate(self, int64_t step) noexcept nogil:
-        """eta of a step, bias corrections included. One call for each, in order."""
-        cdef double correct_1, correct_2
-        cdef int64_t whole
-        if not self.corrects:
-            return self.learning_rate
-        # beta^t in two factors, of which one is new only every POWERS steps.
-        if step == self.first_step:
-            whole = step - step % POWERS
-            self.power_1 = power_pair(self.beta_1, whole)
-            self.power_2 = power_pair(self.beta_2, whole)
-        elif step % POWERS == 0:
-            self.power_1 = product(self.power_1, self.factor_1)
-            self.power_2 = product(self.power_2, self.factor_2)
-        correct_1 = 1 - self.power_1.hi * self.powers_1[step % POWERS]
-        correct_2 = 1 - self.power_2.hi * self.powers_2[step % POWERS]
-        self.learning_rate = self.eta_init * sqrt(correct_2) / correct_1
-        return self.learning_rate
-
-    cdef void end_epoch(self, int64_t t) noexcept nogil:
-        """After an epoch; t: rows seen so far."""
-        if self.kind == INVSCALING:
-            self.learning_rate = self.eta_init / power(t + 1, self.power_t)
-
-    cdef bint lower(self) noexcept nogil:
-        """Patience has run out: is there a lower rate to go on with?"""
-        if self.kind != ADAPTIVE or self.learning_rate <= 1e-6:
-            return False
-        self.learning_rate /= 5
-        return True
 
 
 # ---- early stopping -----------------------------------------------------------------
@@ -471,61 +244,22 @@ cdef class HeldOut:
         return total / n_out
 
 
-# ---- training -----------------------------------------------------------------------
+# ---- the epochs ---------------------------------------------------------------------
 
-cdef class Trainer(Worker):
-    """One fit: theta is trained in place, from batch to batch.
-
-    Parameters
-    ----------
-    network : Network
-    theta : writable ndarray of shape (n_params,)
-        Written back when `run` ends, however it ends, and before each `after_epoch`.
-    data : Data
-        Of the same kind of network.
-    settings : Settings
-    progress : Progress, default=None
-        Written as the run goes on; None begins anew.
-    rows : int64 ndarray, default=None
-        The rows of data to train on; None means all.
-    held_out : (Data, int64 ndarray), default=None
-        Rows that early stopping scores after every epoch. The score then rules patience
-        instead of the loss, and the best weights are kept.
-    random_state : numpy.random.RandomState
-        Shuffles come from its bit generator, as scikit-learn draws them.
-
-    Raises
-    ------
-    ValueError
-        Something does not fit the network.
-
-    Attributes
-    ----------
-    n_threads : int
-        Threads that are of use, and were to be had.
-    by_units : bool
-        Whether they share the units of the only hidden layer instead of rows.
-    best_theta : ndarray or None
-        The weights of the best score; those to start from as long as there is no score.
-    learning_rate : float
-        That of the last step, or of the next one.
-    recorder : Recorder or None
-    """
+cdef class Epochs(Worker):
+    """The compiled loop: batches, epochs, patience, scores. `work` is run by every
+    thread in step; all else is thread 0's alone, while the others wait to meet it."""
 
     cdef readonly Network network
-    cdef readonly object theta
     cdef readonly Data data
     cdef readonly Settings settings
     cdef readonly Progress progress
-    cdef char *theta_data
     cdef const cbp_kernels *k
     cdef Weights weights
     cdef Batch batch
     cdef HeldOut held_out
     cdef Schedule schedule
     cdef Signals signals
-    cdef Team team
-    cdef cbp_claimed claim         # inside one of its methods, which are not reentrant
 
     # The rows, in the order of this epoch.
     cdef object _order
@@ -546,115 +280,6 @@ cdef class Trainer(Worker):
     cdef bint listening            # come back to Python after each epoch
     cdef bint stopping             # stop_requested as it was when threads last met
     cdef int64_t iteration         # of L-BFGS, the one under way
-
-    # Not __init__, which Python may leave out, or call once more.
-    def __cinit__(
-        self, Network network not None, theta, Data data not None,
-        Settings settings not None, Progress progress=None, *, rows=None, held_out=None,
-        random_state=None,
-    ):
-        cdef ptrdiff_t n_params = network.n_params
-        self.network, self.theta, self.k = network, theta, network.k
-        if not isinstance(theta, np.ndarray):
-            raise ValueError(f"theta must be an ndarray, got {type(theta).__name__}")
-        self.theta_data = <char *>writable_floats(theta, "theta", self.k.itemsize, 1,
-                                                  &n_params)
-        if data.network is not network and data.network.kind != network.kind:
-            raise ValueError("the data are those of another network")
-        self.data, self.settings = data, settings
-        self.progress = Progress() if progress is None else progress
-        if rows is None:
-            rows = np.arange(data.n_rows, dtype=np.int64)
-        self._order = checked_rows(rows, data.n_rows)
-        self.order = <int64_t *>writable_address(self._order)
-        self.n_rows = len(self._order)
-        self.batch_size = self.n_rows
-        if settings.optimizer >= 0:
-            self.batch_size = min(settings.batch_size, self.n_rows)
-        if self._shuffles() and not isinstance(random_state, np.random.RandomState):
-            raise ValueError(
-                f"shuffling needs a RandomState, got {type(random_state).__name__}"
-            )
-        self.random_state = random_state
-        self.signals, self.schedule = Signals(), Schedule(settings)
-        self.weights = Weights(network)
-        self.batch = Batch(self.weights, data, self.signals, self._order,
-                           self.batch_size, settings.n_threads, settings.optimizer)
-        self._set_step()
-        if settings.optimizer >= 0:
-            self._take_optimizer(self.progress.optimizer)
-        if held_out is not None:
-            self.held_out = HeldOut(self.batch, *held_out, theta)
-        if settings.monitor:
-            self._start_recorder()
-        self.weights.load(self.theta_data)
-
-    # ---- set-up
-
-    cdef bint _shuffles(self) noexcept:
-        return self.settings.shuffle and self.settings.optimizer >= 0
-
-    cdef _set_step(self):
-        """What all steps have in common."""
-        cdef Settings s = self.settings
-        self.batch.step.alpha, self.batch.step.epsilon = s.alpha, s.epsilon
-        self.batch.step.nesterov = s.nesterovs_momentum
-        self.batch.step.beta_1, self.batch.step.beta_2 = s.beta_1, s.beta_2
-        if s.optimizer == CBP_SGD:
-            self.batch.step.beta_1, self.batch.step.beta_2 = s.momentum, 0
-
-    cdef _take_optimizer(self, optimizer):
-        solver, dtype = self.settings.solver, self.network.dtype
-        shape = state_shape(self.network, solver)
-        state = aligned_zeros(shape[0] * shape[1], dtype).reshape(shape)
-        if optimizer is None:
-            optimizer = Optimizer(solver, self.schedule.learning_rate, 0, state)
-        elif not isinstance(optimizer, Optimizer) or (
-            optimizer.solver != solver or not isinstance(optimizer.state, np.ndarray)
-            or optimizer.state.shape != shape or optimizer.state.dtype != dtype
-        ):
-            raise ValueError("the optimizer's state is of another network or solver")
-        else:
-            self.schedule.learning_rate = number(optimizer.learning_rate,
-                                                 "learning_rate")
-            self.steps = count(optimizer.steps, "steps", 0)
-            state[:] = optimizer.state
-            optimizer = Optimizer(solver, self.schedule.learning_rate, self.steps,
-                                  state)
-        # The optimizer is the caller's to change, these vectors stay.
-        self.progress.optimizer = optimizer
-        self.batch.take_states(state)
-
-    cdef _start_recorder(self):
-        cdef Recorder recorder = Recorder(
-            self.weights, self.batch.chunk_rows, -(-self.n_rows // self.batch_size),
-            self.batch.one_row
-        )
-        if self.settings.optimizer < 0:
-            recorder.every = ITERATIONS_APART
-        self.batch.recorder = recorder
-
-    @property
-    def n_threads(self):
-        return self.batch.n_threads
-
-    @property
-    def by_units(self):
-        return bool(self.batch.by_units)
-
-    @property
-    def best_theta(self):
-        return None if self.held_out is None else self.held_out.best_theta
-
-    @property
-    def learning_rate(self):
-        return self.schedule.learning_rate
-
-    @property
-    def recorder(self):
-        return self.batch.recorder
-
-    # ---- the epochs, run by every thread in step
 
     cdef void work(self, int thread) noexcept nogil:
         while True:
@@ -853,6 +478,160 @@ cdef class Trainer(Worker):
             self.progress.flush()
         except BaseException as error:
             self.signals.interrupt(error)
+
+
+# ---- training -----------------------------------------------------------------------
+
+cdef class Trainer(Epochs):
+    """One fit: theta is trained in place, from batch to batch.
+
+    Parameters
+    ----------
+    network : Network
+    theta : writable ndarray of shape (n_params,)
+        Written back when `run` ends, however it ends, and before each `after_epoch`.
+    data : Data
+        Of the same kind of network.
+    settings : Settings
+    progress : Progress, default=None
+        Written as the run goes on; None begins anew.
+    rows : int64 ndarray, default=None
+        The rows of data to train on; None means all.
+    held_out : (Data, int64 ndarray), default=None
+        Rows that early stopping scores after every epoch. The score then rules patience
+        instead of the loss, and the best weights are kept.
+    random_state : numpy.random.RandomState
+        Shuffles come from its bit generator, as scikit-learn draws them.
+
+    Raises
+    ------
+    ValueError
+        Something does not fit the network.
+
+    Attributes
+    ----------
+    n_threads : int
+        Threads that are of use, and were to be had.
+    by_units : bool
+        Whether they share the units of the only hidden layer instead of rows.
+    best_theta : ndarray or None
+        The weights of the best score; those to start from as long as there is no score.
+    learning_rate : float
+        That of the last step, or of the next one.
+    recorder : Recorder or None
+    """
+
+    cdef readonly object theta
+    cdef char *theta_data
+    cdef Team team
+    cdef cbp_claimed claim         # inside one of its methods, which are not reentrant
+
+    # Not __init__, which Python may leave out, or call once more.
+    def __cinit__(
+        self, Network network not None, theta, Data data not None,
+        Settings settings not None, Progress progress=None, *, rows=None, held_out=None,
+        random_state=None,
+    ):
+        cdef ptrdiff_t n_params = network.n_params
+        self.network, self.theta, self.k = network, theta, network.k
+        if not isinstance(theta, np.ndarray):
+            raise ValueError(f"theta must be an ndarray, got {type(theta).__name__}")
+        self.theta_data = <char *>writable_floats(theta, "theta", self.k.itemsize, 1,
+                                                  &n_params)
+        if data.network is not network and data.network.kind != network.kind:
+            raise ValueError("the data are those of another network")
+        self.data, self.settings = data, settings
+        self.progress = Progress() if progress is None else progress
+        if rows is None:
+            rows = np.arange(data.n_rows, dtype=np.int64)
+        self._order = checked_rows(rows, data.n_rows)
+        self.order = <int64_t *>writable_address(self._order)
+        self.n_rows = len(self._order)
+        self.batch_size = self.n_rows
+        if settings.optimizer >= 0:
+            self.batch_size = min(settings.batch_size, self.n_rows)
+        if self._shuffles() and not isinstance(random_state, np.random.RandomState):
+            raise ValueError(
+                f"shuffling needs a RandomState, got {type(random_state).__name__}"
+            )
+        self.random_state = random_state
+        self.signals, self.schedule = Signals(), Schedule(settings)
+        self.weights = Weights(network)
+        self.batch = Batch(self.weights, data, self.signals, self._order,
+                           self.batch_size, settings.n_threads, settings.optimizer)
+        self._set_step()
+        if settings.optimizer >= 0:
+            self._take_optimizer(self.progress.optimizer)
+        if held_out is not None:
+            self.held_out = HeldOut(self.batch, *held_out, theta)
+        if settings.monitor:
+            self._start_recorder()
+        self.weights.load(self.theta_data)
+
+    # ---- set-up
+
+    cdef bint _shuffles(self) noexcept:
+        return self.settings.shuffle and self.settings.optimizer >= 0
+
+    cdef _set_step(self):
+        """What all steps have in common."""
+        cdef Settings s = self.settings
+        self.batch.step.alpha, self.batch.step.epsilon = s.alpha, s.epsilon
+        self.batch.step.nesterov = s.nesterovs_momentum
+        self.batch.step.beta_1, self.batch.step.beta_2 = s.beta_1, s.beta_2
+        if s.optimizer == CBP_SGD:
+            self.batch.step.beta_1, self.batch.step.beta_2 = s.momentum, 0
+
+    cdef _take_optimizer(self, optimizer):
+        solver, dtype = self.settings.solver, self.network.dtype
+        shape = state_shape(self.network, solver)
+        state = aligned_zeros(shape[0] * shape[1], dtype).reshape(shape)
+        if optimizer is None:
+            optimizer = Optimizer(solver, self.schedule.learning_rate, 0, state)
+        elif not isinstance(optimizer, Optimizer) or (
+            optimizer.solver != solver or not isinstance(optimizer.state, np.ndarray)
+            or optimizer.state.shape != shape or optimizer.state.dtype != dtype
+        ):
+            raise ValueError("the optimizer's state is of another network or solver")
+        else:
+            self.schedule.learning_rate = number(optimizer.learning_rate,
+                                                 "learning_rate")
+            self.steps = count(optimizer.steps, "steps", 0)
+            state[:] = optimizer.state
+            optimizer = Optimizer(solver, self.schedule.learning_rate, self.steps,
+                                  state)
+        # The optimizer is the caller's to change, these vectors stay.
+        self.progress.optimizer = optimizer
+        self.batch.take_states(state)
+
+    cdef _start_recorder(self):
+        cdef Recorder recorder = Recorder(
+            self.weights, self.batch.chunk_rows, -(-self.n_rows // self.batch_size),
+            self.batch.one_row
+        )
+        if self.settings.optimizer < 0:
+            recorder.every = ITERATIONS_APART
+        self.batch.recorder = recorder
+
+    @property
+    def n_threads(self):
+        return self.batch.n_threads
+
+    @property
+    def by_units(self):
+        return bool(self.batch.by_units)
+
+    @property
+    def best_theta(self):
+        return None if self.held_out is None else self.held_out.best_theta
+
+    @property
+    def learning_rate(self):
+        return self.schedule.learning_rate
+
+    @property
+    def recorder(self):
+        return self.batch.recorder
 
     # ---- what Python calls
 
@@ -1133,24 +912,3 @@ cdef void add_penalty(double[::1] gradient, double alpha, const double[::1] W,
         gradient[i] += alpha * W[i]
     for i in range(gradient.shape[0]):
         gradient[i] *= scale
-
-
-# ---- checks -------------------------------------------------------------------------
-
-cdef double number(x, str name) except? -1:
-    """x in C; no NaN, which no comparison would ever find."""
-    cdef double value = x
-    if isnan(value):
-        raise ValueError(f"{name} is not a number")
-    return value
-
-
-cdef int64_t count(x, str name, int64_t least) except? -1:
-    """x in C; so far from the greatest integer that no sum reaches that."""
-    try:
-        x = operator.index(x)
-    except TypeError:
-        raise ValueError(f"{name} must be an integer, got {x!r}") from None
-    if not least <= x <= 2**62:
-        raise ValueError(f"{name} must lie in {least} .. 2**62, got {x}")
-    return x

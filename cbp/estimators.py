@@ -19,7 +19,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from numbers import Integral, Number, Real
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -42,6 +42,7 @@ from sklearn.utils.optimize import _check_optimize_result
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 from threadpoolctl import ThreadpoolController
 
+from cbp._batch import fit_bytes
 from cbp._catalog import (
     ACTIVATIONS,
     ALIASES,
@@ -50,6 +51,7 @@ from cbp._catalog import (
     is_regressors,
     output_of_labels,
 )
+from cbp._data import Data
 from cbp._fit_summary import FitSummary
 from cbp._fitted import (
     PICKLED_ONLY,
@@ -63,12 +65,11 @@ from cbp._fitted import (
     views,
     weight_list,
 )
-from cbp._batch import fit_bytes
-from cbp._data import Data
 from cbp._network import Network
 from cbp._prediction import predict
+from cbp._progress import Optimizer, Progress, Settings
 from cbp._targets import index_of, read_labels, read_numbers
-from cbp._training import Optimizer, Progress, Settings, Trainer
+from cbp._training import Trainer
 from cbp.diagnosis import Diagnosis, diagnose
 from cbp.gradient_flow import FailedFlow, GradientFlow
 

@@ -23,7 +23,8 @@ from sklearn.utils._param_validation import Interval, validate_params
 from cbp._catalog import ACTIVATIONS
 from cbp._data import Data
 from cbp._network import Network
-from cbp._training import Settings, Trainer
+from cbp._progress import Settings
+from cbp._training import Trainer
 
 if TYPE_CHECKING:
     from cbp.estimators import BPClassifier, BPRegressor, Floats, Rows

@@ -9,11 +9,12 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 import reference
-from cbp._data import Data
 
+from cbp._data import Data
 from cbp._kernels import LOSSES
 from cbp._network import Network
-from cbp._training import Progress, Settings, Trainer
+from cbp._progress import Progress, Settings
+from cbp._training import Trainer
 
 SOLVERS = ("adam", "sgd")
 

@@ -5,8 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cbp._batch import divides, fit_bytes
-from cbp._weights import Layout
 from child import run_python
 from kernel_table import TIERS
 from problem import (
@@ -18,8 +16,10 @@ from problem import (
 )
 from scipy.sparse import csr_array, csr_matrix
 
+from cbp._batch import divides, fit_bytes
 from cbp._kernels import ACTIVATIONS
 from cbp._network import Network
+from cbp._weights import Layout
 
 # ---- one run, one set of bits
 

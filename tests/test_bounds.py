@@ -8,9 +8,6 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
-from cbp._data import CsrData, Data
-from cbp._prediction import predict
-from cbp._weights import Layout, Weights
 from child import run_python
 from problem import (
     Problem,
@@ -19,10 +16,14 @@ from problem import (
 )
 from scipy.sparse import csr_matrix
 
+from cbp._data import CsrData, Data
 from cbp._kernels import table_address
 from cbp._network import Network
+from cbp._prediction import predict
+from cbp._progress import Optimizer
 from cbp._recorder import Recorder
-from cbp._training import Optimizer, Trainer
+from cbp._training import Trainer
+from cbp._weights import Layout, Weights
 
 # ---- no caller leads a kernel out of its buffers
 

@@ -11,7 +11,6 @@ from functools import partial
 
 import numpy as np
 import pytest
-from cbp._prediction import predict
 from child import run_python
 from interrupts import interrupt, needs_timer
 from problem import (
@@ -22,6 +21,8 @@ from problem import (
     wide_problem,
 )
 from scipy.sparse import csr_matrix
+
+from cbp._prediction import predict
 
 # ---- threads and signals
 

@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import reference
-from cbp._prediction import predict
 from problem import (
     Problem,
     every_dtype,
@@ -27,6 +26,7 @@ from sklearn.metrics import accuracy_score, r2_score
 from sklearn.utils import shuffle as sklearn_shuffle
 
 from cbp._network import Network
+from cbp._prediction import predict
 from cbp._training import Trainer
 
 # ---- the reference's trainings
