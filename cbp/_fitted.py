@@ -26,10 +26,11 @@ from cbp._catalog import (
     is_regressors,
     output_of_labels,
 )
+from cbp._fit_summary import FitSummary
 from cbp._network import Network
 from cbp._progress import Optimizer
 from cbp._weights import state_shape
-from cbp.gradient_flow import FitSummary, GradientFlow
+from cbp.gradient_flow import GradientFlow
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -52,6 +52,7 @@ from cbp._catalog import (
     output_of_labels,
 )
 from cbp._data import Data
+from cbp._fit_summary import FitSummary
 from cbp._fitted import (
     PICKLED_ONLY,
     Fitted,
@@ -69,7 +70,8 @@ from cbp._prediction import predict
 from cbp._progress import Optimizer, Progress, Settings
 from cbp._targets import index_of, read_labels, read_numbers
 from cbp._training import Trainer
-from cbp.gradient_flow import Diagnosis, FailedFlow, FitSummary, GradientFlow, diagnose
+from cbp.diagnosis import Diagnosis, diagnose
+from cbp.gradient_flow import FailedFlow, GradientFlow
 
 if TYPE_CHECKING:
     from typing import Self

@@ -20,7 +20,8 @@ from sklearn.base import is_classifier, is_regressor
 from sklearn.utils.validation import check_is_fitted
 
 from cbp._catalog import ACTIVATIONS
-from cbp.gradient_flow import MOVED, STEP_LATER, FailedFlow, GradientFlow
+from cbp._evidence import MOVED, STEP_LATER
+from cbp.gradient_flow import FailedFlow, GradientFlow
 
 if TYPE_CHECKING:
     from typing import Self
@@ -98,6 +99,23 @@ def _check_fits(fits) -> None:
             "fits must be a dictionary of names and fitted estimators, for example "
             "{'sigmoid': a, 'relu': b}."
         )
+
+
+def _check_axes(name: str, ax) -> None:
+    """Refuse all but a single Axes, for example the array that `subplots` returns."""
+    if isinstance(ax, _pyplot().Axes):
+        return
+    if isinstance(ax, np.ndarray):
+        got = f"an array of shape {ax.shape}"
+    elif isinstance(ax, list | tuple):
+        got = f"a {type(ax).__name__} of length {len(ax)}"
+    else:
+        got = f"a {type(ax).__name__}"
+    raise ValueError(
+        f"{name} must be one matplotlib Axes, got {got}. Pass a single Axes, for "
+        "example of figure.add_subplot(): all parts of a picture share its room. Or "
+        "pass None for a new figure."
+    )
 
 
 def _failed_flow(estimator) -> FailedFlow | None:
@@ -271,7 +289,7 @@ class GradientFlowDisplay:
         Raises
         ------
         ValueError
-            If the fit was not monitored.
+            If the fit was not monitored, or if `ax` is not an Axes.
         NotFittedError
             If the estimator is not fitted.
         TypeError
@@ -312,6 +330,8 @@ class GradientFlowDisplay:
         ------
         TypeError
             If `flow` is not a GradientFlow.
+        ValueError
+            If `ax` is not an Axes.
         """
         if not isinstance(flow, GradientFlow):
             raise TypeError(
@@ -395,10 +415,16 @@ class GradientFlowDisplay:
         Returns
         -------
         self : GradientFlowDisplay
+
+        Raises
+        ------
+        ValueError
+            If `ax` is not an Axes.
         """
         plt = _pyplot()
         if ax is None:
             _, ax = plt.subplots(figsize=(8, 3.8), layout="constrained")
+        _check_axes("ax", ax)
         width = ax.get_window_extent().width
         self.ax_, self.figure_ = ax, ax.figure
         self.update_ax_ = self.colorbar_ = None
@@ -587,7 +613,7 @@ class LossCurveDisplay:
         NotFittedError
             If the estimator is not fitted.
         ValueError
-            If no epoch was finished.
+            If no epoch was finished, or if `ax` or `score_ax` is not an Axes.
         TypeError
             If it is not a network of this package.
         """
@@ -672,12 +698,20 @@ class LossCurveDisplay:
         Returns
         -------
         self : LossCurveDisplay
+
+        Raises
+        ------
+        ValueError
+            If `ax` or `score_ax` is not an Axes.
         """
         loss = np.asarray(self.loss_curve, np.float64)
         scores = self.validation_scores
         scores = None if scores is None else np.asarray(scores, np.float64)
+        if score_ax is not None:
+            _check_axes("score_ax", score_ax)
         if ax is None:
             ax = _curve_axes(scores is not None)
+        _check_axes("ax", ax)
         from matplotlib import cbook, lines
 
         best = _argmax(-loss if scores is None else scores)
@@ -827,8 +861,8 @@ class ActivationDisplay:
         NotFittedError
             If the estimator is not fitted.
         ValueError
-            If X does not fit the estimator, if it overflows the network, or if there is
-            no hidden layer.
+            If X does not fit the estimator, if it overflows the network, if there is
+            no hidden layer, or if `ax` is not an Axes.
         TypeError
             If the estimator is not a network of this package.
         """
@@ -869,10 +903,16 @@ class ActivationDisplay:
         Returns
         -------
         self : ActivationDisplay
+
+        Raises
+        ------
+        ValueError
+            If `ax` is not an Axes.
         """
         plt = _pyplot()
         if ax is None:
             _, ax = plt.subplots(figsize=(8, 3.8), layout="constrained")
+        _check_axes("ax", ax)
         right = _split(ax, [1, 1], gap=0.08)
         low = min(0.0, *(a.min() for a in self.activations))
         high = max(1.0, *(a.max() for a in self.activations))
