@@ -98,6 +98,7 @@ cdef class Batch(Propagation):
     cdef Stack gradient
     cdef void *states[CBP_MAX_STATES]
     cdef int n_states
+    cdef int second_moment         # the number of that vector; -1: there is none
     cdef double[::1] patch_squares  # sum of W^2 per patch, before the step
     cdef ptrdiff_t work_of_all     # of all panels, as threads share it
 

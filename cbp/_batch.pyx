@@ -13,7 +13,6 @@ from libc.stdint cimport int32_t, int64_t
 from libc.string cimport memcpy, memset
 
 from cbp._kernels cimport (
-    CBP_ADAM,
     CBP_CHUNK_ROWS,
     CBP_GROUP_PANELS,
     CBP_IDENTITY,
@@ -727,6 +726,7 @@ cdef class Batch(Propagation):
         cdef ptrdiff_t at = patch_at(y, self.P, p, q)
         cdef char *W = self.weights.master + at * self.size
         cdef void *state[CBP_MAX_STATES]
+        cdef void *second_moment = NULL
         self._states_at(at, state)
         if self.watching:
             memcpy(room, W, lines * self.P * self.size)
@@ -734,8 +734,10 @@ cdef class Batch(Propagation):
             W, G, state, lines * self.P, &self.step
         )
         if self.watching:
+            if self.second_moment >= 0:
+                second_moment = state[self.second_moment]
             self.recorder.measure_patch(
-                number, G, room, W, state[1] if self.solver == CBP_ADAM else NULL,
+                number, G, room, W, second_moment,
                 lines * self.P, self.step.epsilon
             )
         if y.mirrored:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from sklearn.base import RegressorMixin
 from sklearn.exceptions import NotFittedError
 
+from cbp._catalog import OPTIMIZERS
 from cbp._fit_summary import FitSummary
 from cbp.gradient_flow import FailedFlow, GradientFlow, ratio
 
@@ -261,7 +262,7 @@ class Fit:
     @property
     def highest_rate(self) -> float:
         """The highest learning rate that is worth a try without further knowledge."""
-        return 0.01 if self.solver == "adam" else 0.3
+        return OPTIMIZERS[self.solver].highest_rate
 
     @property
     def tol_was_met(self) -> bool:

@@ -17,11 +17,13 @@ cdef enum:
 cdef class Settings:
     cdef readonly str solver, learning_rate
     cdef readonly int64_t batch_size, n_threads
-    cdef readonly double alpha, learning_rate_init, power_t, momentum, beta_1, beta_2
+    cdef readonly double alpha, learning_rate_init, power_t, beta_1, beta_2
     cdef readonly double epsilon, tol, n_iter_no_change
     cdef readonly bint nesterovs_momentum, shuffle, exclusive, monitor
     cdef int optimizer             # its number in cbp.h; -1: L-BFGS
-    cdef int schedule
+    cdef int schedule              # constant if the optimizer has none
+    cdef bint corrects_bias
+    cdef int second_moment         # number of that vector; -1: there is none
 
 
 @cython.final

@@ -14,7 +14,6 @@ class Settings:
     alpha: float
     learning_rate_init: float
     power_t: float
-    momentum: float
     beta_1: float
     beta_2: float
     epsilon: float

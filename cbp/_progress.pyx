@@ -14,8 +14,9 @@ cimport cython
 from libc.math cimport INFINITY, isnan
 from libc.stdint cimport int64_t
 
-from cbp._kernels cimport CBP_ADAM, CBP_SGD, power, power_pair, powers, product
+from cbp._kernels cimport power, power_pair, powers, product
 
+from cbp._catalog import OPTIMIZERS as OPTIMIZER_ROWS
 from cbp._kernels import OPTIMIZERS
 
 SCHEDULES = {"constant": 0, "invscaling": 1, "adaptive": 2}
@@ -62,16 +63,25 @@ cdef class Settings:
             raise ValueError(f"learning_rate {learning_rate!r}; valid: {[*SCHEDULES]}")
         self.solver, self.learning_rate = solver, learning_rate
         self.optimizer = OPTIMIZERS.get(solver, -1)
-        if self.optimizer not in (-1, CBP_SGD, CBP_ADAM):
-            raise ValueError(f"nothing is known of the parameters of solver {solver!r}")
-        # Only sgd has schedules.
-        self.schedule = SCHEDULES[learning_rate] if solver == "sgd" else CONSTANT
         self.alpha, self.tol = number(alpha, "alpha"), number(tol, "tol")
         self.n_iter_no_change = number(n_iter_no_change, "n_iter_no_change")
         self.learning_rate_init = number(learning_rate_init, "learning_rate_init")
         self.power_t = number(power_t, "power_t")
-        self.momentum = number(momentum, "momentum")
-        self.beta_1, self.beta_2 = number(beta_1, "beta_1"), number(beta_2, "beta_2")
+        decays = {
+            "": 0.0,
+            "momentum": number(momentum, "momentum"),
+            "beta_1": number(beta_1, "beta_1"),
+            "beta_2": number(beta_2, "beta_2"),
+        }
+        self.second_moment = -1
+        if self.optimizer >= 0:
+            row = OPTIMIZER_ROWS[solver]
+            self.beta_1, self.beta_2 = decays[row.beta_1], decays[row.beta_2]
+            self.corrects_bias = row.corrects_bias
+            if row.second_moment is not None:
+                self.second_moment = row.second_moment
+            if row.scheduled:
+                self.schedule = SCHEDULES[learning_rate]
         self.epsilon = number(epsilon, "epsilon")
         self.batch_size = count(batch_size, "batch_size", 1)
         self.n_threads = count(n_threads, "n_threads", 1)
@@ -163,7 +173,7 @@ cdef class Schedule:
     """The learning rate of each step: its schedule, and Adam's bias corrections."""
 
     def __cinit__(self, Settings settings not None):
-        self.kind, self.corrects = settings.schedule, settings.optimizer == CBP_ADAM
+        self.kind, self.corrects = settings.schedule, settings.corrects_bias
         self.eta_init = self.learning_rate = settings.learning_rate_init
         self.power_t = settings.power_t
         if self.corrects:

@@ -19,7 +19,6 @@ from cpython.pycapsule cimport PyCapsule_GetPointer
 from cbp._batch cimport Batch, backpropagate
 from cbp._data cimport Data, checked_rows
 from cbp._kernels cimport (
-    CBP_SGD,
     CBP_SOFTMAX_LOG_LOSS,
     address,
     cbp_kernels,
@@ -586,8 +585,7 @@ cdef class Trainer(Epochs):
         self.batch.step.alpha, self.batch.step.epsilon = s.alpha, s.epsilon
         self.batch.step.nesterov = s.nesterovs_momentum
         self.batch.step.beta_1, self.batch.step.beta_2 = s.beta_1, s.beta_2
-        if s.optimizer == CBP_SGD:
-            self.batch.step.beta_1, self.batch.step.beta_2 = s.momentum, 0
+        self.batch.second_moment = s.second_moment
 
     cdef _take_optimizer(self, optimizer):
         solver, dtype = self.settings.solver, self.network.dtype

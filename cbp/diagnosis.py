@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cbp import _advice
-from cbp._catalog import ACTIVATIONS
+from cbp._catalog import ACTIVATIONS, OPTIMIZERS
 from cbp._evidence import (
     CONSTANT,
     DEAD,
@@ -395,7 +395,8 @@ def _dead(fit: Fit) -> tuple[NDArray, NDArray]:
 
 def _find_epsilon_floor(fit: Fit) -> Finding | None:
     flow = fit.flow
-    if fit.solver != "adam" or fit.learned:
+    optimizer = OPTIMIZERS.get(fit.solver)
+    if optimizer is None or optimizer.second_moment is None or fit.learned:
         return None
     floored = fit.share(flow.floored)
     # Weights of dead units have no gradient, whatever epsilon is.
