@@ -111,7 +111,7 @@ def fit_bytes(Network network not None, batch_size, solver, sparse=False):
     divided = not sparse and divides(layout, min(batch_size, 2**62))
     rows = min(int(batch_size), PIECE_ROWS if divided else CBP_CHUNK_ROWS) + 17
     sizes = network.layer_sizes
-    per_row = 2 * sum(n + 16 for n in sizes[1:]) + sizes[0] + network.n_outputs + 32
+    per_row = 2 * sum([n + 16 for n in sizes[1:]]) + sizes[0] + network.n_outputs + 32
     copies = 1 + (cbp_n_states[OPTIMIZERS[solver]] if solver in OPTIMIZERS else 1)
     if solver in OPTIMIZERS and (batch_size > CBP_CHUNK_ROWS or divided):
         copies += 1
@@ -823,11 +823,10 @@ cdef backpropagate(Batch batch, const int64_t *order, ptrdiff_t n_rows):
     cdef cbp_layer *y
     cdef cbp_layer *below
     cdef int l
-    z, a, delta = (
-        [np.empty((n_rows, n), batch.network.dtype) for n in
-         batch.network.layer_sizes[1:]]
-        for _ in range(3)
-    )
+    sizes, dtype = batch.network.layer_sizes[1:], batch.network.dtype
+    z = [np.empty((n_rows, n), dtype) for n in sizes]
+    a = [np.empty_like(x) for x in z]
+    delta = [np.empty_like(x) for x in z]
     batch.piece.start = 0
     while start < n_rows:
         rows = min(n_rows - start, batch.piece_rows)

@@ -41,7 +41,7 @@ cdef class Network:
 
     # Not __init__, which Python may leave out, or call once more.
     def __cinit__(self, layer_sizes, activations, output, loss, dtype):
-        self.layer_sizes = tuple(int(n) for n in layer_sizes)
+        self.layer_sizes = tuple([int(n) for n in layer_sizes])
         self.activations = tuple(activations)
         self.output, self.loss, self.dtype = output, loss, np.dtype(dtype)
         if self.dtype not in (np.float32, np.float64):
@@ -73,27 +73,33 @@ cdef class Network:
     cdef _describe(self):
         """The layers, and the segments of theta: all W, then all b."""
         cdef int l
+        cdef ptrdiff_t n_in, n_out, W = 0, b
         cdef Dense *y
-        pairs = list(zip(self.layer_sizes, self.layer_sizes[1:]))
-        W, b, n_weights = [], [], sum([n_in * n_out for n_in, n_out in pairs])
-        n_params = n_weights + sum(self.layer_sizes[1:])
+        cdef list weights = [], biases = []
+        sizes = self.layer_sizes
+        # Python's integers: these may be far beyond C's.
+        n_weights, n_params = 0, 0
+        for n_in_, n_out_ in zip(sizes, sizes[1:]):
+            n_weights += n_in_ * n_out_
+            n_params += (n_in_ + 1) * n_out_
         if n_params * self.dtype.itemsize > 2**46:
             raise MemoryError(f"{n_params} parameters are beyond any memory")
         self.n_params, self.n_weights = n_params, n_weights
-        self.n_layers = len(pairs)
-        self.n_outputs = self.layer_sizes[self.n_layers]
-        self.widest = max(self.layer_sizes)
+        self.n_layers = len(sizes) - 1
+        self.n_outputs = sizes[self.n_layers]
+        self.widest = max(sizes)
         self._layers = np.zeros(self.n_layers * sizeof(Dense), "u1")
         self.layers = <Dense *>writable_address(self._layers)
-        w_at, b_at = 0, n_weights
-        for l, (n_in, n_out) in enumerate(pairs):
+        b = self.n_weights
+        for l in range(self.n_layers):
+            n_in, n_out = sizes[l], sizes[l + 1]
             y = &self.layers[l]
-            y.n_in, y.n_out, y.W, y.b = n_in, n_out, w_at, b_at
+            y.n_in, y.n_out, y.W, y.b = n_in, n_out, W, b
             y.activation = CBP_IDENTITY
             if l < self.n_layers - 1:
                 y.activation = ACTIVATIONS[self.activations[l]]
-            W.append((f"W{l + 1}", w_at, (n_in, n_out), True))
-            b.append((f"b{l + 1}", b_at, (n_out,), False))
-            w_at += n_in * n_out
-            b_at += n_out
-        self.segments = tuple(W + b)
+            weights.append((f"W{l + 1}", W, (n_in, n_out), True))
+            biases.append((f"b{l + 1}", b, (n_out,), False))
+            W += n_in * n_out
+            b += n_out
+        self.segments = tuple(weights + biases)
