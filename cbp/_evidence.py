@@ -66,7 +66,7 @@ SWING, UNDONE, RISES = 0.02, 0.1, 0.25
 # a percent of all there is to learn counts as none.
 TOL_LARGE = 0.01
 # Variance of the predictions over that of the targets. Good: 0.03 and more, 0.014 where
-# the targets are noise alone. Bad: 0.01 and less, but for penalties.
+# the targets are noise alone. Bad: 0.01 and less, except for penalties.
 CONSTANT = 0.01
 # alpha per row of a batch. On four data sets 0.05 cost little, 0.15 up to half of what
 # there was to learn, and 1.5 left a constant answer.

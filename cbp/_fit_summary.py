@@ -230,7 +230,7 @@ def _summarize_targets(
     mean = (w * y).sum(0)
     variance = (w * (y - mean) ** 2).sum(0)
     size = (w * y * y).sum(0)
-    variance[variance < 1e-24 * size] = 0  # constant but for rounding
+    variance[variance < 1e-24 * size] = 0  # constant except for rounding
     constant, zero = loss.column_costs(Columns(y, w, mean, variance))
     return {
         "target_size": float(np.sqrt(size.max())),

@@ -267,8 +267,8 @@ typedef struct {
     double hi, lo;
 } cbp_pair;
 
-/* x^y, x and y >= 0, x finite. hi is the double that is nearest to it, but for ties and
- * for results below the normal range; there, too, the same on every platform. */
+/* x^y, x and y >= 0, x finite. hi is the double nearest to it, except for ties and for
+ * results below the normal range, which are the same on every platform, too. */
 cbp_pair cbp_power(double x, double y);
 
 cbp_pair cbp_product(cbp_pair a, cbp_pair b);

@@ -207,7 +207,7 @@ static void train_rows(const cbp_kernels *k, int t, int solver, int loss) {
     }
     layers[0].D.data = room + 62 * line;
     layers[1].W.data = room;
-    /* Small weights, lest exp overflow: nobody promises the sign of a NaN. */
+    /* Small weights, so that exp cannot overflow: nobody promises the sign of a NaN. */
     for (int i = 0; i < 80 * P; i++)
         if (k->itemsize == 8)
             ((double *)master)[i] *= 0.125;

@@ -339,7 +339,7 @@ def assert_same(actual, expected):
 
 
 def assert_same_bytes(actual, expected):
-    """The same bits, but for the payload of a NaN."""
+    """The same bits, except for the payload of a NaN."""
     assert_same(actual, expected)
     finite = ~np.isnan(actual)
     assert np.array_equal(np.signbit(actual[finite]), np.signbit(expected[finite]))

@@ -589,7 +589,7 @@ def useless(odd, advice, before, model, data):
 
 
 def retrained(odd, advice, before, model, data):
-    """The model after the same training, but for the advice.
+    """The model after the same training, except for the advice.
 
     None if that was to train otherwise or to scale the data, which is never the same.
     """
