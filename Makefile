@@ -166,8 +166,8 @@ $(RUN_TOOLS): $(MADE) pyproject.toml
 	@touch $@
 
 # --no-build-isolation: what building needs is in .venv already, no second download.
-# compat: a path, not an import hook, lest a Python that is started beside this folder
-# take the folder itself for the package.
+# compat: a path, not an import hook; else a Python that is started next to this folder
+# would take the folder itself for the package.
 $(BUILT): $(RUN_TOOLS) $(COMPILED) setup.py pyproject.toml
 	@echo "== compiling cbp (about a minute)"
 	@rm -f $(VENV)/built*

@@ -34,6 +34,8 @@ DIRECTIVES = {
     "boundscheck": DEBUG,
     "initializedcheck": DEBUG,
     "freethreading_compatible": True,
+    # No class here can be pickled, and says so without code of its own.
+    "auto_pickle": False,
 }
 
 # Results must be the same bits from every compiler. So no flag here may change what an
@@ -154,6 +156,10 @@ def extension(name, c_sources):
     )
 
 
+# Below the estimators and above the kernels, from the lowest floor to the highest.
+ROOMS = ["_network", "_weights", "_data", "_prediction", "_recorder", "_threads"]
+ROOMS += ["_batch", "_progress", "_training"]
+
 # Each tier's file compiles to nothing on CPUs that it is not for.
 C_SOURCES = [path.as_posix() for path in sorted(Path("src_c").glob("*.c"))]
 
@@ -167,9 +173,7 @@ setup(
     ext_modules=cythonize(
         [
             extension("cbp._kernels", C_SOURCES),
-            extension("cbp._network", []),
-            extension("cbp._recorder", []),
-            extension("cbp._training", []),
+            *[extension(f"cbp.{name}", []) for name in ROOMS],
             shared,
         ],
         shared_utility_qualified_name=shared.name,

@@ -1,14 +1,14 @@
-"""Training speed of cbp beside its peers: a table per number of threads, one picture.
+"""Training speed of cbp and its peers: a table per number of threads, one picture.
 
     python benchmarks/compare.py             a quarter of an hour, all installed peers
     python benchmarks/compare.py --quick     under three minutes: shorter runs, not all
 
 Writes the section "Training" of results.md, and results.png (report.py).
-Per peer and number of threads one process, pinned to as many cores; in it cbp and the
-peer train in turn, always from the same initial weights. A rate is samples per second
-of a whole training run (cbp, scikit-learn: `fit`) that lasts a set time; the loss is
-taken after the same number of epochs for all. With two threads cbp also runs beside
-itself on one. What the programs are: peers.py.
+Each peer and number of threads has one process, pinned to the same number of cores. In
+it cbp and the peer train in turn, always from the same initial weights. A rate is the
+samples per second of a whole training run (cbp, scikit-learn: `fit`) that lasts a set
+time. The loss is computed after the same number of epochs for all. cbp with two threads
+also runs against cbp with one thread. peers.py has the programs.
 """
 
 import argparse
@@ -79,7 +79,7 @@ def parse_arguments():
     made.add_argument(
         "--dtype",
         type=names,
-        help="default: float64,float32 beside scikit-learn, float32 beside the others",
+        help="default: float64,float32 with scikit-learn, float32 with the others",
     )
     made.add_argument("--workloads", type=names, default=list(WORKLOADS))
     made.add_argument(
@@ -126,7 +126,7 @@ def time_programs(workload, dtype, n_threads, peak, args):
     losses, epochs, left_out = {}, {}, {}
 
     def ready(program):
-        """The program's `train`, after a first run that compiles all there is."""
+        """The program's `train`, after a first run that compiles everything."""
         train = program(workload, X, y, n_threads).train
         return train, log_loss(workload, *train(workload.epochs, orders), X, y)
 
@@ -194,13 +194,13 @@ def run_worker(args, peer, threads, left_out):
 
 
 def cell_of(table, record):
-    """The cell of a record's workload, dtype and threads, made on first use."""
+    """The cell of a record's workload, dtype and threads; the first use makes it."""
     key = record["threads"], record["dtype"], record["workload"]
     return table.setdefault(key, {"cbp": [], "peaks": [], "loss": {}, "peers": {}})
 
 
 def add(table, record):
-    """Enter one record; cbp's runs beside every peer come together."""
+    """Enter one record; cbp's runs against all peers go into one entry."""
     cell = cell_of(table, record)
     cbp = record["rates"].pop("cbp")
     cell["cbp"] += cbp
@@ -249,7 +249,7 @@ def tell(table, report):
 
 
 def draw(table, path):
-    """Rates of all programs on a log axis, a panel per dtype and number of threads."""
+    """All rates on a log axis; each dtype and number of threads has a panel."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,16 +1,17 @@
 """How the time of an epoch grows with rows, width, depth and batch size; peak memory.
 
-    python benchmarks/growth.py              some eight minutes
-    python benchmarks/growth.py --quick      under two: half the points
+    python benchmarks/growth.py              about eight minutes
+    python benchmarks/growth.py --quick      under two minutes: half the points
 
-Writes the section "Growth" of results.md, and growth.png. Beside scikit-learn, PyTorch
-(eager: compiling takes half a minute per point) and JAX, one thread, float32, runs in
-alternation. An epoch is what a run of several epochs takes above a run of one, per
-epoch: what is done once per run (checks, labels, copies) would weigh more in short
-runs. CPU time, for points are minutes apart and other programs would bend the curves.
-A program whose epoch takes too long is not timed at that point nor further on in the
-series. Then, in a process of its own, the peak memory of a fit on 1,000,000 x 54
-float32 above what data and libraries need.
+Writes the section "Growth" of results.md, and growth.png. Compares with scikit-learn,
+PyTorch (eager, because compiling takes half a minute per point) and JAX, on one thread
+in float32. Runs alternate. The time of an epoch is the time of a run of several epochs,
+minus the time of a run of one, per epoch. Work that is done once per run (checks,
+labels, copies) would otherwise count more in short runs. The time is CPU time, because
+points are minutes apart and other programs would change the curves. If an epoch of a
+program takes too long, the program is not timed at that point and at later points of
+the series. At the end a separate process measures the peak memory of a fit on
+1,000,000 x 54 float32, without the memory for data and libraries.
 """
 
 import argparse
@@ -36,7 +37,7 @@ MEMORY_ROWS, MEMORY_COLUMNS, MEMORY_PROMISE = 1_000_000, 54, 64  # MiB
 
 
 def axes_of_growth(quick):
-    """{label of the x axis: [(x, workload), ...]}, in each the slowest last."""
+    """{label of the x axis: [(x, workload), ...]}, the slowest last in each list."""
     step = 2 if quick else 1
     rows = [1000, 3000, 10_000, 30_000, 100_000, 300_000, 1_000_000]
     widths = [8, 16, 32, 64, 128, 256, 512, 1024][::step]
@@ -63,7 +64,7 @@ class Slow(Exception):
 
 
 def ready(workload, X, y, least, limit, program):
-    """(train, number of epochs), after a first run that compiles all there is."""
+    """(train, number of epochs), after a first run that compiles everything."""
     train = program(workload, X, y, n_threads=1).train
     train(1)
     start = time.process_time()
@@ -94,7 +95,7 @@ def show(seconds):
 
 
 def measure_series(label, workloads, settings, report):
-    """[(x, {program: seconds})], a table row for each."""
+    """[(x, {program: seconds})], one for each table row."""
     points, names, notes = [], list(NAMES), []
     report.head([label, *NAMES])
     for x, workload in workloads:
@@ -112,7 +113,7 @@ def measure_series(label, workloads, settings, report):
 
 
 def tell_linearity(points, report):
-    """Time per row at the most rows over that at 10,000: 1 is linear."""
+    """Time per row at the most rows, divided by the time at 10,000: 1 is linear."""
     low, first = next(point for point in points if point[0] == BASE.rows)
     for high, last in points[points.index((low, first)) + 1 :]:
         found = [
@@ -156,15 +157,15 @@ STATUS = Path("/proc/self/status")  # Linux alone
 
 
 def resident(kind):
-    """Bytes of memory that this process holds (VmRSS), or held at most (VmHWM).
+    """Bytes of memory that this process has now (VmRSS), or had at most (VmHWM).
 
-    Not getrusage's ru_maxrss: that begins with what the parent process held.
+    It is not getrusage's ru_maxrss, which begins with the memory of the parent process.
     """
     return 1024 * int(STATUS.read_text().split(f"{kind}:")[1].split()[0])
 
 
 def measure_memory():
-    """Print the MiB by which a fit raises this process's peak above what it held."""
+    """Print by how many MiB a fit raises this process's memory at its peak."""
     rng = np.random.default_rng(0)
     X = rng.random((MEMORY_ROWS, MEMORY_COLUMNS), dtype="float32")
     y = rng.integers(0, 7, MEMORY_ROWS)

@@ -1,13 +1,13 @@
 """The three products of backpropagation, in GFLOP/s and as share of the FMA peak.
 
-    python benchmarks/kernels.py             some two minutes
-    python benchmarks/kernels.py --quick     a quarter of one
+    python benchmarks/kernels.py             about two minutes
+    python benchmarks/kernels.py --quick     a quarter of a minute
 
-Through cbp's kernel table on every tier this CPU can run, beside the OpenBLAS that
-scipy carries (called from C too) and numpy's `@` (Python's call included, as
-scikit-learn pays it). cbp's forward includes bias and relu, its delta relu's
-derivative. One core, CPU time, medians, operands in cache. Needs the sources
-(src_c/cbp.h).
+Calls cbp's kernel table on every tier that this CPU can run. Compares with the OpenBLAS
+of scipy (also called from C) and with numpy's `@` (with the Python call, as in
+scikit-learn). cbp's forward includes bias and relu, and its delta includes relu's
+derivative. Times are medians of CPU time on one core, with operands in cache. Needs the
+sources (src_c/cbp.h).
 """
 
 import ctypes
@@ -69,7 +69,7 @@ def is_transposed(shape, panel):
 
 
 def time_numpy(shape, dtype, repeats, product):
-    """Seconds of one product by numpy, the mean over `repeats`."""
+    """Mean seconds of one product by numpy, over `repeats`."""
     rows, n_in, n_out = shape
     rng = np.random.default_rng(0)
     A, D, W = (

@@ -1,14 +1,14 @@
-"""What is waited for: the import of cbp, and Ctrl-C in fits and predictions.
+"""How long a user waits: for the import of cbp, and after Ctrl-C.
 
     python benchmarks/latency.py             three minutes
     python benchmarks/latency.py --quick     half a minute
 
-Every import is timed in a fresh interpreter, in turn: sklearn.base, and what cbp or
-scikit-learn's own networks take after it. For Ctrl-C another thread sends SIGINT at a
-random moment of an endless fit or of endless predictions; the time until
-KeyboardInterrupt has left the call is measured, with all that fit does to keep the
-weights reached. The promise is 100 ms on a quiet machine. That an interrupt is felt at
-all is for the tests to prove; here it says how soon.
+Every import is timed in a fresh interpreter, in turn: sklearn.base, and after it cbp or
+scikit-learn's own networks. For Ctrl-C another thread sends SIGINT at a random moment
+of an endless fit or of endless predictions. The script measures the time until
+KeyboardInterrupt has left the call. This includes everything that fit does to keep the
+weights reached. The promise is 100 ms on a quiet machine. The tests prove that an
+interrupt works; this script says how fast.
 """
 
 import os
@@ -66,13 +66,13 @@ PREDICTIONS = {
 
 
 def import_seconds(before, timed):
-    """Seconds that `timed` takes in a fresh interpreter, `before` not counted."""
+    """Seconds that `timed` takes in a fresh interpreter, without `before`."""
     code = TIMED_IMPORT.format(before, timed)
     return float(subprocess.check_output([sys.executable, "-c", code]))
 
 
 def interrupted(call, delay):
-    """What it takes from SIGINT, sent after `delay` seconds, to KeyboardInterrupt here.
+    """Time from SIGINT, sent after `delay` seconds, to KeyboardInterrupt here.
 
     Returns
     -------
@@ -131,7 +131,7 @@ def endless_predictions(name):
 
 
 def spread(seconds):
-    """Cells: median, and the largest."""
+    """Cells with the median and the largest."""
     return [f"{1000 * np.median(seconds):.0f} ms", f"{1000 * max(seconds):.0f} ms"]
 
 

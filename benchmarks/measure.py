@@ -1,8 +1,8 @@
-"""How things are measured here: pinned threads, alternating runs, the peak of the core.
+"""Tools for measurements: pinned threads, alternating runs, the peak of the core.
 
-Timings on shared machines wander by a quarter from one minute to the next, so programs
-are timed in turn within one process and compared round by round; medians are reported.
-Not here: what is timed (the scripts), the networks (workloads.py).
+Timings on shared machines change by a quarter from one minute to the next. So programs
+are timed in turn within one process and compared round by round, and medians are
+reported. The scripts say what is timed; workloads.py has the networks.
 """
 
 import ctypes
@@ -29,7 +29,7 @@ PEAK_FLAGS = {
     "avx2": ["-mavx2", "-mfma", "-DBYTES=32"],
     "neon": ["-DBYTES=16"],
 }
-# Distributions whose versions stand above a table; those not installed are passed over.
+# Distributions with versions above a table; those not installed are left out.
 REFERENCES = ("scikit-learn", "numpy", "scipy")
 PEERS = (*REFERENCES, "torch", "jax")
 # The cores that this process was given; None where the system does not tell.
@@ -44,7 +44,7 @@ THREAD_VARIABLES = [
 
 
 def refuse_slowed_peers():
-    """Exit if the environment makes the peers' BLAS run a kernel of another CPU."""
+    """Exit if the environment makes the peers' BLAS use kernels of another CPU."""
     for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
         if os.environ.get(name):
             sys.exit(f"{name} is set: it would slow the peers down. Unset it.")
@@ -56,7 +56,7 @@ def pin(n_threads):
     Returns
     -------
     str
-        What was done, for the report.
+        What it did, for the report.
     """
     if CORES is None:
         return "not pinned (this system cannot)"
@@ -68,10 +68,10 @@ def pin(n_threads):
 
 
 def thread_environment(n_threads):
-    """Environment variables that hold a process's thread pools to n_threads.
+    """Environment variables that limit a process's thread pools to n_threads.
 
-    XLA goes by the cores that the process may use; on one core it is told besides to
-    keep its products on the calling thread.
+    XLA uses the cores that the process may use. On one core it must also keep its
+    products on the calling thread.
     """
     found = dict.fromkeys(THREAD_VARIABLES, str(n_threads))
     if n_threads == 1:
@@ -80,7 +80,7 @@ def thread_environment(n_threads):
 
 
 def pin_single():
-    """One core, one thread for every program. Call it before peers are imported."""
+    """Use one core and one thread for all. Call this before you import peers."""
     refuse_slowed_peers()
     os.environ.update(thread_environment(1))
     threadpoolctl.threadpool_limits(1)  # the BLAS of NumPy and SciPy, loaded already
@@ -95,8 +95,8 @@ def alternate(actions, rounds, clock=time.perf_counter):
     actions : dict of str -> callable
     rounds : int
     clock : callable, default=time.perf_counter
-        Of one thread on a pinned core, time.process_time says what it takes where no
-        other program takes turns on that core.
+        For one thread on a pinned core use time.process_time. It does not count the
+        time of other programs on that core.
 
     Returns
     -------
@@ -115,7 +115,7 @@ def alternate(actions, rounds, clock=time.perf_counter):
 
 
 def epochs_lasting(train, seconds):
-    """How many epochs take that long, at least one."""
+    """The number of epochs that take this long, at least one."""
     epochs = 1
     while True:
         start = time.perf_counter()
@@ -127,7 +127,7 @@ def epochs_lasting(train, seconds):
 
 
 def ratio(slow, fast):
-    """Median over rounds of slow/fast."""
+    """Median of slow/fast over the rounds."""
     return median(a / b for a, b in zip(slow, fast, strict=True))
 
 
@@ -156,7 +156,7 @@ class Peak:
         self._peak.restype, self._peak.argtypes = ctypes.c_double, [ctypes.c_long]
 
     def measure(self, n_threads=1, rounds=500_000):
-        """FLOP/s of n_threads cores at once, over some 10 ms; NaN if unknown."""
+        """FLOP/s of n_threads cores at once, over about 10 ms; NaN if unknown."""
         if not self.known:
             return float("nan")
         found = []
@@ -172,7 +172,7 @@ class Peak:
 
 
 def busy(seconds=1.0):
-    """A line that warns if other programs use the cores now, else ''."""
+    """A line with a warning if other programs use the cores now, else ''."""
 
     def ticks():
         """(all, idle) of all cores since the machine started."""
@@ -195,7 +195,7 @@ def busy(seconds=1.0):
 
 
 def cpu_name():
-    """The CPU as it calls itself."""
+    """The name of the CPU, as the system gives it."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
@@ -227,7 +227,7 @@ def blas_kernels():
 
 
 def commit():
-    """Which sources were measured; nothing where git does not tell."""
+    """The commit of the measured sources; nothing if git does not say."""
     run = partial(subprocess.run, cwd=HERE, capture_output=True, check=True, text=True)
     # The reports of one command change while it writes them.
     sources = [":/", ":!results.md", ":!*.png"]
@@ -240,7 +240,7 @@ def commit():
 
 
 def conditions(tier, *more, names=REFERENCES):
-    """Lines that say where, when and, in `more`, how, for the top of a report."""
+    """Lines for the top of a report: where, when and, in `more`, how."""
     lines = [
         f"{date.today().isoformat()}, {cpu_name()}, "
         f"{os.cpu_count()} cores, cbp tier {tier}",

@@ -1,11 +1,11 @@
-"""What recording gradient flow costs: paired fits with and without it.
+"""The cost of recording gradient flow: paired fits with and without it.
 
     python benchmarks/monitor.py             a minute and a half
     python benchmarks/monitor.py --quick     half a minute
 
-Every workload in float32, one thread, pinned to one core; each round fits once with
-monitor=True and once without, in turn, and the median of the ratios is printed. The
-promise is 2 % at most, 5 % for a batch of one row.
+Every workload runs in float32 on one thread, pinned to one core. Each round fits once
+with monitor=True and once without, in turn. The script prints the median of the ratios.
+The promise is 2 % at most, and 5 % for a batch of one row.
 """
 
 import warnings

@@ -1,10 +1,10 @@
-"""cbp and its peers, each training the same network in its own best form.
+"""cbp and its peers; each trains the same network in its own best form.
 
 Every program starts from the same weights and runs Adam with the same rate, penalty and
-batch size. cbp and scikit-learn draw the same shuffles; the others their own, the way
-they do it fastest, unless `train` is given scikit-learn's: then all must end at one
-loss. PyTorch's eager Adam corrects biases before epsilon, all others after, as
-scikit-learn does. Nothing is timed here.
+batch size. cbp and scikit-learn draw the same shuffles. The others draw their own
+shuffles in their fastest way. If `train` gets scikit-learn's shuffles, all must end
+with the same loss. PyTorch's eager Adam corrects biases before epsilon; all others do
+it after, like scikit-learn. This file times nothing.
 """
 
 import importlib.util
@@ -44,7 +44,7 @@ def sklearn_orders(workload, epochs):
 
 
 def log_loss(workload, coefs, intercepts, X, y):
-    """Mean log loss over the training rows, in float64 whoever trained the weights."""
+    """Mean log loss over the training rows, in float64 for all programs."""
     a = X.astype("float64")
     for W, b in zip(coefs[:-1], intercepts[:-1], strict=True):
         z = a @ W.astype("float64") + b
@@ -57,7 +57,7 @@ def log_loss(workload, coefs, intercepts, X, y):
 
 
 class Cbp:
-    """`BPClassifier.fit`, all of it."""
+    """The whole of `BPClassifier.fit`."""
 
     module = "cbp"
     estimator = BPClassifier
@@ -78,14 +78,15 @@ class Cbp:
             self.parameters["n_jobs"] = n_threads
 
     def train(self, epochs, orders=None):
-        """Train from the initial weights on.
+        """Train from the initial weights.
 
         Parameters
         ----------
         epochs : int
         orders : sequence of arrays of shape (rows,), default=None
-            The rows' order in each epoch; None draws them, as a timed run does. Without
-            effect here: a `fit` draws its own, which are those of `sklearn_orders`.
+            The order of the rows in each epoch. None draws the orders, as in a timed
+            run. It has no effect here: a `fit` draws its own orders, which equal
+            `sklearn_orders`.
 
         Returns
         -------
@@ -101,7 +102,7 @@ class Cbp:
             return model.fit(self.X, self.y)
 
     def predictor(self, weights):
-        """How a user asks for probabilities.
+        """The way in which a user asks for probabilities.
 
         Parameters
         ----------
@@ -112,7 +113,7 @@ class Cbp:
         predict : callable
             Maps `given(X)` to probabilities of shape (rows, classes), several classes.
         given : callable
-            X as this program's users hold it.
+            Converts X to the form that users of this program have.
         """
         model = self._fit(1)
         for own, new in zip((model.coefs_, model.intercepts_), weights, strict=True):
@@ -122,14 +123,14 @@ class Cbp:
 
 
 class CbpAlone(Cbp):
-    """cbp on one thread, where others have more: what a second thread brings."""
+    """cbp on one thread while others have more: this shows the gain of a second one."""
 
     def __init__(self, workload, X, y, n_threads):
         super().__init__(workload, X, y, n_threads=1)
 
 
 class Sklearn(Cbp):
-    """`MLPClassifier.fit`, all of it. Its threads are those of its BLAS."""
+    """The whole of `MLPClassifier.fit`. Its threads are the threads of its BLAS."""
 
     module = "sklearn"
     estimator = MLPClassifier
@@ -152,7 +153,7 @@ class TorchEager:
             self.y = self.y.to(self.X.dtype)
 
     def logits(self, weights, biases, X):
-        """(rows, n_outputs). Weights lie as PyTorch keeps them, (out, in)."""
+        """(rows, n_outputs). Weights have PyTorch's order, (out, in)."""
         f = self.torch.nn.functional
         a = X
         for W, b in zip(weights[:-1], biases[:-1], strict=True):
@@ -220,7 +221,7 @@ class TorchEager:
         return self.logits(weights, biases, X).softmax(1)
 
     def predictor(self, weights):
-        """As Cbp.predictor; tensors in, tensors out."""
+        """Like Cbp.predictor, with tensors."""
         tensors = self.tensors(*weights)
 
         def predict(X):
@@ -336,7 +337,7 @@ class Jax:
         return coefs, intercepts
 
     def predictor(self, weights):
-        """As Cbp.predictor; JAX's arrays in and out, the result waited for."""
+        """Like Cbp.predictor, with JAX's arrays; waits for the result."""
         jnp = self.jax.numpy
         parameters = self.jax.tree.map(jnp.asarray, weights)
         softmax = self.jax.jit(lambda p, X: self.jax.nn.softmax(self._logits(p, X)))
@@ -363,14 +364,14 @@ MARKS = {
 
 
 def installed(name):
-    """Whether this program's module can be found."""
+    """Whether this program's module is installed."""
     return importlib.util.find_spec(PROGRAMS[name].module) is not None
 
 
 def prepare(names, action, left_out):
     """{name: action(program)} without the peers that cannot run here.
 
-    Why not is entered in the dict `left_out`, by name. Errors of cbp are raised.
+    The dict `left_out` gets the reasons, by name. Errors of cbp are raised.
     """
     prepared = {}
     for name in names:

@@ -1,12 +1,12 @@
-"""predict_proba of one row and of 10,000 rows, beside all peers, one thread, float32.
+"""predict_proba of one row and of 10,000 rows, with all peers, one thread, float32.
 
-    python benchmarks/prediction.py             some two minutes
+    python benchmarks/prediction.py             about two minutes
     python benchmarks/prediction.py --quick     half a minute
 
-All hold the same weights, and give the same probabilities, which is checked first. cbp
-and scikit-learn are called as a user calls them, with all their validation; PyTorch (in
-inference mode) and JAX get tensors of their own and give back the same. Calls of one
-row are timed in a loop; compiling is not timed. Runs alternate; medians.
+All programs have the same weights. The script first checks that they give the same
+probabilities. It calls cbp and scikit-learn as a user does, with all their validation.
+PyTorch (in inference mode) and JAX take and return their own tensors. Calls of one row
+are timed in a loop. Compiling is not timed. Runs alternate, and times are medians.
 """
 
 from functools import partial

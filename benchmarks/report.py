@@ -1,8 +1,8 @@
-"""results.md: one file for all tables, in which every script rewrites its own section.
+"""results.md: one file for all tables; every script rewrites its own section.
 
-A section is printed line by line while it is measured, and goes into the file when it
-is complete; sections of other scripts stay as they are. Progress goes to stderr. Not
-here: how things are timed (measure.py).
+A section is printed line by line during the measurement. When it is complete, it is
+written into the file. Sections of other scripts stay as they are. Progress goes to
+stderr. measure.py does the timing.
 """
 
 import argparse
@@ -36,7 +36,7 @@ ratios, not rates, between sections, days and machines.
 
 
 def parser(doc):
-    """An argument parser with what all scripts share: --quick, --output."""
+    """An argument parser with the options of all scripts: --quick, --output."""
     made = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -45,24 +45,24 @@ def parser(doc):
         "--output",
         metavar="FILE.md",
         help="file in which this script's section is rewritten, relative to the "
-        "folder of the scripts; pictures lie beside it; - writes nothing (default: "
+        "folder of the scripts; pictures are next to it; - writes nothing (default: "
         "results.md; with --quick: results-quick.md)",
     )
     return made
 
 
 def say(text):
-    """Progress, for who is watching."""
+    """Print progress for the user."""
     print(text, file=sys.stderr, flush=True)
 
 
 def times(ratio):
-    """'1.20×': how many times as fast, three digits."""
+    """How many times as fast, with three digits: '1.20×'."""
     return f"{ratio:.0f}×" if ratio >= 100 else f"{ratio:#.3g}×"
 
 
 class Report:
-    """One section, from its title on.
+    """One section, with its title.
 
     Parameters
     ----------
@@ -98,10 +98,10 @@ class Report:
         self.line("| " + " | ".join(cells) + " |")
 
     def picture(self, name, alt):
-        """The path of a picture, which the section shows; None with `--output -`.
+        """The path of a picture that the section shows; None with `--output -`.
 
-        'growth' is growth.png beside results.md, growth-quick.png beside
-        results-quick.md, and other-growth.png beside other.md.
+        For 'growth' it is growth.png next to results.md, growth-quick.png next to
+        results-quick.md, and other-growth.png next to other.md.
         """
         if self.path is None:
             return None

@@ -1,19 +1,20 @@
-"""The work people do round a fit, beside scikit-learn: grid search, L-BFGS, sparse X.
+"""Other common work, compared with scikit-learn: grid search, L-BFGS, sparse X.
 
-    python benchmarks/search.py              half an hour, most of it scikit-learn's
+    python benchmarks/search.py              half an hour, mostly for scikit-learn
     python benchmarks/search.py --quick      under half a minute: small grids and data
     python benchmarks/search.py --only lbfgs,sparse
 
-- search: GridSearchCV over 4 activations x 3 sizes x 2 penalties, 5 folds, on digits,
-  everything else at scikit-learn's defaults, with the default batch size and with 32;
-  cbp in float64 and with precision="float32".
-- threads: the same search with joblib's threading backend, n_jobs=2 against n_jobs=1:
-  fits run without the GIL, so cbp needs no second process.
-- lbfgs: L-BFGS on digits, 64-100-10, until it stops by itself (or 200 iterations).
+- search: GridSearchCV over 4 activations x 3 sizes x 2 penalties, 5 folds, on digits.
+  Everything else has scikit-learn's defaults. The batch size is the default or 32. cbp
+  runs in float64 and with precision="float32".
+- threads: the same search with joblib's threading backend, n_jobs=2 against n_jobs=1.
+  Fits run without the GIL, so cbp needs no second process.
+- lbfgs: L-BFGS on digits, 64-100-10, until it stops itself (or 200 iterations).
 - sparse: one epoch on CSR data, 20,000 x 50,000, 0.2 % filled, 100 hidden units.
 
-Results stand beside each time: the best mean score of a search; training loss and
-accuracy of a fit. Runs of one block alternate in one process; medians of at least five.
+The tables show a result next to each time: the best mean score of a search, or the
+training loss and accuracy of a fit. Runs of one block alternate in one process. Times
+are medians of at least five runs.
 Writes the section "Grid search, L-BFGS, sparse data" of results.md.
 """
 
@@ -47,7 +48,7 @@ def digits(dtype="float64"):
 
 
 def run_search(estimator, args, n_jobs=1):
-    """One grid search; its best mean score."""
+    """Run one grid search; return its best mean score."""
     grid, folds = (QUICK_GRID, 3) if args.quick else (GRID, 5)
     with joblib.parallel_config(backend="threading"):
         search = GridSearchCV(estimator, grid, cv=folds, n_jobs=n_jobs)
@@ -56,7 +57,7 @@ def run_search(estimator, args, n_jobs=1):
 
 
 def run_fit(estimator, X, y):
-    """One fit; its training loss, accuracy and iterations."""
+    """Run one fit; return its training loss, accuracy and iterations."""
     estimator.fit(X, y)
     accuracy, n = estimator.score(X, y), estimator.n_iter_
     return f"loss {estimator.loss_:.4g}, accuracy {accuracy:.4f}, {n} iterations"
@@ -124,7 +125,7 @@ def compare_fits(title, data, options, args, report):
 
 
 def compare(title, actions, args, report):
-    """Run in alternation; one row per program, ratios against the first."""
+    """Alternate runs; one row per program, with ratios against the first."""
     results = {}
 
     def run(name, action):

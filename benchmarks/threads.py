@@ -1,16 +1,17 @@
-"""Estimators in several threads of one process: what two cores make of them.
+"""Estimators in several threads of one process: the gain on two cores.
 
     python benchmarks/threads.py             two minutes
     python benchmarks/threads.py --quick     half a minute
 
-Eight estimators fit, each one thread's own, first one after another, then two and eight
-threads at once; so does one model that predicts for all threads. Fits run without the
-GIL on every Python; what is left of each, checks of parameters and data, only a
-free-threaded Python runs at once. Rounds alternate. Beside each speed-up stand two
-figures that tell a lock from a busy machine: the cores that the process had, its CPU
-time by the clock's, and the CPU time of all threads by that of one after another, which
-is above 1 where threads cost one another something. The last rows are threads of C that
-share nothing at all (tests of the machine, not of cbp).
+Eight estimators fit, each in its own thread. First they run one after another, then in
+two and in eight threads at once. One model that predicts for all threads does the same.
+Fits run without the GIL on every Python. Only a free-threaded Python also runs the rest
+at the same time: the checks of parameters and data. Rounds alternate. Two figures next
+to each speed-up show whether a lock or a busy machine is the cause of a low one. The
+first is the number of cores that the process had: its CPU time divided by the clock
+time. The second is the CPU time of all threads, divided by the CPU time of one after
+another. It is above 1 if threads slow each other down. The last rows are threads of C
+code that share nothing at all (they test the machine, not cbp).
 """
 
 import os
@@ -37,14 +38,14 @@ FITS = {
 
 
 def gil():
-    """Which kind of Python this is, for the report."""
+    """The kind of this Python, for the report."""
     if not hasattr(sys, "_is_gil_enabled"):
         return "with the GIL"
     return "with the GIL" if sys._is_gil_enabled() else "free-threaded, the GIL off"
 
 
 def fit_times(options, workload, X, y, seconds):
-    """A call that fits new estimators for about so many seconds."""
+    """A call that fits new estimators for about this many seconds."""
 
     def fit(epochs):
         options_of_all = {"random_state": 0, "batch_size": workload.batch_size}
@@ -56,7 +57,7 @@ def fit_times(options, workload, X, y, seconds):
 
 
 def small_fits(seconds):
-    """A call that makes many fits of the shortest kind, most of each in Python."""
+    """A call that makes many very short fits, which run mostly in Python."""
     X, y = np.random.RandomState(0).normal(size=(60, 4)), np.arange(60) % 3
 
     def fit(n):
@@ -67,7 +68,7 @@ def small_fits(seconds):
 
 
 def predictions(n_rows, seconds):
-    """A call that predicts so many rows, time and again, by a model of all threads."""
+    """A call that predicts this many rows, repeatedly, by one model for all threads."""
     X, y = WORKLOADS["W3"].load("float64")
     model = BPClassifier(max_iter=5, random_state=0).fit(X, y)
 
@@ -91,7 +92,7 @@ def control(seconds):
 
 
 def timed(call, threads, pool):
-    """Seconds, and CPU seconds of this process, of N calls by so many threads."""
+    """Seconds, and CPU seconds of this process, for N calls by this many threads."""
     start, cpu = time.perf_counter(), time.process_time()
     if threads == 1:
         for _ in range(N):

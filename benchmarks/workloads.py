@@ -1,10 +1,10 @@
-"""The seven workloads of every table here, and their data. Nothing is timed here.
+"""The seven workloads of all tables, and their data. This file times nothing.
 
-Hidden layers are relu unless said, outputs softmax with log loss (two classes: one
-logistic output, as in scikit-learn), the solver is Adam with scikit-learn's defaults.
-Real data come with scikit-learn or with Debian's package dataset-fashion-mnist; where
-that is not installed, Gaussian clusters of the same shape take their place, and
-`source` says that they are made up.
+Hidden layers are relu unless the name says otherwise. Outputs are softmax with log loss
+(two classes: one logistic output, as in scikit-learn). The solver is Adam with
+scikit-learn's defaults. Real data come with scikit-learn or with Debian's package
+dataset-fashion-mnist. If that is not installed, Gaussian clusters of the same shape
+replace them, and `source` says that they are made up.
 """
 
 import gzip
@@ -27,9 +27,9 @@ class Workload:
     layers : tuple of int
         Inputs, hidden units per layer, classes.
     rows : int
-        Chosen so that an epoch is short: under a second for the slowest peer.
+        Chosen for a short epoch: under a second for the slowest peer.
     epochs : int
-        After how many of them the loss of all programs is compared.
+        The loss of all programs is compared after this many epochs.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Workload:
 
     @property
     def flops(self):
-        """FLOP per sample of the products alone: forward, dW, delta but the first."""
+        """FLOP per sample of the products only: forward, dW, delta except the first."""
         sizes = (*self.layers[:-1], self.n_outputs)
         products = [a * b for a, b in zip(sizes, sizes[1:], strict=False)]
         return 6 * sum(products) - 2 * products[0]
@@ -96,7 +96,7 @@ WORKLOADS = {
 
 
 def clusters(n_rows, n_features, n_classes, seed=0):
-    """Overlapping Gaussian clusters: made-up data that a network can learn in part."""
+    """Overlapping Gaussian clusters: made-up data that a network can partly learn."""
     rng = np.random.default_rng(seed)
     y = rng.integers(0, n_classes, n_rows)
     centres = rng.normal(size=(n_classes, n_features)) * (2 / n_features**0.5)

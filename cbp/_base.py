@@ -31,6 +31,7 @@ from sklearn.utils.validation import check_is_fitted
 from cbp import _fitting
 from cbp._catalog import ACTIVATIONS, ALIASES
 from cbp._divergence import DivergenceError
+from cbp._fit_summary import FitSummary
 from cbp._fitted import (
     PICKLED_ONLY,
     Fitted,
@@ -41,10 +42,12 @@ from cbp._fitted import (
     weight_list,
 )
 from cbp._network import Network
+from cbp._prediction import predict
+from cbp._progress import Optimizer
 from cbp._solvers import SOLVERS
-from cbp._training import Optimizer
 from cbp._validation import checked_rows, is_ready, refuse_overflow
-from cbp.gradient_flow import Diagnosis, FailedFlow, FitSummary, GradientFlow, diagnose
+from cbp.diagnosis import Diagnosis, diagnose
+from cbp.gradient_flow import FailedFlow, GradientFlow
 
 if TYPE_CHECKING:
     from typing import Self
@@ -348,10 +351,10 @@ class BaseBP(BaseEstimator):
         network, theta = model._network, model.theta()
         outputs, given = None, network.dtype
         if is_ready(model, X, network.dtype):
-            outputs = network.predict(theta, X, logits, finite=True)
+            outputs = predict(network, theta, X, logits, finite=True)
         if outputs is None:
             X, given = checked_rows(self._with(model), X, network.dtype)
-            outputs = network.predict(theta, X, logits)
+            outputs = predict(network, theta, X, logits)
         if not np.isfinite(outputs).all():
             refuse_overflow(outputs, X, network.dtype)
         if given != network.dtype:
@@ -420,5 +423,5 @@ def hidden_outputs(estimator: BaseBP, X: Rows) -> list[Floats]:
     model = estimator._model()
     hidden: list[Floats] = []
     X, _ = checked_rows(estimator._with(model), X, model._network.dtype)
-    model._network.predict(model.theta(), X, hidden=hidden)
+    predict(model._network, model.theta(), X, hidden=hidden)
     return hidden

@@ -1,6 +1,6 @@
-"""What Python must know of each activation and each loss: a row for each.
+"""What Python must know of each activation, loss and optimizer: a row for each.
 
-The formulas stand in src_c/activations.h and src_c/losses.h, the numbers in
+The formulas stand in src_c: activations.h, losses.h and optimizers.h, the numbers in
 src_c/cbp.h; tests/test_catalog.py demands that all have the same rows. Imports nothing
 of the package.
 """
@@ -143,3 +143,37 @@ def output_of_labels(loss: str, exclusive: bool) -> str:
     """The output activation of a classifier's loss; exclusive: one label of several for
     each row, and an output for each."""
     return "softmax" if exclusive and ("softmax", loss) in LOSSES else "logistic"
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """An optimizer that steps after every batch.
+
+    Attributes
+    ----------
+    highest_rate : float
+        The highest learning rate that is worth a try without further knowledge.
+    beta_1, beta_2 : str
+        The parameters that decay its first and its second vector; "" where there is
+        none.
+    second_moment : int or None
+        The number of the vector that holds a mean of squared gradients: a gradient far
+        below epsilon moves nothing, which is recorded. None where there is none.
+    corrects_bias : bool
+        Whether the learning rate of each step corrects vectors that began at zero.
+    scheduled : bool
+        Whether the parameter learning_rate names a schedule.
+    """
+
+    highest_rate: float
+    beta_1: str
+    beta_2: str = ""
+    second_moment: int | None = None
+    corrects_bias: bool = False
+    scheduled: bool = False
+
+
+OPTIMIZERS = {
+    "sgd": Optimizer(0.3, "momentum", scheduled=True),
+    "adam": Optimizer(0.01, "beta_1", "beta_2", second_moment=1, corrects_bias=True),
+}

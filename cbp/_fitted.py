@@ -26,9 +26,11 @@ from cbp._catalog import (
     is_regressors,
     output_of_labels,
 )
+from cbp._fit_summary import FitSummary
 from cbp._network import Network
-from cbp._training import Optimizer
-from cbp.gradient_flow import FitSummary, GradientFlow
+from cbp._progress import Optimizer
+from cbp._weights import state_shape
+from cbp.gradient_flow import GradientFlow
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -464,7 +466,7 @@ def _restored_optimizer(optimizer: Any, network: Network) -> Optimizer:
     right = _is_real(rate) and 0 <= rate < math.inf
     _demand(right, f"its optimizer has the learning rate {rate!r}")
     state = _native(held.get("state"))
-    shape = network.state_shape(held.get("solver"))
+    shape = state_shape(network, held.get("solver"))
     _demand(
         shape is not None and state.shape == shape and state.dtype == network.dtype,
         f"its optimizer's state, {held.get('solver')!r}, does not fit the network",

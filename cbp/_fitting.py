@@ -20,7 +20,10 @@ import numpy as np
 from scipy import sparse
 from sklearn.exceptions import ConvergenceWarning
 
+from cbp._batch import fit_bytes
+from cbp._data import Data
 from cbp._divergence import DivergenceError, message_of_divergence
+from cbp._fit_summary import FitSummary
 from cbp._fitted import Fitted, Weights, views
 from cbp._network import Network
 from cbp._parameters import (
@@ -31,7 +34,8 @@ from cbp._parameters import (
     n_threads,
     number,
 )
-from cbp._progress import Progress
+from cbp._prediction import predict
+from cbp._progress import Optimizer, Progress, Settings
 from cbp._solvers import SOLVERS, Limits, print_loss, print_patience
 from cbp._split import demand_fraction, demand_weight, split
 from cbp._training import Trainer
@@ -43,7 +47,7 @@ from cbp._validation import (
     kernel_ready,
 )
 from cbp._warn import warn
-from cbp.gradient_flow import FailedFlow, FitSummary, GradientFlow
+from cbp.gradient_flow import FailedFlow, GradientFlow
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -58,8 +62,8 @@ _REAL_PARAMETERS = ("alpha", "learning_rate_init", "power_t", "momentum", "beta_
 _REAL_PARAMETERS += ("beta_2", "epsilon", "tol")
 
 
-class Data(NamedTuple):
-    """What is trained on, as the kernels take it.
+class Checked(NamedTuple):
+    """What users pass, checked, as the kernels take it.
 
     X is an array or a CSR matrix; `target` int32 class numbers or a matrix; `weight`
     None or counted in `unit`, a power of two.
@@ -81,14 +85,26 @@ class Run:
     """One training run."""
 
     network: Network
-    data: Data
+    theta: Floats  # of the last epoch or iteration
+    data: Checked
     rows: NDArray | None  # those trained on; None means all
     progress: Progress
-    trainer: Trainer
+    trainer: Trainer | None  # None if nothing is trained
     # Looks at the data for a summary; None if the run is not monitored. Holds nothing
     # that holds the run: only the garbage collector would end such a pair.
     look: Callable[[], FitSummary] | None = None
     summary: FitSummary | None = None
+
+    @property
+    def scores(self) -> bool:
+        """Whether early stopping scores the weights."""
+        return self.trainer is not None and self.trainer.best_theta is not None
+
+    @property
+    def chosen_theta(self) -> Floats:
+        """The weights to keep: with early stopping those of the best score."""
+        kept = self.scores and self.progress.scored
+        return self.trainer.best_theta if kept else self.theta
 
 
 def fit(est: Any, X: Any, y: Any, sample_weight: Any, *, incremental: bool) -> None:
@@ -129,24 +145,21 @@ def fit(est: Any, X: Any, y: Any, sample_weight: Any, *, incremental: bool) -> N
         rng = generator(est.random_state)
     if fresh:
         theta = draw_weights(network, init_factors(est, network.activations), rng)
-        progress = Progress(theta)
+        progress = Progress()
     else:
         theta = est._fitted.copy_theta(network)
         optimizer = _optimizer(est, network) if incremental else None
-        progress = Progress.of_fitted(est._fitted, theta, optimizer)
+        progress = _progress_of(est._fitted, optimizer)
     rows, held_out = None, None
     if early_stopping:
         labels = data.target if data.target.ndim == 1 else None
         rows, held_out = split(data.X.shape[0], labels, est.validation_fraction, rng)
         demand_weight(data.weight, held_out)
     trainer = _make_trainer(est, network, theta, data, rows, held_out, progress, rng)
-    if early_stopping:
-        progress.scored = True
-        if not fresh:
-            # Weights to go on from are the best so far, whatever others scored.
-            trainer.judge(theta, starting=True)
-        progress.take_scores(trainer)
-    run = Run(network, data, rows, progress, trainer)
+    if early_stopping and not fresh:
+        # Weights to go on from are the best so far, whatever others scored.
+        trainer.score_weights(theta, starting=True)
+    run = Run(network, theta, data, rows, progress, trainer)
     if est.monitor:
         went_on = bool(est.warm_start) and not fresh and not incremental
         run.look = functools.partial(_look, network, data, rows, went_on)
@@ -171,7 +184,8 @@ def start(est: Any, X: Any, y: Any) -> Fitted:
     network = _make_network(est, sizes, activations, data.X)
     rng = generator(est.random_state)
     theta = draw_weights(network, init_factors(est, network.activations), rng)
-    return _with_weights(est._fitted, network, Progress(theta), incremental=False)
+    run = Run(network, theta, data, None, Progress(), trainer=None)
+    return _fitted(est._fitted, run, incremental=False)
 
 
 # ---- the data
@@ -186,7 +200,7 @@ def check_data(
     fresh: bool,
     incremental: bool,
     dtypes: list | None = None,
-) -> Data:
+) -> Checked:
     """What users pass, checked; sets the columns of X and the labels in `est`."""
     dtypes = dtypes or allowed_dtypes(est, fresh)
     target = None
@@ -198,7 +212,7 @@ def check_data(
     weight, unit = checked_weight(sample_weight, X, incremental)
     if target is None:
         target = est._encode(y, X.dtype, incremental)
-    return Data(X, target, weight, unit, est._n_outputs(target))
+    return Checked(X, target, weight, unit, est._n_outputs(target))
 
 
 def _is_ready_array(model: Fitted, X: Any, dtypes: list) -> bool:
@@ -263,7 +277,7 @@ def _make_network(est: Any, sizes: list[int], activations: list[str], X) -> Netw
     batch = solver.batch_size(est.batch_size, X.shape[0])
     # Beside theta: the former model until success, and the best weights.
     n_bytes = theta_bytes * (1 + est._fitted.is_model + bool(est.early_stopping))
-    n_bytes += network.fit_bytes(batch, est.solver, sparse.issparse(X))
+    n_bytes += fit_bytes(network, batch, est.solver, sparse.issparse(X))
     demand_memory(est, n_bytes + solver.workspace * n_params, n_params)
     return network
 
@@ -285,12 +299,25 @@ def draw_weights(network: Network, factors: list[float], rng: Any) -> Floats:
     return theta
 
 
-def _optimizer(est: Any, network: Network) -> Any:
+def _optimizer(est: Any, network: Network) -> Optimizer | None:
     """The state that partial_fit goes on with, if it is that solver's."""
     optimizer = est._fitted.get("_optimizer")
     if optimizer is None or optimizer.solver != est.solver:
         return None
     return optimizer if est._fitted._network.dtype == network.dtype else None
+
+
+def _progress_of(fitted: Fitted, optimizer: Optimizer | None) -> Progress:
+    """Where the last run stood, for another to go on from."""
+    best_loss = fitted.get("best_loss_")
+    return Progress(
+        t=fitted.get("t_", 0),
+        best_loss=math.inf if best_loss is None else best_loss,
+        loss_curve=fitted.get("loss_curve_", ()),
+        validation_scores=fitted.get("validation_scores_") or (),
+        no_improvement_count=fitted.get("_no_improvement_count", 0),
+        optimizer=optimizer,
+    )
 
 
 # ---- training
@@ -300,7 +327,7 @@ def _make_trainer(
     est: Any,
     network: Network,
     theta: Floats,
-    data: Data,
+    data: Checked,
     rows: NDArray | None,
     held_out: NDArray | None,
     progress: Progress,
@@ -320,31 +347,30 @@ def _make_trainer(
     numbers = {name: number(est, name) for name in _REAL_PARAMETERS}
     # The penalty stands beside sums of weights.
     numbers["alpha"] /= data.unit
-    return Trainer(
-        network,
-        theta,
-        data.X,
-        data.target,
-        sample_weight=data.weight,
-        rows=rows,
-        held_out=held_out,
-        n_threads=n_threads(est.n_jobs),
+    settings = Settings(
         solver=str(est.solver),
         batch_size=batch_size,
+        n_threads=n_threads(est.n_jobs),
         # A single row has no order to draw, and no generator is made for it.
         shuffle=bool(est.shuffle) and rng is not None,
-        random_state=rng,
         exclusive=isinstance(est.random_state, Integral),
         learning_rate=str(est.learning_rate),
         nesterovs_momentum=bool(est.nesterovs_momentum),
         # No run is so long; the loop counts in float64.
         n_iter_no_change=patience if patience < 2**53 else math.inf,
-        optimizer=progress.optimizer,
-        t=progress.t,
-        best_loss=progress.best_loss,
-        no_improvement_count=progress.no_improvement_count,
         monitor=bool(est.monitor),
         **numbers,
+    )
+    rows_of = Data(network, data.X, data.target, data.weight)
+    return Trainer(
+        network,
+        theta if solver.stochastic else theta.copy(),
+        rows_of,
+        settings,
+        progress,
+        rows=rows,
+        held_out=None if held_out is None else (rows_of, held_out),
+        random_state=rng,
     )
 
 
@@ -358,7 +384,7 @@ def _train(est: Any, run: Run, incremental: bool) -> None:
     )
     listeners = [print_loss] if est.verbose else []
     solver = SOLVERS[est.solver]
-    end = solver.run(run.trainer, run.data.target, progress, limits, listeners)
+    end = solver.run(run.trainer, run.theta, run.data.target, limits, listeners)
     progress.outcome = "partial" if incremental else end.outcome
     if end.reason == "diverged":
         _diverged(est, run)
@@ -372,7 +398,7 @@ def _diverged(est: Any, run: Run) -> None:
     """Raise the error of a diverged fit; warn if early stopping has a fallback."""
     progress, data = run.progress, run.data
     message = message_of_divergence(est, run.network, *data[:4], progress.n_iter + 1)
-    if not progress.scored or not math.isfinite(progress.best_score):
+    if not math.isfinite(progress.best_score):
         raise DivergenceError(message, _failed_flow(run))
     progress.outcome = "diverged"
     progress.validation_scores.append(math.nan)
@@ -385,7 +411,7 @@ def _diverged(est: Any, run: Run) -> None:
 # ---- what a fit leaves behind
 
 
-def _look(network: Network, data: Data, rows: Any, went_on: bool) -> FitSummary:
+def _look(network: Network, data: Checked, rows: Any, went_on: bool) -> FitSummary:
     """What `diagnose` must know of the data."""
     summary = FitSummary.of_data(network, data.X, data.target, data.weight, rows)
     return replace(summary, weight_unit=data.unit, given_weights=went_on)
@@ -396,7 +422,7 @@ def _summarize(run: Run) -> None:
 
     def outputs(part: slice) -> Floats:
         some = kernel_ready(X[part] if rows is None else X[rows[part]])
-        return run.network.predict(progress.chosen_theta, some)
+        return predict(run.network, run.chosen_theta, some)
 
     run.summary = run.look().at_end(progress.outcome, progress.loss, outputs)
 
@@ -434,21 +460,37 @@ def _fitted(former: Fitted, run: Run, incremental: bool) -> Fitted:
         flow = {name: former.get(name) for name in _FLOW if former.get(name)}
         if flow and flow["_fit_summary"].outcome != "partial":
             flow["_fit_summary"] = replace(flow["_fit_summary"], outcome="partial")
-    return _with_weights(former, run.network, run.progress, incremental, **flow)
-
-
-def _with_weights(
-    former: Fitted, network: Network, progress: Progress, incremental: bool, **flow: Any
-) -> Fitted:
-    """The fitted attributes of a network and of what its run has reached."""
+    network = run.network
     return former.changed(
         drop=("_failed_flow", "coefs_", "intercepts_", *_FLOW),
         _network=network,
-        _weights=Weights(network, progress.chosen_theta),
+        _weights=Weights(network, run.chosen_theta),
         n_layers_=len(network.layer_sizes),
         n_outputs_=network.layer_sizes[-1],
         out_activation_=network.output,
         _partially_fitted=incremental,
-        **progress.attributes(keeps_scores=incremental),
+        **_counted(former, run, incremental),
         **flow,
     )
+
+
+def _counted(former: Fitted, run: Run, incremental: bool) -> dict[str, Any]:
+    """The fitted attributes that are made of the run's progress."""
+    progress = run.progress
+    scores, best_score = None, None
+    if run.scores:
+        scores, best_score = progress.validation_scores, progress.best_score
+    elif incremental:  # leaves the record of an earlier early stopping
+        scores = former.get("validation_scores_")
+        best_score = former.get("best_validation_score_")
+    return {
+        "n_iter_": progress.n_iter,
+        "t_": progress.t,
+        "loss_": progress.loss,
+        "loss_curve_": progress.loss_curve,
+        "best_loss_": None if run.scores else progress.best_loss,
+        "validation_scores_": scores,
+        "best_validation_score_": best_score,
+        "_no_improvement_count": progress.no_improvement_count,
+        "_optimizer": progress.optimizer,
+    }

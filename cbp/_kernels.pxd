@@ -47,9 +47,9 @@ cdef extern from "cbp.h" nogil:
         bint transposed
         bint mirrored
         ptrdiff_t n_lines
-        ptrdiff_t line_blocks
+        ptrdiff_t line_patches
         ptrdiff_t n_panels
-        ptrdiff_t n_blocks
+        ptrdiff_t n_patches
         ptrdiff_t W_at
         ptrdiff_t b_at
         cbp_panels W
@@ -58,11 +58,11 @@ cdef extern from "cbp.h" nogil:
         cbp_panels A
         cbp_panels D
 
-    ctypedef struct cbp_rows:
+    ctypedef struct cbp_online:
         const cbp_layer *layers
         int n_layers
         int solver
-        int loss_kind
+        int loss
         cbp_step step
         const double *eta
         void *master
@@ -76,9 +76,9 @@ cdef extern from "cbp.h" nogil:
         cbp_panels T
         void *inputs
         void *scratch
-        double *block_squares
-        double loss
-        double weights
+        double *patch_squares
+        double loss_sum
+        double weight_sum
         double last_loss
         ptrdiff_t steps
 
@@ -94,7 +94,7 @@ cdef extern from "cbp.h" nogil:
                              ptrdiff_t) noexcept nogil
         void (*fill_targets)(const int32_t *, ptrdiff_t, ptrdiff_t,
                              cbp_panels) noexcept nogil
-        void (*transpose_block)(const void *, void *) noexcept nogil
+        void (*transpose_patch)(const void *, void *) noexcept nogil
         void (*gather_items)(const void *, const int64_t *, ptrdiff_t,
                              void *) noexcept nogil
         double (*item)(const void *, ptrdiff_t) noexcept nogil
@@ -128,7 +128,7 @@ cdef extern from "cbp.h" nogil:
                                  ptrdiff_t, int, double *, void *) noexcept nogil
         double (*step[2])(void *, const void *, void **, ptrdiff_t,
                           const cbp_step *) noexcept nogil
-        void (*train_rows)(cbp_rows *) noexcept nogil
+        void (*train_rows)(cbp_online *) noexcept nogil
         void (*forward_row)(const void *, ptrdiff_t, const void *, ptrdiff_t,
                             ptrdiff_t, const void *, ptrdiff_t, void *,
                             int) noexcept nogil

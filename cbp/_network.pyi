@@ -1,6 +1,6 @@
-# Types of what _network.pyx shows to Python. X may also be a SciPy CSR matrix.
+# Types of what _network.pyx shows to Python.
 from collections.abc import Sequence
-from typing import Any, Literal, TypeAlias, overload
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -25,29 +25,3 @@ class Network:
         loss: str,
         dtype: DTypeLike,
     ) -> None: ...
-    def divides(self, batch_size: int) -> bool: ...
-    def fit_bytes(
-        self,
-        batch_size: int,
-        solver: Literal["sgd", "adam", "lbfgs"],
-        sparse: bool = False,
-    ) -> int: ...
-    def state_shape(self, solver: str) -> tuple[int, int] | None: ...
-    @overload
-    def predict(
-        self,
-        theta: _Floats,
-        X: Any,
-        logits: bool = False,
-        finite: Literal[False] = False,
-        hidden: list[_Floats] | None = None,
-    ) -> _Floats: ...
-    @overload
-    def predict(
-        self,
-        theta: _Floats,
-        X: Any,
-        logits: bool,
-        finite: bool,
-        hidden: list[_Floats] | None = None,
-    ) -> _Floats | None: ...

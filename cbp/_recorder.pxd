@@ -1,4 +1,4 @@
-# The recorder of gradient flow, declared for _training.pyx.
+# The recorder of gradient flow, declared.
 from libc.stdint cimport int32_t, int64_t
 
 from cbp._kernels cimport cbp_kernels, cbp_layer, cbp_panels
@@ -22,12 +22,12 @@ cdef class Recorder:
     cdef readonly int n_layers
     cdef const cbp_kernels *k
     cdef cbp_layer *layers
-    cdef object _layers
+    cdef object _layout
 
     # One slot per piece of work, so that threads never share one and every sum is made
-    # in one order: rows in groups of P, blocks of weights, panels of units.
+    # in one order: rows in groups of P, patches of weights, panels of units.
     cdef double[:, ::1] group_delta, group_back
-    cdef double[::1] block_gradient, block_update, block_floored
+    cdef double[::1] patch_gradient, patch_update, patch_floored
     cdef int32_t[::1] saturated_rows
 
     cdef double[:, ::1] sums      # n_layers x N_SUMS, this epoch
@@ -44,7 +44,7 @@ cdef class Recorder:
                            ptrdiff_t r1, ptrdiff_t first) noexcept nogil
     cdef void measure_units(self, int l, ptrdiff_t q, ptrdiff_t panel,
                             ptrdiff_t n_rows) noexcept nogil
-    cdef void measure_block(self, ptrdiff_t number, const void *G, const void *before,
+    cdef void measure_patch(self, ptrdiff_t number, const void *G, const void *before,
                             const void *after, const void *v, ptrdiff_t n,
                             double epsilon) noexcept nogil
     cdef void end_batch(self, ptrdiff_t n_rows, double scale,

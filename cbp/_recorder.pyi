@@ -3,11 +3,11 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from cbp._network import Network
+from cbp._weights import Layout
 
 class Recorder:
     n_layers: int
     def __init__(
-        self, network: Network, chunk_rows: int, batches: int, one_row: bool
+        self, layout: Layout, chunk_rows: int, batches: int, one_row: bool
     ) -> None: ...
     def flow(self) -> dict[str, NDArray[Any]]: ...

@@ -13,7 +13,7 @@ from libc.math cimport isfinite
 from libc.stdint cimport int64_t
 
 from cbp._kernels cimport CBP_CHUNK_ROWS, cbp_layer, cbp_panels
-from cbp._network cimport Network, round_up
+from cbp._weights cimport Layout, round_up
 
 cdef enum:
     # A watched batch costs up to a third more: one in 32 is about one percent. A batch
@@ -34,7 +34,8 @@ cdef class Recorder:
 
     Parameters
     ----------
-    network : Network
+    layout : Layout
+        Whose layers hold the buffers that are measured.
     chunk_rows : int
         Most rows of a batch that are measured.
     batches : int
@@ -44,23 +45,22 @@ cdef class Recorder:
     """
 
     # Not __init__, which Python may leave out, or call once more.
-    def __cinit__(self, Network network not None, ptrdiff_t chunk_rows, int64_t batches,
+    def __cinit__(self, Layout layout not None, ptrdiff_t chunk_rows, int64_t batches,
                   bint one_row):
-        cdef ptrdiff_t P = network.k.panel, blocks = 0, panels = 0
+        cdef ptrdiff_t P = layout.P, panels = 0
         cdef int l
         if not 1 <= chunk_rows <= CBP_CHUNK_ROWS or batches < 1:
             raise ValueError(f"{chunk_rows} rows of a batch, {batches} batches")
-        self.k, self.n_layers = network.k, network.n_layers
-        self._layers, self.layers = network, network.layers
+        self.k, self.n_layers = layout.k, layout.n_layers
+        self._layout, self.layers = layout, layout.layers
         for l in range(self.n_layers):
-            blocks += self.layers[l].n_blocks
-            panels += round_up(self.layers[l].n_out, P) // P
+            panels += layout.panels(l)
         groups = round_up(chunk_rows, P) // P
         self.group_delta = np.zeros((self.n_layers, groups))
         self.group_back = np.zeros((self.n_layers, groups))
-        self.block_gradient = np.zeros(blocks)
-        self.block_update = np.zeros(blocks)
-        self.block_floored = np.zeros(blocks)
+        self.patch_gradient = np.zeros(layout.n_patches)
+        self.patch_update = np.zeros(layout.n_patches)
+        self.patch_floored = np.zeros(layout.n_patches)
         self.saturated_rows = np.zeros(panels * P, np.int32)
         self.sums = np.zeros((self.n_layers, N_SUMS))
         self.every = max(STEPS_APART_ONE_ROW if one_row else STEPS_APART,
@@ -110,20 +110,20 @@ cdef class Recorder:
             &self.saturated_rows[panel * self.k.panel]
         )
 
-    cdef void measure_block(self, ptrdiff_t number, const void *G, const void *before,
+    cdef void measure_patch(self, ptrdiff_t number, const void *G, const void *before,
                             const void *after, const void *v, ptrdiff_t n,
                             double epsilon) noexcept nogil:
-        """One block of weights round its step; v: Adam's second moment or NULL."""
-        self.block_gradient[number] = self.k.sum_squares(G, n)
-        self.block_update[number] = self.k.sum_squared_change(after, before, n)
-        self.block_floored[number] = 0
+        """One patch of weights round its step; v: Adam's second moment or NULL."""
+        self.patch_gradient[number] = self.k.sum_squares(G, n)
+        self.patch_update[number] = self.k.sum_squared_change(after, before, n)
+        self.patch_floored[number] = 0
         if v != NULL:
-            self.block_floored[number] = self.k.count_below(v, n, epsilon * epsilon)
+            self.patch_floored[number] = self.k.count_below(v, n, epsilon * epsilon)
 
     cdef void end_batch(self, ptrdiff_t n_rows, double scale,
                         const double *weight_squares) noexcept nogil:
         """Adds the slots, in order, to the epoch's means."""
-        cdef ptrdiff_t P = self.k.panel, i, block = 0, unit = 0, groups
+        cdef ptrdiff_t P = self.k.panel, i, patch = 0, unit = 0, groups
         cdef double n_weights, lanes, total
         cdef int l
         cdef cbp_layer *y
@@ -135,14 +135,14 @@ cdef class Recorder:
             # Padding lanes count as floored: their second moment stays below epsilon.
             lanes = <double>y.n_lines * y.n_panels * P - n_weights
             total = 0
-            for i in range(block, block + y.n_blocks):
-                s[GRADIENT_SQUARES] += (self.block_gradient[i] * scale * scale
+            for i in range(patch, patch + y.n_patches):
+                s[GRADIENT_SQUARES] += (self.patch_gradient[i] * scale * scale
                                         / n_weights)
-                s[UPDATE_SQUARES] += self.block_update[i] / n_weights
+                s[UPDATE_SQUARES] += self.patch_update[i] / n_weights
                 s[WEIGHT_SQUARES] += weight_squares[i] / n_weights
-                total += self.block_floored[i]
+                total += self.patch_floored[i]
             s[FLOORED] += max(total - lanes, 0.0) / n_weights
-            block += y.n_blocks
+            patch += y.n_patches
             for i in range(groups):
                 s[DELTA_SQUARES] += self.group_delta[l, i] / n_rows / y.n_out
                 if l < self.n_layers - 1:

@@ -76,7 +76,7 @@ def print_patience(scored: bool, tol: float, n_iter_no_change: float) -> None:
     )
 
 
-def _told(listeners: Sequence[AfterEpoch], progress: Progress) -> bool:
+def _tell(listeners: Sequence[AfterEpoch], progress: Progress) -> bool:
     """Whether any listener wants to stop; all are told."""
     return any([listener(progress) for listener in listeners])
 
@@ -86,23 +86,14 @@ def _told(listeners: Sequence[AfterEpoch], progress: Progress) -> bool:
 
 def run_stochastic(
     trainer: Trainer,
+    theta: Floats,
     target: NDArray,
-    progress: Progress,
     limits: Limits,
     listeners: Sequence[AfterEpoch] = (),
 ) -> End:
-    """Epochs of compiled batches."""
-
-    def on_epoch(epoch: int, loss: float) -> bool:
-        progress.take(trainer)
-        return not _told(listeners, progress)
-
-    try:
-        status = trainer.run(
-            min(limits.max_iter, _ENDLESS), on_epoch if listeners else None
-        )
-    finally:
-        progress.take(trainer)
+    """Epochs of compiled batches; theta is the trainer's own."""
+    after_epoch = functools.partial(_tell, listeners) if listeners else None
+    status = trainer.run(min(limits.max_iter, _ENDLESS), after_epoch)
     if status == "converged":
         return End("patience")
     warning = ""
@@ -123,22 +114,23 @@ class _Stop(Exception):
 
 def run_lbfgs(
     trainer: Trainer,
+    theta: Floats,
     target: NDArray,
-    progress: Progress,
     limits: Limits,
     listeners: Sequence[AfterEpoch] = (),
 ) -> End:
-    """SciPy's L-BFGS-B on loss and gradient over all rows."""
-    # The trainer writes every theta it is asked about into its own.
-    progress.theta = progress.theta.copy()
-    run = _LBFGS(trainer, target, progress, listeners)
+    """SciPy's L-BFGS-B on loss and gradient over all rows.
+
+    Theta is that of the last iteration. It is not the trainer's own, into which the
+    trainer writes every theta that SciPy asks about.
+    """
+    run, progress = _LBFGS(trainer, theta, target, listeners), trainer.progress
     try:
         with trainer, _OneBlasThread():
             return run.minimize(limits)
     except _Stop as stop:
         return End(*stop.args)
     finally:
-        progress.take_scores(trainer)
         curve = progress.loss_curve
         progress.loss = curve[-1] if curve else progress.loss
         progress.best_loss = min(curve, default=progress.loss)
@@ -154,12 +146,12 @@ class _LBFGS:
     def __init__(
         self,
         trainer: Trainer,
+        theta: Floats,
         target: NDArray,
-        progress: Progress,
         listeners: Sequence[AfterEpoch],
     ):
-        self.trainer, self.progress, self.listeners = trainer, progress, listeners
-        self.theta = progress.theta  # of the last iteration
+        self.trainer, self.theta, self.listeners = trainer, theta, listeners
+        self.progress = trainer.progress
         self.unit = _output_unit(trainer, target)
         self.units: Floats | None = None
         if self.unit != 1:
@@ -223,14 +215,13 @@ class _LBFGS:
         np.copyto(self.theta, theta, casting="same_kind")
         if not (math.isfinite(self.loss) and np.isfinite(self.theta).all()):
             raise _Stop("diverged")
-        worn_out = progress.scored and trainer.judge(self.theta)
+        scored = trainer.best_theta is not None
+        worn_out = scored and trainer.score_weights(self.theta)
         progress.n_iter += 1
         progress.loss_curve.append(self.loss)
-        if self.listeners:
-            progress.loss = self.loss
-            progress.take_scores(trainer)
-            if _told(self.listeners, progress):
-                raise _Stop("stopped")
+        progress.loss = self.loss
+        if _tell(self.listeners, progress):
+            raise _Stop("stopped")
         if worn_out:
             raise _Stop("patience")
 

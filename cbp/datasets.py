@@ -1,6 +1,6 @@
 """The data set of the article's experiment: two balls of points in space.
 
-Nothing here downloads anything. examples/gradient_diffusion.py is where it is used.
+This module downloads nothing. examples/gradient_diffusion.py uses it.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ def make_two_spheres(
     shuffle: bool = True,
     random_state: int | np.random.RandomState | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Draw points in two balls, round (1, 1, 1) and round (-1, 2, -7).
+    """Draw points in two balls, around (1, 1, 1) and around (-1, 2, -7).
 
     The centers are 8.3 apart: with a radius below 4.1 a plane separates the classes.
-    The article names the centers and the number of points, but no radius.
+    The article gives the centers and the number of points, but no radius.
 
     Parameters
     ----------
@@ -42,13 +42,13 @@ def make_two_spheres(
         Points in each ball.
 
     radius : float, default=1.0
-        Radius of both balls, in (0, inf). Points are uniform in a ball's volume.
+        Radius of both balls, in (0, inf). Points are uniform in the volume of a ball.
 
     shuffle : bool, default=True
-        Whether to mix the rows; if not, those of the first ball come first.
+        Whether to mix the rows. If not, the rows of the first ball come first.
 
     random_state : int, RandomState instance or None, default=None
-        Source of the points and of their order; an int gives the same set every time.
+        Source of the points and of their order. An int gives the same set every time.
 
     Returns
     -------
@@ -56,7 +56,7 @@ def make_two_spheres(
         The points.
 
     y : int64 ndarray of shape (2 * n_per_class,)
-        1 for points round (1, 1, 1), 0 for points round (-1, 2, -7).
+        1 for points around (1, 1, 1), 0 for points around (-1, 2, -7).
 
     Raises
     ------

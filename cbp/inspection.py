@@ -1,10 +1,9 @@
 """Backpropagation as data, and its proof by central differences.
 
-`backpropagate` shows what one pass through a network computes, equation by equation;
-`check_gradient` compares the gradient with differences of the cost. Nothing is computed
-here that training does not compute with the same kernels; the equations, under the same
-numbers, are explained in docs/backpropagation.md, with a worked network in
-docs/worked_example.md.
+`backpropagate` shows what one pass through a network computes, equation by equation.
+`check_gradient` compares the gradient with differences of the cost. Training computes
+the same things with the same kernels. docs/backpropagation.md explains the equations,
+with the same numbers. docs/worked_example.md has a worked network.
 """
 
 from __future__ import annotations
@@ -22,9 +21,11 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, validate_params
 
 from cbp._catalog import ACTIVATIONS
+from cbp._data import Data
 from cbp._fitting import one_batch
 from cbp._network import Network
 from cbp._parameters import n_threads, number
+from cbp._progress import Settings
 from cbp._training import Trainer
 
 if TYPE_CHECKING:
@@ -33,31 +34,31 @@ if TYPE_CHECKING:
 
 EPS = float(np.finfo(np.float64).eps)
 
-# How far a step moves a weighted input z. The difference (C(w + h) - C(w - h)) / 2h is
-# off by about h^2 for the curve of C and by EPS |C| / h for its rounding. Over 32
-# networks the median error was 2e-8 with 6e-6, 7e-9 with 6e-5 and 2e-8 with 2e-4; a
-# small step leaves out fewer rows.
+# How far a step moves a weighted input z. The difference (C(w + h) - C(w - h)) / 2h has
+# an error of about h^2 from the curve of C, and of EPS |C| / h from its rounding. Over
+# 32 networks the median error was 2e-8 with 6e-6, 7e-9 with 6e-5 and 2e-8 with 2e-4. A
+# smaller step leaves out fewer rows.
 STEP = 3e-5
 
 # A ReLU unit has no derivative at z = 0. Rows in which a unit comes this close are left
-# out; ten steps, because later layers may move further than the one that is stepped.
+# out. It is ten steps, because a step may move later layers further than its own layer.
 KINK = 10 * STEP
 
-# An error counts as rounding up to AGREEMENT times the layer's largest derivative and
+# An error counts as rounding up to AGREEMENT times the layer's largest derivative plus
 # NOISE times the noise floor. Right gradients of the same networks used an eighth of
-# that.
+# this limit.
 AGREEMENT = 1e-6
 NOISE = 10
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Backpropagation:
-    """The four equations for n rows, as data; layer l stands at index l - 1.
+    """The four equations for n rows, as data; layer l is at index l - 1.
 
-    n_0 is the number of inputs, n_l that of the units of layer l, L the last layer. The
-    equations are written for the arrays below, a row of which is a sample; f is the
-    activation of the layer, w_i the weight of row i (1 if none is given), and a product
-    in square brackets is element by element.
+    n_0 is the number of inputs, n_l is the number of units of layer l, and L is the
+    last layer. The equations are written for the arrays below; a row of an array is a
+    sample. f is the activation of the layer. w_i is the weight of row i (1 if no
+    weights are given). A product in square brackets is element by element.
 
     Attributes
     ----------
@@ -68,12 +69,12 @@ class Backpropagation:
         (1.1) Weighted inputs, ``z[l] = a[l - 1] @ W[l] + b[l]``.
 
     a : list of L ndarrays of shape (n, n_l)
-        (1.2) Activations, ``a[l] = f(z[l])``; the last are the outputs.
+        (1.2) Activations, ``a[l] = f(z[l])``; the last array has the outputs.
 
     delta : list of L ndarrays of shape (n, n_l)
         Errors: derivatives of the cost of one row, times its weight, by its z.
-        (2.5) in the last layer, ``delta[L] = w_i [dC/da f'(z[L])]``,
-        (3.7) before it, ``delta[l] = [(delta[l + 1] @ W[l + 1].T) f'(z[l])]``.
+        (2.5) is for the last layer, ``delta[L] = w_i [dC/da f'(z[L])]``.
+        (3.7) is for the others, ``delta[l] = [(delta[l + 1] @ W[l + 1].T) f'(z[l])]``.
 
     dW : list of L ndarrays of shape (n_{l-1}, n_l)
         (4.1) Derivatives of the cost by the weights,
@@ -83,11 +84,11 @@ class Backpropagation:
         (5.1) Derivatives by the biases, ``db[l] = sum(delta[l]) / sum(w_i)``.
 
     cost : float
-        C, the weighted mean of the rows' costs and the penalty,
+        C, the weighted mean of the rows' costs, with the penalty,
         ``(sum(w_i C_i) + alpha / 2 sum(W ** 2)) / sum(w_i)``.
 
     activations : tuple of L str
-        f of every layer, the output's last.
+        f of every layer; the last is the output's.
     """
 
     x: Any
@@ -143,19 +144,19 @@ class LayerCheck:
         Largest absolute derivative in the layer.
 
     noise_floor : float
-        What rounding alone can make of a difference quotient: the rounding of the cost,
-        divided by the step, and of the outputs (which matters once they are all but
-        equal to the targets).
+        How large a difference quotient can become by rounding alone. It has two parts:
+        the rounding of the cost, divided by the step, and the rounding of the outputs
+        (this matters if they are almost equal to the targets).
 
     n_checked, n_params : int
-        Parameters compared, and parameters of the layer.
+        Number of parameters compared, and of all parameters of the layer.
 
     below_floor : bool
         Whether the layer's gradient is no larger than `noise_floor`. Then the
         differences show noise, and the relative error says nothing.
 
     agrees : bool
-        Whether both gradients are the same up to rounding.
+        Whether both gradients are equal up to rounding.
     """
 
     layer: int
@@ -176,8 +177,8 @@ class GradientCheck:
     Attributes
     ----------
     largest_error : float
-        Largest relative error of all layers that do not lie below the noise floor; NaN
-        if all do.
+        Largest relative error of all layers that are not below the noise floor. NaN if
+        all layers are below it.
 
     where : str or None
         The parameter with this error, as ``"W1[0, 2]"``; None if there is none.
@@ -186,8 +187,8 @@ class GradientCheck:
         The layers, first to last.
 
     n_rows, n_left_out : int
-        Rows compared, and rows left out because a ReLU unit is so close to its kink in
-        them that a step could cross it.
+        Number of rows compared, and of rows left out. In a row left out, a ReLU unit is
+        so close to its kink that a step could cross it.
 
     agrees : bool
         Whether all layers agree.
@@ -242,8 +243,8 @@ def backpropagate(
 ) -> Backpropagation:
     """Backpropagate through a fitted or initialized model, and show everything.
 
-    All rows make one batch, as if for one step of gradient descent on them. The numbers
-    come from the kernels that train.
+    All rows make one batch, as for one step of gradient descent on them. The numbers
+    come from the same kernels as in training.
 
     Parameters
     ----------
@@ -255,16 +256,16 @@ def backpropagate(
         Inputs.
 
     y : array-like of shape (n_samples,) or (n_samples, n_outputs)
-        Labels or targets; not all classes need occur.
+        Labels or targets. Some classes may be missing.
 
     sample_weight : array-like of shape (n_samples,), float or None, default=None
-        Weights >= 0 of the rows; None weighs all alike.
+        Weights >= 0 of the rows. None gives all rows the same weight.
 
     Returns
     -------
     result : Backpropagation
         Lists `z`, `a`, `delta`, `dW`, `db` with one array per layer, and the `cost`,
-        with the model's penalty. Printed, it is a table of their sizes.
+        with the model's penalty. If you print it, you see a table of their sizes.
 
     Raises
     ------
@@ -322,11 +323,11 @@ def check_gradient(
 ) -> GradientCheck:
     """Compare backpropagation with central differences of the cost, layer by layer.
 
-    Gradient and differences are computed in float64, also for a float32 model, whose
-    costs would be too coarse to subtract. A step moves a weighted input z by at most
-    3e-5: the step of a weight is divided by its largest input, so that the scale of X
-    does not matter. Rows in which a ReLU unit has ``abs(z)`` below ten steps are left
-    out, for the derivative may jump there.
+    Gradient and differences are computed in float64, even for a float32 model, because
+    the difference of two float32 costs would be too inexact. A step moves a weighted
+    input z by at most 3e-5. The step of a weight is divided by its largest input, so
+    the scale of X does not matter. Rows in which a ReLU unit has ``abs(z)`` below ten
+    steps are left out, because the derivative may jump there.
 
     Parameters
     ----------
@@ -338,15 +339,15 @@ def check_gradient(
         Inputs; a few hundred rows are enough.
 
     y : array-like of shape (n_samples,) or (n_samples, n_outputs)
-        Labels or targets; not all classes need occur.
+        Labels or targets. Some classes may be missing.
 
     sample_weight : array-like of shape (n_samples,), float or None, default=None
-        Weights >= 0 of the rows; None weighs all alike.
+        Weights >= 0 of the rows. None gives all rows the same weight.
 
     max_checks : int or None, default=200
-        At most this many parameters of a layer, chosen at random, are compared, and the
-        one with the largest derivative. None compares all. Each of them takes two
-        passes over X.
+        At most this many parameters of a layer are compared. They are chosen at random,
+        but the parameter with the largest derivative is always one of them. None
+        compares all parameters. Each one takes two passes over X.
 
     random_state : int, RandomState instance or None, default=0
         Source of this choice.
@@ -354,9 +355,9 @@ def check_gradient(
     Returns
     -------
     check : GradientCheck
-        The largest relative error and where it is, and the same for every layer. An
-        error is relative to the layer's largest absolute derivative. Printed, it is a
-        table.
+        The largest relative error and its place, and the same for every layer. An error
+        is relative to the layer's largest absolute derivative. If you print it, you see
+        a table.
 
     Raises
     ------
@@ -365,7 +366,7 @@ def check_gradient(
     NotFittedError
         If it has no weights yet.
     ValueError
-        If X, y, sample_weight or a parameter are not allowed; if no row is left; if the
+        If X, y, sample_weight or a parameter is not allowed; if no row is left; if the
         cost is not finite.
 
     See Also
@@ -493,13 +494,13 @@ def _trainer(est, network, theta, X, target, weight, rows=None) -> Trainer:
     return Trainer(
         network,
         theta.copy(),
-        X,
-        target,
-        sample_weight=weight,
+        Data(network, X, target, weight),
+        Settings(
+            solver="lbfgs",
+            alpha=number(est, "alpha"),
+            n_threads=n_threads(est.n_jobs),
+        ),
         rows=rows,
-        n_threads=n_threads(est.n_jobs),
-        solver="lbfgs",
-        alpha=number(est, "alpha"),
     )
 
 

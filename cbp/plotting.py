@@ -1,11 +1,11 @@
 """Pictures of a fit, in the style of scikit-learn's Display classes.
 
-GradientFlowDisplay draws what the fit recorded of its gradients, LossCurveDisplay what
-it gained by them, ActivationDisplay what the units do on given rows. What the records
-mean is said in gradient_flow.py. The only module that knows matplotlib, and only from
-the first picture on: importing this module does not import it. Layers and epochs are
-counted from 1, as in the sentences of `diagnose`; `gradient_flow_.epoch` begins at 0.
-With L-BFGS an epoch is an iteration.
+GradientFlowDisplay draws the gradients that a fit recorded, LossCurveDisplay draws what
+the fit gained, and ActivationDisplay draws what the units do on given rows.
+gradient_flow.py says what the records mean. Only this module uses matplotlib, and it
+imports matplotlib only for the first picture. Layers and epochs are counted from 1, as
+in the sentences of `diagnose`; `gradient_flow_.epoch` begins at 0. With L-BFGS an epoch
+is an iteration.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from cbp._base import hidden_outputs, network_of
 from cbp._catalog import ACTIVATIONS
-from cbp.gradient_flow import MOVED, STEP_LATER, FailedFlow, GradientFlow
+from cbp._evidence import MOVED, STEP_LATER
+from cbp.gradient_flow import FailedFlow, GradientFlow
 
 if TYPE_CHECKING:
     from typing import Self
@@ -32,10 +33,11 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.floating[Any]]
 
-# One scale for all pictures, so that any two compare: a millionth to a million times
-# the output layer's gradient. The colours go from blue by grey to yellow, for readers
-# who are colour-blind, and brighten all the way: printed in grey, vanishing (dark) and
-# exploding (bright) stay apart, which they would not on a map with a white middle.
+# All pictures have the same scale, so you can compare any two: from a millionth to a
+# million times the output layer's gradient. The colours go from blue through grey to
+# yellow, for readers who are colour-blind. They become brighter all the way: printed in
+# grey, vanishing is dark and exploding is bright. With a white middle both would look
+# the same.
 DECADES = 6
 GRADIENT_COLORS = [
     (0.0, "#0b1a4a"),
@@ -49,14 +51,14 @@ SHARE_RANGE = (1e-3, 1.0)
 HISTOGRAM_BINS = 60
 WIDE = 10.0  # activations beyond this are drawn on a symmetric logarithmic axis
 
-# Okabe and Ito's colours for colour-blind readers; printed in grey, dashes tell apart.
-# Six colours, five dashes: thirty lines before a pair comes again.
+# Okabe and Ito's colours for colour-blind readers; printed in grey, the dashes differ.
+# Six colours and five dashes make thirty lines before a pair comes again.
 LINE_COLORS = ["#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00"]
 LINE_STYLES = ["-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1))]
 TITLE_SIZE = 10
 
-# Update/weight of one step: below, a thousand steps do not move the weights by a tenth;
-# above, diagnose calls a step too large.
+# Update/weight of one step. Below this range, a thousand steps do not move the weights
+# by a tenth. Above it, diagnose calls a step too large.
 HEALTHY_RATIOS = (MOVED / 1000, STEP_LATER)
 RATIO_RANGE = (1e-7, 1.0)
 
@@ -80,7 +82,7 @@ def _gradient_colors():
 
 
 def _check_estimator(estimator) -> None:
-    """Refuse what is not a fitted network of this package, and say what to pass."""
+    """Raise an error if this is not a fitted network of this package."""
     if not (
         hasattr(estimator, "hidden_layer_sizes") and hasattr(estimator, "diagnose")
     ):
@@ -100,6 +102,23 @@ def _check_fits(fits) -> None:
         )
 
 
+def _check_axes(name: str, ax) -> None:
+    """Refuse all but a single Axes, for example the array that `subplots` returns."""
+    if isinstance(ax, _pyplot().Axes):
+        return
+    if isinstance(ax, np.ndarray):
+        got = f"an array of shape {ax.shape}"
+    elif isinstance(ax, list | tuple):
+        got = f"a {type(ax).__name__} of length {len(ax)}"
+    else:
+        got = f"a {type(ax).__name__}"
+    raise ValueError(
+        f"{name} must be one matplotlib Axes, got {got}. Pass a single Axes, for "
+        "example of figure.add_subplot(): all parts of a picture share its room. Or "
+        "pass None for a new figure."
+    )
+
+
 def _failed_flow(estimator) -> FailedFlow | None:
     """The records of the last fit, if it diverged."""
     flow = getattr(estimator, "_failed_flow", None)
@@ -107,7 +126,7 @@ def _failed_flow(estimator) -> FailedFlow | None:
 
 
 def _flow_of(fit) -> GradientFlow:
-    """The records of an estimator's last fit, a failed one included, or of a flow."""
+    """The records of an estimator's last fit, even a failed one, or of a flow."""
     flow = fit if isinstance(fit, GradientFlow) else _failed_flow(fit)
     if flow is None:
         _check_estimator(fit)
@@ -128,7 +147,7 @@ def _flow_of(fit) -> GradientFlow:
 def _split(
     ax: Axes, ratios: Sequence[float], *, below: bool = False, gap: float = 0.02
 ) -> Axes:
-    """New axes beside ax (or below it), both in the room that ax had for itself."""
+    """New axes next to ax (or below it); both share the space that ax had before."""
     spec = ax.get_subplotspec()
     if spec is None:
         box = ax.get_position()
@@ -144,7 +163,7 @@ def _split(
 
 
 def _set_title(ax: Axes, name: str | None, text: str | None, width: float) -> None:
-    """A title over ax and what stands beside it, wrapped to `width` pixels."""
+    """A title over ax and the axes next to it, wrapped to `width` pixels."""
     points = width / ax.figure.dpi * 72
     letters = max(int(points / (0.5 * TITLE_SIZE)), 20)  # half as wide as high
     lines = [textwrap.fill(part, letters) for part in (name, text) if part]
@@ -152,7 +171,7 @@ def _set_title(ax: Axes, name: str | None, text: str | None, width: float) -> No
 
 
 def _level_titles(axes: Sequence[Axes]) -> None:
-    """Make titles equally high, so that the axes under them are."""
+    """Make all titles equally high, and so the axes under them."""
     titles = [ax.get_title(loc="left") for ax in axes]
     most = max(title.count("\n") for title in titles)
     for ax, title in zip(axes, titles, strict=True):
@@ -161,7 +180,7 @@ def _level_titles(axes: Sequence[Axes]) -> None:
 
 
 def _set_layers(ax: Axes, n_layers: int, output: bool) -> None:
-    """Layers upwards, with a tick for each where there is room."""
+    """Layers upwards, with a tick for each layer if there is enough space."""
     step = next(
         step for step in (1, 2, 5, 10, 20, 50, 100, n_layers) if n_layers <= 12 * step
     )
@@ -181,15 +200,16 @@ def _edges(epoch) -> Floats:
 
 
 class GradientFlowDisplay:
-    """Map of the gradients of a fit: epoch by layer, beside the output layer's.
+    """Map of the gradients of a fit, epoch by layer, relative to the output layer.
 
-    Each cell is log10 of the RMS gradient of a layer's weights, relative to the output
-    layer's at that epoch: 0 (grey) is as large, -3 (dark blue) a thousandth, 3 (yellow)
-    a thousand times as large. Colours stand for the same numbers in every picture.
-    Hatched cells held a number that is not finite; blank ones have no gradient at all,
-    the output layer's included. Beside the map stands update/weight of every layer: the
-    median over the records (dot), least to greatest (line), and the healthy band from
-    1e-4 to 0.1 (grey); an arrow lies beyond the axis.
+    Each cell is log10 of the RMS gradient of a layer's weights, divided by the output
+    layer's at that epoch. 0 (grey) is the same size, -3 (dark blue) is a thousandth,
+    and 3 (yellow) is a thousand times as large. Colours mean the same numbers in every
+    picture. A hatched cell had a number that is not finite. In a blank cell the layer's
+    gradient and the output layer's are both zero. The axes next to the map show
+    update/weight of every layer: the median over the records (dot), the range from the
+    least to the greatest (line), and the healthy band from 1e-4 to 0.1 (grey). An arrow
+    is a median beyond the axis.
 
     Parameters
     ----------
@@ -198,7 +218,7 @@ class GradientFlowDisplay:
     verdict : str, default=None
         Sentence for the title.
     name : str, default=None
-        Name of the fit, put before the verdict.
+        Name of the fit. It comes before the verdict.
 
     Attributes
     ----------
@@ -248,17 +268,18 @@ class GradientFlowDisplay:
     def from_estimator(
         cls, estimator, *, name: str | None = None, ax: Axes | None = None, **kwargs
     ) -> Self:
-        """Draw the records of an estimator's last fit, also of one that diverged.
+        """Draw the records of an estimator's last fit, even if it diverged.
 
         Parameters
         ----------
         estimator : BPClassifier or BPRegressor
             Fitted with ``monitor=True``. Its `diagnose` gives the title.
         name : str, default=None
-            Name of the fit, put before the verdict.
+            Name of the fit. It comes before the verdict.
         ax : matplotlib Axes, default=None
-            Where to draw; the room is shared with what stands beside the map, best in a
-            figure made with ``layout="constrained"``. None makes a new figure.
+            Where to draw. The map and the axes next to it share this space. This works
+            best in a figure made with ``layout="constrained"``. None makes a new
+            figure.
         **kwargs
             Passed on to `plot`.
 
@@ -269,11 +290,11 @@ class GradientFlowDisplay:
         Raises
         ------
         ValueError
-            If the fit was not monitored.
+            If the fit was not monitored, or if `ax` is not an Axes.
         NotFittedError
             If the estimator is not fitted.
         TypeError
-            If it is no network of this package.
+            If it is not a network of this package.
         """
         return cls._of(estimator, name).plot(ax, **kwargs)
 
@@ -287,7 +308,7 @@ class GradientFlowDisplay:
         ax: Axes | None = None,
         **kwargs,
     ) -> Self:
-        """Draw records that are at hand, without their estimator.
+        """Draw records without their estimator.
 
         Parameters
         ----------
@@ -296,7 +317,7 @@ class GradientFlowDisplay:
         verdict : str, default=None
             Sentence for the title.
         name : str, default=None
-            Name of the fit, put before the verdict.
+            Name of the fit. It comes before the verdict.
         ax : matplotlib Axes, default=None
             As in `from_estimator`.
         **kwargs
@@ -309,7 +330,9 @@ class GradientFlowDisplay:
         Raises
         ------
         TypeError
-            If `flow` is no GradientFlow.
+            If `flow` is not a GradientFlow.
+        ValueError
+            If `ax` is not an Axes.
         """
         if not isinstance(flow, GradientFlow):
             raise TypeError(
@@ -333,8 +356,8 @@ class GradientFlowDisplay:
         Returns
         -------
         displays : list of GradientFlowDisplay
-            One per fit, all in the same `figure_`. Their titles have the first sentence
-            of the verdict.
+            One per fit, all in the same `figure_`. Each title has the first sentence of
+            the verdict.
 
         Raises
         ------
@@ -353,7 +376,7 @@ class GradientFlowDisplay:
         grid = figure.add_gridspec(rows, columns + 1, width_ratios=widths)
         for i, display in enumerate(displays):
             ax = figure.add_subplot(grid[i // columns, i % columns])
-            if display.verdict:  # room for its first sentence only
+            if display.verdict:  # there is space only for its first sentence
                 display.verdict = display.verdict.split(". ")[0].rstrip(".") + "."
             display.plot(ax, colorbar=False, **kwargs)
         _level_titles([display.ax_ for display in displays])
@@ -379,23 +402,30 @@ class GradientFlowDisplay:
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Where to draw; the room is shared with what stands beside the map, best in a
-            figure made with ``layout="constrained"``. None makes a new figure.
+            Where to draw. The map and the axes next to it share this space. This works
+            best in a figure made with ``layout="constrained"``. None makes a new
+            figure.
         update_ratio : bool, default=True
-            Whether to draw update/weight beside the map.
+            Whether to draw update/weight next to the map.
         colorbar : bool, default=True
             Whether to draw the scale.
         **kwargs
-            Passed on to matplotlib's `pcolormesh`. Other limits than the default
-            ``vmin=-6, vmax=6`` make a picture that does not compare with others.
+            Passed on to matplotlib's `pcolormesh`. The default limits are ``vmin=-6,
+            vmax=6``. With other limits you cannot compare the picture with others.
 
         Returns
         -------
         self : GradientFlowDisplay
+
+        Raises
+        ------
+        ValueError
+            If `ax` is not an Axes.
         """
         plt = _pyplot()
         if ax is None:
             _, ax = plt.subplots(figsize=(8, 3.8), layout="constrained")
+        _check_axes("ax", ax)
         width = ax.get_window_extent().width
         self.ax_, self.figure_ = ax, ax.figure
         self.update_ax_ = self.colorbar_ = None
@@ -415,7 +445,7 @@ class GradientFlowDisplay:
         gradient, output = flow.gradient, flow.gradient[:, -1:]
         with np.errstate(divide="ignore", invalid="ignore"):
             decades = np.log10(gradient) - np.log10(output)
-        # A gradient of zero is beyond every scale, but it has a colour.
+        # A gradient of zero is outside every scale, but it has a colour.
         decades = np.clip(decades, -99, 99)
         finite = np.isfinite(gradient) & np.isfinite(output) & (flow.nonfinite == 0)
         not_finite = ~finite
@@ -431,7 +461,7 @@ class GradientFlowDisplay:
         ax.locator_params(axis="x", integer=True, min_n_ticks=1)
 
     def _hatch(self, borders, not_finite) -> None:
-        # Cells in a row are joined: thousands of hatched ones take half a minute.
+        # Neighbouring cells are joined: thousands of hatched ones take half a minute.
         steps = np.diff(np.pad(not_finite, ((1, 1), (0, 0))).astype(int), axis=0)
         for layer, step in enumerate(steps.T, 1):
             left, right = borders[step == 1], borders[step == -1]
@@ -443,7 +473,7 @@ class GradientFlowDisplay:
                 linewidth=0,
                 hatch="////",
             )
-        # A single record may be narrower than a pixel: say it in words, too.
+        # A single record may be narrower than a pixel, so a text says it, too.
         first = int(not_finite.any(axis=1).argmax())
         edge = borders[first]
         late = edge > (borders[0] + borders[-1]) / 2
@@ -491,10 +521,10 @@ class GradientFlowDisplay:
 
 
 class LossCurveDisplay:
-    """Training loss, and validation score if there is one, after every epoch.
+    """Training loss after every epoch, and the validation score if there is one.
 
-    A circle marks the best epoch: of the score where there is one, else of the loss.
-    Several fits can share the axes; dashes and colours tell them apart.
+    A circle marks the epoch with the best score, or, without scores, with the best
+    loss. Several fits can share the axes; they differ in dashes and colours.
 
     Parameters
     ----------
@@ -505,14 +535,14 @@ class LossCurveDisplay:
     name : str, default=None
         Name in the legend.
     score_name : str, default="validation score"
-        What the score is.
+        Name of the score.
 
     Attributes
     ----------
     ax_ : matplotlib Axes
         The loss.
     score_ax_ : matplotlib Axes or None
-        The score, below the loss; None without scores.
+        The score, below the loss. None without scores.
     figure_ : matplotlib Figure
         The figure that holds both.
     line_ : matplotlib Line2D
@@ -520,7 +550,7 @@ class LossCurveDisplay:
     score_line_ : matplotlib Line2D or None
         The score.
     best_epoch_ : int or None
-        The best epoch, counted from 1; None if no number is finite.
+        The best epoch, counted from 1. None if no number is finite.
 
     See Also
     --------
@@ -562,14 +592,14 @@ class LossCurveDisplay:
         score_ax: Axes | None = None,
         **kwargs,
     ) -> Self:
-        """Draw the curves of one estimator's last fit, also of one that diverged.
+        """Draw the curves of one estimator's last fit, even if it diverged.
 
         Parameters
         ----------
         estimator : BPClassifier or BPRegressor
             Fitted. Validation scores exist after ``early_stopping=True``.
         name : str, default=None
-            Name in the legend; None is the class.
+            Name in the legend. None takes the name of the class.
         ax, score_ax : matplotlib Axes, default=None
             As in `plot`.
         **kwargs
@@ -584,9 +614,9 @@ class LossCurveDisplay:
         NotFittedError
             If the estimator is not fitted.
         ValueError
-            If no epoch was finished.
+            If no epoch was finished, or if `ax` or `score_ax` is not an Axes.
         TypeError
-            If it is no network of this package.
+            If it is not a network of this package.
         """
         return cls._of(estimator, name).plot(ax, score_ax=score_ax, **kwargs)
 
@@ -661,20 +691,28 @@ class LossCurveDisplay:
         ax : matplotlib Axes, default=None
             Where to draw; None makes a new figure.
         score_ax : matplotlib Axes, default=None
-            Where to draw the score. None takes room from `ax`, below the loss. To add a
-            fit to the picture of another one, pass its `ax_` and `score_ax_`.
+            Where to draw the score. None uses a part of `ax`, below the loss. To add a
+            fit to the picture of another fit, pass the other's `ax_` and `score_ax_`.
         **kwargs
             Passed on to matplotlib's `plot`, for both curves.
 
         Returns
         -------
         self : LossCurveDisplay
+
+        Raises
+        ------
+        ValueError
+            If `ax` or `score_ax` is not an Axes.
         """
         loss = np.asarray(self.loss_curve, np.float64)
         scores = self.validation_scores
         scores = None if scores is None else np.asarray(scores, np.float64)
+        if score_ax is not None:
+            _check_axes("score_ax", score_ax)
         if ax is None:
             ax = _curve_axes(scores is not None)
+        _check_axes("ax", ax)
         from matplotlib import cbook, lines
 
         best = _argmax(-loss if scores is None else scores)
@@ -722,26 +760,26 @@ class LossCurveDisplay:
 
 
 def _curve_axes(with_scores: bool) -> Axes:
-    """Axes of a new figure, high enough for the score below the loss."""
+    """Axes of a new figure, with space for the score below the loss."""
     size = (7, 5.5 if with_scores else 3.8)
     return _pyplot().subplots(figsize=size, layout="constrained")[1]
 
 
 def _argmax(values: Floats) -> int | None:
-    """Where the greatest finite value stands first."""
+    """The first place of the greatest finite value."""
     values = np.where(np.isfinite(values), values, -np.inf)
     return int(values.argmax()) if np.isfinite(values).any() else None
 
 
 def _set_legend(ax: Axes) -> None:
-    """A legend above the axes: inside it would cover curves."""
+    """A legend above the axes; inside them it would cover curves."""
     long = max(len(str(line.get_label())) for line in ax.get_lines()) > 32
     columns = 1 if long else 2
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, frameon=False)
 
 
 def _set_loss_scale(ax: Axes) -> None:
-    """A logarithmic axis where the losses on it span more than a decade."""
+    """A logarithmic axis if the losses on it span more than a decade."""
     losses = np.concatenate([line.get_ydata() for line in ax.get_lines()])
     losses = losses[np.isfinite(losses)]
     if losses.size and losses.min() > 0 and losses.max() > 10 * losses.min():
@@ -751,11 +789,11 @@ def _set_loss_scale(ax: Axes) -> None:
 class ActivationDisplay:
     """Distribution of the hidden units' a and f'(z), layer by layer, on given rows.
 
-    Each row of a map is a histogram over all units of a layer and all rows of X: the
-    darker, the larger the share of values there. A dot marks the root mean square. That
-    of f' is about the factor by which the activation shrinks the error on its way back
-    through the layer: at most 1/4 for logistic units; a layer whose f' is all at the
-    left edge passes nothing back.
+    Each row of a map is a histogram over all units of a layer and all rows of X. A
+    darker cell has a larger share of the values. A dot marks the root mean square. For
+    f' the dot is about the factor by which the activation shrinks the error on its way
+    back through the layer. For logistic units it is at most 1/4. If all values of f'
+    are at the left edge, the layer passes nothing back.
 
     Parameters
     ----------
@@ -809,7 +847,7 @@ class ActivationDisplay:
         estimator : BPClassifier or BPRegressor
             Fitted, with at least one hidden layer.
         X : {array-like, data frame, sparse matrix} of shape (n_samples, n_features)
-            The rows; a few hundred are enough. All their activations are kept.
+            The rows; a few hundred are enough. All their activations stay in memory.
         ax : matplotlib Axes, default=None
             As in `plot`.
         **kwargs
@@ -824,10 +862,10 @@ class ActivationDisplay:
         NotFittedError
             If the estimator is not fitted.
         ValueError
-            If X does not suit the estimator, if it overflows the network, or if there
-            is no hidden layer.
+            If X does not fit the estimator, if it overflows the network, if there is
+            no hidden layer, or if `ax` is not an Axes.
         TypeError
-            If the estimator is no network of this package.
+            If the estimator is not a network of this package.
         """
         _check_estimator(estimator)
         names = network_of(estimator).activations
@@ -857,8 +895,7 @@ class ActivationDisplay:
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Where to draw; the room is divided between the two maps. None makes a new
-            figure.
+            Where to draw. The two maps share this space. None makes a new figure.
         colorbar : bool, default=True
             Whether to draw the scale.
         **kwargs
@@ -867,10 +904,16 @@ class ActivationDisplay:
         Returns
         -------
         self : ActivationDisplay
+
+        Raises
+        ------
+        ValueError
+            If `ax` is not an Axes.
         """
         plt = _pyplot()
         if ax is None:
             _, ax = plt.subplots(figsize=(8, 3.8), layout="constrained")
+        _check_axes("ax", ax)
         right = _split(ax, [1, 1], gap=0.08)
         low = min(0.0, *(a.min() for a in self.activations))
         high = max(1.0, *(a.max() for a in self.activations))
@@ -892,7 +935,7 @@ class ActivationDisplay:
 
 
 def _draw_shares(ax: Axes, layers, low: float, high: float, kwargs):
-    """A histogram per layer as a row of shades, and a dot at the root mean square."""
+    """For each layer a histogram as a row of shades, and a dot at the RMS."""
     from matplotlib.colors import LogNorm
 
     borders = np.linspace(low, high, HISTOGRAM_BINS + 1)

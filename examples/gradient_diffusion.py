@@ -1,19 +1,19 @@
-"""Gradient diffusion: the article's experiment, its two cures, and what depth does.
+"""Gradient diffusion: the article's experiment, two cures, and the effect of depth.
 
     python examples/gradient_diffusion.py [--output FOLDER]
 
-1. A 3-3-2-1 network tells two balls of points apart: learning rate 0.1, batches of 128,
-   quadratic cost, standard-normal initial weights, until the cost is below 0.01. With
-   sigmoid hidden layers the error shrinks on its way back, (3.7) in
-   docs/backpropagation.md, and the first layers learn slowly. Cures: another activation
-   (ReLU), another cost (cross-entropy, without the factor f' in the last layer).
-   A plain NumPy program runs beside cbp, from the same weights on the same batches, and
-   must end with the same weights.
-2. Networks of 2 to 30 hidden layers on the digits set: by how much each layer shrinks
-   the error before training, how much of that is f' (theory: at most 1/4 for sigmoid
-   units), and what the network learns nevertheless.
+1. A 3-3-2-1 network separates two balls of points. It has learning rate 0.1, batches of
+   128, quadratic cost and standard-normal initial weights. It trains until the cost is
+   below 0.01. With sigmoid hidden layers the error shrinks on its way back, (3.7) in
+   docs/backpropagation.md, and the first layers learn slowly. There are two cures:
+   another activation (ReLU), and another cost (cross-entropy, without the factor f' in
+   the last layer). A plain NumPy program trains from the same weights on the same
+   batches, and must end with the same weights as cbp.
+2. Networks of 2 to 30 hidden layers learn the digits set. The program measures by how
+   much each layer shrinks the error before training, how much of that comes from f'
+   (theory: at most 1/4 for sigmoid units), and what the network learns nevertheless.
 
-Prints tables and draws three pictures (for these: pip install "cbp-learn[plot]").
+Prints tables and draws three pictures (these need: pip install "cbp-learn[plot]").
 """
 
 import argparse
@@ -35,13 +35,13 @@ from cbp.datasets import make_two_spheres
 
 ETA, BATCH, GOAL = 0.1, 128, 0.01
 SEEDS = range(16)
-# The cost is looked at whenever training has grown by a twentieth, at most every epoch;
-# a run that has not arrived by then is given up.
+# The cost is computed whenever training has become longer by a twentieth, at most every
+# epoch. A run that has not arrived after MAX_EPOCHS is given up.
 MAX_EPOCHS = 5000
 UPDATES_PER_EPOCH = 2  # 200 rows make a batch of 128 and one of 72
 ARTICLE_SECONDS = {"sigmoid": 1037, "ReLU": 309}
 
-# Hidden layers and cost of each variant; the first is the one that is ill.
+# Hidden layers and cost of each variant. The first variant is the one to be cured.
 VARIANTS = {
     "sigmoid": ("logistic", "squared_error"),
     "ReLU": ("relu", "squared_error"),
@@ -51,7 +51,7 @@ VARIANTS = {
 
 
 def make_model(variant, X, y, seed):
-    """A network with standard-normal weights; its `fit` goes on from them."""
+    """A network with standard-normal weights; its `fit` continues from them."""
     activation, loss = VARIANTS[variant]
     rng = np.random.RandomState(seed)  # draws the weights, then the batches
     model = BPClassifier(
@@ -78,7 +78,7 @@ def quadratic_cost(model, X, y):
 
 
 def train_numpy(variant, W, b, X, y, n_epochs, rng):
-    """The same training as a plain NumPy program, one line per equation."""
+    """The same training in plain NumPy, one line per equation."""
     activation, loss = VARIANTS[variant]
     f = expit if activation == "logistic" else lambda z: np.maximum(z, 0)
     f_prime = (lambda a: a * (1 - a)) if activation == "logistic" else np.sign
@@ -104,7 +104,7 @@ def train_numpy(variant, W, b, X, y, n_epochs, rng):
 
 
 def run_variant(variant, seed):
-    """Train until the cost is below GOAL; then time both programs on as many epochs."""
+    """Train until the cost is below GOAL; then time both programs for these epochs."""
     X, y = make_two_spheres(random_state=seed)
     model = make_model(variant, X, y, seed)
     delta = [rms(delta) for delta in backpropagate(model, X, y).delta]
@@ -128,7 +128,7 @@ def run_variant(variant, seed):
 
 
 def time_both(variant, X, y, seed, n_epochs):
-    """Seconds of processor time that both programs take for the same training."""
+    """Seconds of processor time that each program takes for the same training."""
     model = make_model(variant, X, y, seed).set_params(max_iter=n_epochs)
     W = [W.copy() for W in model.coefs_]
     b = [b.copy() for b in model.intercepts_]
@@ -178,15 +178,15 @@ def print_article(runs):
     stuck = [run for every in runs.values() for run in every if not run["arrived"]]
     dead, saturated = (sum(run[why] for run in stuck) for why in ("dead", "saturated"))
     print(
-        f"\n{len(stuck)} runs do not arrive: in {dead} a whole ReLU layer is dead (0 "
-        f"on all rows); in {saturated} the output\nis saturated on most rows, where f' "
-        "lets no error of the quadratic cost pass (cross-entropy\nhas no f' there)."
+        f"\n{len(stuck)} runs do not arrive. In {dead} a whole ReLU layer is dead (0 "
+        f"on all rows).\nIn {saturated} the output is saturated on most rows. There f' "
+        "stops the error of the\nquadratic cost (cross-entropy has no f' there)."
     )
     sigmoid, relu = medians["sigmoid"], medians["ReLU"]
     print(
         f"Sigmoid layers need {sigmoid[0] / relu[0]:.1f} times the updates of ReLU "
         f"layers, and {sigmoid[1] / relu[1]:.1f} times the time.\n"
-        "The article's NumPy program, on its machine: {sigmoid} s and {ReLU} s, "
+        "The article's NumPy program took {sigmoid} s and {ReLU} s on its machine, "
         "{ratio:.1f} times the time.\n".format(
             **ARTICLE_SECONDS,
             ratio=ARTICLE_SECONDS["sigmoid"] / ARTICLE_SECONDS["ReLU"],
@@ -199,7 +199,7 @@ def print_article(runs):
     delta = np.array([run["delta"] for run in runs["sigmoid"]])
     first, second = np.median(delta[:, 1:] / delta[:, :-1], axis=0)
     print(
-        f"\nWith sigmoid layers it shrinks {second:.0f} times from layer 3 to 2 and "
+        f"\nWith sigmoid layers it shrinks {second:.0f} times from layer 3 to 2, and "
         f"{first:.0f} times from 2 to 1 (the article: about 10).\n"
     )
 
@@ -247,9 +247,10 @@ def depth_experiment():
 
 def print_depth(results):
     print(
-        f"2. Digits, 2 to 30 hidden layers of {WIDTH} units: the error in layer l over "
-        "that in layer l + 1 before training\n   (mean over hidden layers, and its two "
-        f"factors), and accuracy on new images after {N_EPOCHS} epochs of Adam\n\n"
+        f"2. Digits, 2 to 30 hidden layers of {WIDTH} units: gain (the error in layer "
+        "l, divided by the error in\n   layer l + 1, before training; mean over hidden "
+        "layers) with its two factors, and accuracy\n   on new images after "
+        f"{N_EPOCHS} epochs of Adam\n\n"
         f"{'':10}{'layers':>6}{'gain':>9}{'= weights':>11}{'x f-prime':>11}"
         f"{'largest f-prime':>17}{'first / last':>14}{'accuracy':>10}"
     )
@@ -267,13 +268,13 @@ def print_depth(results):
     largest = max(r["gain_activation"].max() for r in results["sigmoid"].values())
     print(
         f"\nTheory: f' of a sigmoid is at most 1/4; the largest factor measured is "
-        f"{largest:.4f}.\nA tenth is what guessing one digit would reach.\n"
+        f"{largest:.4f}.\nGuessing one digit would have an accuracy of a tenth.\n"
     )
 
 
 # ---- pictures
 
-# Okabe and Ito's colours for colour-blind readers; dashes tell apart in grey.
+# Okabe and Ito's colours for colour-blind readers; in grey the dashes differ.
 LOOKS = {
     "sigmoid": {"color": "#0072B2", "linestyle": "-", "marker": "o"},
     "ReLU": {"color": "#D55E00", "linestyle": "--", "marker": "s"},
@@ -304,7 +305,7 @@ def draw_article(plt, runs):
 
 
 def draw_costs(ax, runs, variants):
-    """One line per seed, and a thick one for that of median length."""
+    """One line per seed; the run of median length has a thick line."""
     for variant in variants:
         in_order = sorted(runs[variant], key=lambda run: run["updates"][-1])
         for i, run in enumerate(in_order):
@@ -349,7 +350,7 @@ def draw_depth(plt, results):
 
 
 def draw_flow(results, depth=8):
-    """What the fits recorded of their own gradients."""
+    """The gradients that the fits recorded."""
     from cbp.plotting import GradientFlowDisplay
 
     displays = GradientFlowDisplay.compare(
@@ -381,7 +382,7 @@ def main():
         "--output", type=Path, default=Path(), help="folder of the pictures"
     )
     arguments = parser.parse_args()
-    # Every fit here is told how many epochs to train.
+    # Here max_iter always ends a fit, so the warning says nothing new.
     warnings.simplefilter("ignore", ConvergenceWarning)
     runs = article_experiment()
     print_article(runs)

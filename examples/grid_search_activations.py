@@ -3,9 +3,10 @@
     python examples/grid_search_activations.py
 
 Searches activations (one for all hidden layers, and one per layer), layer sizes and
-the L2 penalty by cross-validation, shows a table, tests the winner on images that the
-search never saw, times the same search with scikit-learn's MLPClassifier, and ends with
-what the winner's gradients say: a sentence, and the picture gradient_flow.png.
+the L2 penalty by cross-validation. Shows a table, and tests the winner on images that
+the search never saw. Times the same search with scikit-learn's MLPClassifier. At the
+end it says in a sentence what the winner's gradients show, and draws them in the
+picture gradient_flow.png.
 """
 
 import os
@@ -36,7 +37,7 @@ N_FOLDS = 5
 
 
 def search(classifier, activations, X, y):
-    """Grid-search a classifier inside a pipeline; the search and its seconds."""
+    """Grid-search a classifier in a pipeline; return the search and its seconds."""
     pipeline = make_pipeline(
         StandardScaler(),
         classifier(batch_size=32, learning_rate_init=0.003, random_state=0),
@@ -56,7 +57,7 @@ def search(classifier, activations, X, y):
 
 
 def best_per_activation(result):
-    """For each activation its best candidate, the best activation first."""
+    """The best candidate for each activation, the best activation first."""
     table = {}
     scores = result.cv_results_
     for i in np.argsort(scores["rank_test_score"], kind="stable"):
@@ -83,12 +84,12 @@ def best_per_activation(result):
 
 
 def name(activation):
-    """An activation, or the activations layer by layer, as one word."""
+    """One name for an activation, or for a list of activations layer by layer."""
     return activation if isinstance(activation, str) else " > ".join(activation)
 
 
 def show_misread(model, X, y, n_shown=3):
-    """Draw the held-out images that the model reads wrongly with most confidence."""
+    """Draw the misread images of which the model is most certain."""
     probability = model.predict_proba(X)
     guess = model.classes_[probability.argmax(axis=1)]
     wrong = np.flatnonzero(guess != y)
@@ -107,12 +108,12 @@ def show_misread(model, X, y, n_shown=3):
 
 
 def show_gradients(classifier, file="gradient_flow.png"):
-    """Print why the network learned, and draw what its gradients did."""
+    """Print why the network learned, and draw its gradients."""
     print(f"\n{classifier.diagnose().verdict}")
     try:
         display = GradientFlowDisplay.from_estimator(classifier)
     except ImportError:
-        print("(With matplotlib installed, its gradients are drawn here, too.)")
+        print("(Install matplotlib to see a picture of its gradients here, too.)")
         return
     display.figure_.savefig(file, dpi=120, bbox_inches="tight")
     print(f"Its gradients, layer by layer: {file}")
@@ -124,11 +125,11 @@ def main():
         X, y, test_size=0.25, stratify=y, random_state=0
     )
     print(
-        f"{len(X)} images of 8 x 8 pixels: {len(X_train)} to search on, {len(X_test)} "
-        f"held out. {os.cpu_count()} CPU cores."
+        f"{len(X)} images of 8 x 8 pixels: {len(X_train)} for the search, "
+        f"{len(X_test)} held out. {os.cpu_count()} CPU cores."
     )
-    # Start the worker processes and import both packages there, so that neither search
-    # pays for it.
+    # Start the worker processes and import both packages there. Neither search should
+    # include this time.
     joblib.Parallel(n_jobs=-1)(
         joblib.delayed(clone)(classifier())
         for classifier in [BPClassifier, MLPClassifier] * os.cpu_count()
@@ -145,19 +146,19 @@ def main():
             f"{row['fit_time']:.3f} s     {layers:12}{row['alpha']:g}"
         )
     print(
-        "(accuracy: mean ± std over the folds, of the best layers and alpha;"
+        "(accuracy: mean ± std over the folds, for the best layers and alpha;"
         "\n fit time: mean over all layers, alphas and folds)"
     )
 
-    print("\n2. The winner, trained on all images that were searched on\n")
+    print("\n2. The winner, trained on all images of the search\n")
     accuracy = result.score(X_test, y_test)
     right = round(accuracy * len(y_test))
     print(f"It reads {right} of the {len(y_test)} held-out images: {accuracy:.1%}.\n")
     show_misread(result.best_estimator_, X_test, y_test)
 
     print(
-        "\n3. The same search with both classifiers (single activations only, for"
-        "\n   MLPClassifier takes no activation per layer)\n"
+        "\n3. The same search with both classifiers (only single activations, because"
+        "\n   MLPClassifier cannot have one activation per layer)\n"
     )
     ours, our_seconds = search(BPClassifier, ONE_FOR_ALL, X_train, y_train)
     theirs, their_seconds = search(MLPClassifier, ONE_FOR_ALL, X_train, y_train)

@@ -1,11 +1,11 @@
-"""Training on data that never is in memory as a whole, a chunk at a time.
+"""Training one chunk at a time, on data that is never completely in memory.
 
     python examples/out_of_core_partial_fit.py
 
 Makes a file of 60,000 images on disk (the digits set, each image shifted by up to one
-pixel and a little noisy), then trains on it with partial_fit, reading one chunk after
-the other. After each chunk the accuracy on held-out images is shown, with the memory
-that the whole process takes. At the end the model is stored and loaded again.
+pixel and with a little noise). Then reads one chunk after the other and trains on it
+with partial_fit. After each chunk it prints the accuracy on held-out images and the
+memory of the whole process. At the end it stores the model and loads it again.
 """
 
 import pickle
@@ -27,7 +27,7 @@ N_PASSES = 2
 
 
 def write_images(path, X, y, random_state):
-    """Write N_IMAGES distorted copies of the rows of X to a file; their labels."""
+    """Write N_IMAGES distorted copies of rows of X to a file; return their labels."""
     rng = np.random.default_rng(random_state)
     file = np.lib.format.open_memmap(
         path, mode="w+", dtype=np.float32, shape=(N_IMAGES, 64)
@@ -46,7 +46,7 @@ def write_images(path, X, y, random_state):
 
 
 def peak_memory():
-    """The most memory this process ever had, in MB."""
+    """The largest memory that this process has had so far, in MB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1e6 if sys.platform == "darwin" else 1e3)
 
@@ -61,7 +61,7 @@ def main():
         labels = write_images(path, X_train, y_train, random_state=0)
         print(f"{N_IMAGES} images on disk, {path.stat().st_size / 1e6:.0f} MB\n")
 
-        # Chunks arrive as float32 and stay so: X decides what is computed in.
+        # Chunks are float32 and stay float32: cbp computes in the type of X.
         model = BPClassifier(
             hidden_layer_sizes=(128, 64), batch_size=64, random_state=0
         )
@@ -84,8 +84,8 @@ def main():
         again = pickle.loads(stored)
     assert (again.predict(X_test) == model.predict(X_test)).all()
     print(
-        f"\nStored: {len(stored) / 1e3:.0f} kB with the state of the optimizer, so that"
-        "\npartial_fit goes on where it stopped, also in another process."
+        f"\nStored: {len(stored) / 1e3:.0f} kB, with the state of the optimizer. So"
+        "\npartial_fit continues where it stopped, even in another process."
     )
 
 

@@ -2,11 +2,12 @@
 
     python examples/per_layer_activations.py
 
-Trains a network of eight hidden layers on the digits set with different activations and
-draws how accurate it is on held-out images, epoch by epoch. The derivative of the
-logistic function is at most 1/4, so an error that is carried back through many such
-layers fades away, and the first layers learn nothing: the vanishing gradient
-(docs/backpropagation.md, equation 3.7). A few layers of another kind let it through.
+Trains a network of eight hidden layers on the digits set with different activations.
+Draws its accuracy on held-out images, epoch by epoch. The derivative of the logistic
+function is at most 1/4. So the error becomes very small on its way back through many
+such layers, and the first layers learn nothing. This is the vanishing gradient
+(docs/backpropagation.md, equation 3.7). A few layers of another kind let the error
+pass.
 """
 
 import time
@@ -58,7 +59,7 @@ def main():
         seconds = time.perf_counter() - start
         curve = "".join(BARS[int(score * 7.999)] for score in scores)
         print(f"{label:28}{curve}  {scores[-1]:.3f}  {seconds:6.1f}", flush=True)
-    print("\n(a tenth is what guessing one digit would reach)")
+    print("\n(guessing one digit would have an accuracy of a tenth)")
 
 
 if __name__ == "__main__":

@@ -2,9 +2,10 @@
 
     python examples/regression_diabetes.py
 
-442 patients, ten measurements each. Compares guessing the mean, a linear model and
-networks with two costs (squared error, and half the Poisson deviance, which suits a
-positive target) by cross-validation, then shows predictions beside what happened.
+The data has 442 patients with ten measurements each. The program uses cross-validation
+to compare three things: guessing the mean, a linear model, and networks with two costs
+(squared error, and half the Poisson deviance, which suits a positive target). Then it
+shows predictions next to the true values.
 """
 
 import time
@@ -55,7 +56,7 @@ MODELS = {
     "network, squared error, lbfgs": standardised(
         network("squared_error", "lbfgs", 10)
     ),
-    # A larger alpha, for this cost is measured on the target as it is, in hundreds.
+    # A larger alpha, because this cost has the unscaled target, in hundreds.
     "network, poisson, lbfgs": network("poisson", "lbfgs", 1000),
 }
 
@@ -80,7 +81,7 @@ def main():
 
     X_train, X_test, y_train, y_test = train_test_split(X, y, random_state=0)
     predicted = MODELS[best].fit(X_train, y_train).predict(X_test)
-    print(f"\nTwelve patients that '{best}' never saw, o predicted, x what happened:\n")
+    print(f"\nTwelve patients that '{best}' never saw: o predicted, x true value\n")
     for i in np.argsort(y_test)[:: len(y_test) // 11]:
         line = [" "] * 61
         line[int(predicted[i] / 6)] = "o"

@@ -10,7 +10,22 @@
  * Panels. A matrix (rows x cols) in flight lives as [panel of P columns][row][P], with
  * P = 64 / sizeof(real), so that a row of a panel is one 64-byte line, the same on
  * every tier. Element (r, c) is data[(c / P) * stride + r * P + c % P]. Columns that
- * pad the last panel hold zeros. The mathematics stands in docs/backpropagation.md. */
+ * pad the last panel hold zeros. The mathematics stands in docs/backpropagation.md.
+ *
+ * Words, each for one thing:
+ *   panel   P columns of a matrix, the unit of memory
+ *   line    one row of a panel: 64 bytes
+ *   patch   P lines of a panel of weights: P x P weights, the unit of a step
+ *   group   up to CBP_GROUP_PANELS patches side by side, summed together
+ *   block   CBP_BLOCK_ROWS rows of a batch: one chain of every sum over rows
+ *   piece   the rows of a batch that are propagated and summed before the next ones
+ *   chunk   CBP_CHUNK_ROWS rows of a batch: its blocks are joined by a binary tree
+ *   item    one number
+ *   stretch the rows that one thread takes through all layers at once
+ *   master  the copy of the weights that the step changes: W or its transpose
+ *   mirror  the other copy, made true after each step
+ *   dust    numbers so small that a step is 0 whether they are kept or not: flushed
+ *   tier    the code for one kind of CPU */
 #ifndef CBP_H
 #define CBP_H
 
@@ -108,25 +123,25 @@ typedef struct {
  * columns on padding; the mirror is the other one. */
 typedef struct {
     ptrdiff_t n_in, n_out;
-    int activation;        /* the output layer keeps z: identity */
-    int transposed;        /* the master copy is WT */
-    int mirrored;          /* the mirror exists */
-    ptrdiff_t n_lines;     /* lines of a master panel: n_in, transposed: n_out */
-    ptrdiff_t line_blocks; /* blocks of P lines in them */
-    ptrdiff_t n_panels;    /* master panels */
-    ptrdiff_t n_blocks;    /* blocks of P x P weights: line_blocks * n_panels */
-    ptrdiff_t W_at, b_at;  /* place in the master layout, in items */
-    cbp_panels W;          /* (n_in, n_out) */
-    cbp_panels WT;         /* (n_out, n_in) */
-    void *b;               /* n_out, padded */
-    cbp_panels A;          /* (batch, n_out) z, then a; output layer: z, then delta */
-    cbp_panels D;          /* (batch, n_out) delta */
+    int activation;         /* the output layer keeps z: identity */
+    int transposed;         /* the master copy is WT */
+    int mirrored;           /* the mirror exists */
+    ptrdiff_t n_lines;      /* lines of a master panel: n_in, transposed: n_out */
+    ptrdiff_t line_patches; /* patches in a master panel */
+    ptrdiff_t n_panels;     /* master panels */
+    ptrdiff_t n_patches;    /* of the master copy: line_patches * n_panels */
+    ptrdiff_t W_at, b_at;   /* place in the master layout, in items */
+    cbp_panels W;           /* (n_in, n_out) */
+    cbp_panels WT;          /* (n_out, n_in) */
+    void *b;                /* n_out, padded */
+    cbp_panels A;           /* (batch, n_out) z, then a; output layer: z, then delta */
+    cbp_panels D;           /* (batch, n_out) delta */
 } cbp_layer;
 
 /* Rows to be trained on one after the other, each a batch of its own. */
 typedef struct {
     const cbp_layer *layers; /* A and D: contiguous rows; mirrors true */
-    int n_layers, solver, loss_kind;
+    int n_layers, solver, loss;
     cbp_step step;     /* eta apart */
     const double *eta; /* of each step made */
     void *master;      /* W and b of all layers */
@@ -139,12 +154,12 @@ typedef struct {
     cbp_panels T;          /* room for one row of targets */
     void *inputs;          /* room for two padded rows of X, zeros behind n_in */
     void *scratch;         /* as for compute_loss_row */
-    double *block_squares; /* room for the sum of W^2 of every block */
+    double *patch_squares; /* the sum of W^2 of every patch goes here */
     /* What was made: sums over rows (loss with penalty, before each step), the cost of
      * the last row, steps. */
-    double loss, weights, last_loss;
+    double loss_sum, weight_sum, last_loss;
     ptrdiff_t steps;
-} cbp_rows;
+} cbp_online;
 
 typedef struct {
     const char *tier;
@@ -160,7 +175,7 @@ typedef struct {
                          ptrdiff_t row_stride);
     void (*fill_targets)(const int32_t *labels, ptrdiff_t n_rows, ptrdiff_t n_out,
                          cbp_panels T);
-    void (*transpose_block)(const void *block, void *transposed);
+    void (*transpose_patch)(const void *patch, void *transposed);
     void (*gather_items)(const void *x, const int64_t *order, ptrdiff_t n, void *out);
     double (*item)(const void *x, ptrdiff_t i);
     void (*add)(void *x, const void *y, ptrdiff_t n); /* n a multiple of P */
@@ -206,7 +221,7 @@ typedef struct {
                                      ptrdiff_t n, const cbp_step *s);
 
     /* Batches of one row. train_rows ends behind a row whose cost is not finite. */
-    void (*train_rows)(cbp_rows *rows);
+    void (*train_rows)(cbp_online *rows);
     void (*forward_row)(const void *x, ptrdiff_t n_in, const void *W,
                         ptrdiff_t panel_stride, ptrdiff_t row_stride, const void *b,
                         ptrdiff_t n_out, void *z, int activation);
@@ -252,8 +267,8 @@ typedef struct {
     double hi, lo;
 } cbp_pair;
 
-/* x^y, x and y >= 0, x finite. hi is the double that is nearest to it, but for ties and
- * for results below the normal range; there, too, the same on every platform. */
+/* x^y, x and y >= 0, x finite. hi is the double nearest to it, except for ties and for
+ * results below the normal range, which are the same on every platform, too. */
 cbp_pair cbp_power(double x, double y);
 
 cbp_pair cbp_product(cbp_pair a, cbp_pair b);

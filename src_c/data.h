@@ -1,5 +1,5 @@
 /* data.h - TEMPLATE: moves numbers between arrays and panels (cbp.h) and changes none:
- * rows of X into a batch, targets, weights, transposed blocks. */
+ * rows of X into a batch, targets, weights, transposed patches. */
 
 /* Zeros in the columns that pad the last panel: f(0) need not be 0. */
 static void FN(clear_padding)(real *last_panel, ptrdiff_t n_lines, ptrdiff_t n_cols) {
@@ -102,13 +102,13 @@ static void FN(add)(void *x_, const void *y_, ptrdiff_t n) {
         vec_store(x + i, vec_add(vec_load(x + i), vec_load(y + i)));
 }
 
-/* transposed[c, r] = block[r, c] of a block of P lines. */
-static void FN(transpose_block)(const void *block, void *transposed) {
+/* transposed[c, r] = patch[r, c]. */
+static void FN(transpose_patch)(const void *patch, void *transposed) {
     for (int i = 0; i < P; i += VL)
         for (int j = 0; j < P; j += VL) {
             vec rows[VL];
             UNROLL for (int k = 0; k < VL; k++)
-                rows[k] = vec_load((const real *)block + (i + k) * P + j);
+                rows[k] = vec_load((const real *)patch + (i + k) * P + j);
             vec_transpose(rows);
             UNROLL for (int k = 0; k < VL; k++)
                 vec_store((real *)transposed + (j + k) * P + i, rows[k]);

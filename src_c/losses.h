@@ -6,18 +6,18 @@
  * of VL rows and sums over outputs run j ascending in every lane. */
 INLINE void FN(load_transposed)(cbp_panels Z, ptrdiff_t n_out, ptrdiff_t r, real *t) {
     for (ptrdiff_t q = 0; q * P < n_out; q++)
-        FN(transpose_block)((const real *)Z.data + q * Z.stride + r * P, t + q * P * P);
+        FN(transpose_patch)((const real *)Z.data + q * Z.stride + r * P, t + q * P * P);
 }
 
 /* The way back, for rows r .. r + n_rows - 1 only; padding columns zeroed. */
 INLINE void FN(store_transposed)(real *t, ptrdiff_t n_out, ptrdiff_t r,
                                  ptrdiff_t n_rows, cbp_panels Z) {
     for (ptrdiff_t q = 0; q * P < n_out; q++) {
-        real block[P * P];
+        real patch[P * P];
         const ptrdiff_t used = n_out - q * P < P ? n_out - q * P : P;
         memset(t + (q * P + used) * P, 0, (size_t)((P - used) * P) * sizeof(real));
-        FN(transpose_block)(t + q * P * P, block);
-        memcpy((real *)Z.data + q * Z.stride + r * P, block,
+        FN(transpose_patch)(t + q * P * P, patch);
+        memcpy((real *)Z.data + q * Z.stride + r * P, patch,
                (size_t)(n_rows * P) * sizeof(real));
     }
 }

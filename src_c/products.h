@@ -34,10 +34,10 @@
 #define FOR_EACH_TILE(X) TILES_1_TO_6(X, 1)
 #endif
 
-/* k per block of a product: 256 lines of a panel of W are 16 KB; three panels stay in
+/* k per slice of a product: 256 lines of a panel of W are 16 KB; three panels stay in
  * the L1 cache or stream from L2 (kernels.py, 256 x 1024 x 1024: 192 is no faster). */
-#undef K_BLOCK_PANELS
-#define K_BLOCK_PANELS (256 / P)
+#undef K_SLICE_PANELS
+#define K_SLICE_PANELS (256 / P)
 
 /* How the accumulators of a tile begin, and what becomes of them in the end. */
 enum { FN(FROM_ZERO), FN(FROM_LINE), FN(FROM_C) };
@@ -154,7 +154,7 @@ INLINE void FN(run_tiles)(const int transposed, ptrdiff_t panels, ptrdiff_t n_ro
     }
 }
 
-/* C = A B over rows r0 .. r1 - 1 in blocks of k; panels are shared out evenly over
+/* C = A B over rows r0 .. r1 - 1 in slices of k; panels are shared out evenly over
  * groups as wide as a tile. */
 static void FN(product)(cbp_panels A, ptrdiff_t n_k, cbp_panels B, int from,
                         const real *bias, cbp_panels C, const cbp_panels *aux,
@@ -165,11 +165,11 @@ static void FN(product)(cbp_panels A, ptrdiff_t n_k, cbp_panels B, int from,
     const ptrdiff_t n_panels = (n_cols + P - 1) / P;
     const ptrdiff_t n_groups = (n_panels + most - 1) / most;
     const ptrdiff_t k_panels = (n_k + P - 1) / P;
-    const ptrdiff_t n_blocks =
-        k_panels ? (k_panels + K_BLOCK_PANELS - 1) / K_BLOCK_PANELS : 1;
-    for (ptrdiff_t block = 0, p = 0; block < n_blocks; block++) {
-        const ptrdiff_t panels = k_panels / n_blocks + (block < k_panels % n_blocks);
-        const int last = block == n_blocks - 1;
+    const ptrdiff_t n_slices =
+        k_panels ? (k_panels + K_SLICE_PANELS - 1) / K_SLICE_PANELS : 1;
+    for (ptrdiff_t slice = 0, p = 0; slice < n_slices; slice++) {
+        const ptrdiff_t panels = k_panels / n_slices + (slice < k_panels % n_slices);
+        const int last = slice == n_slices - 1;
         FN(operands) t = {
             .a = (const real *)A.data + p * A.stride + r0 * P,
             .a_stride = A.stride,
@@ -177,7 +177,7 @@ static void FN(product)(cbp_panels A, ptrdiff_t n_k, cbp_panels B, int from,
             .b_stride = B.stride,
             .c_stride = C.stride,
             .aux_stride = aux ? aux->stride : 0,
-            .from = block ? FN(FROM_C) : from,
+            .from = slice ? FN(FROM_C) : from,
             .epilogue = last ? epilogue : FN(STORE),
         };
         for (ptrdiff_t g = 0, q = 0; g < n_groups; g++) {

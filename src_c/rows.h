@@ -125,7 +125,7 @@ INLINE void FN(forward_layer)(const cbp_layer *y, const real *a) {
 
 /* n_lines lines of one master panel, whose gradient is factor[i] * line, and in the
  * same breath (if fused) z += x[i] * the new line i: the next row's forward product.
- * squares: the sum of W^2 before, block by block. */
+ * squares: the sum of W^2 before, patch by patch. */
 INLINE void FN(step_panel)(real *w, real *m, real *m2, const real *factor,
                            ptrdiff_t n_lines, const real *line, const real *x, real *z,
                            double *squares, const FN(step_vecs) * k, int solver,
@@ -161,15 +161,15 @@ static void FN(mirror_layer)(const cbp_layer *y) {
     const cbp_panels master = y->transposed ? y->WT : y->W;
     const cbp_panels mirror = y->transposed ? y->W : y->WT;
     for (ptrdiff_t q = 0; q < y->n_panels; q++)
-        for (ptrdiff_t p = 0; p < y->line_blocks; p++)
-            FN(transpose_block)
+        for (ptrdiff_t p = 0; p < y->line_patches; p++)
+            FN(transpose_patch)
             ((const real *)master.data + q * master.stride + p * P * P,
              (real *)mirror.data + p * mirror.stride + q * P * P);
 }
 
 /* (6.1) and (6.2) of one layer for one row, a: its inputs. x: the next row's inputs,
  * whose product with the new weights is left in A, or NULL. */
-INLINE void FN(step_layer)(const cbp_rows *rows, const cbp_layer *y, const real *a,
+INLINE void FN(step_layer)(const cbp_online *rows, const cbp_layer *y, const real *a,
                            const real *x, double *squares, const FN(step_vecs) * k,
                            int solver) {
     real *master = rows->master, *z = y->A.data;
@@ -190,7 +190,7 @@ INLINE void FN(step_layer)(const cbp_rows *rows, const cbp_layer *y, const real 
         const ptrdiff_t at = y->W_at + q * stride;
 #define STEP(fused)                                                                    \
     FN(step_panel)(master + at, m + at, m2 + at, factor, y->n_lines, line + q * P, x,  \
-                   z + q * P, squares + q * y->line_blocks, k, solver, fused)
+                   z + q * P, squares + q * y->line_patches, k, solver, fused)
         if (x)
             STEP(1);
         else
@@ -200,7 +200,7 @@ INLINE void FN(step_layer)(const cbp_rows *rows, const cbp_layer *y, const real 
 }
 
 /* Inputs of row i, padded where vectors run along them. turn: which room to use. */
-INLINE const real *FN(row_inputs)(const cbp_rows *rows, ptrdiff_t i, int turn) {
+INLINE const real *FN(row_inputs)(const cbp_online *rows, ptrdiff_t i, int turn) {
     const ptrdiff_t n_in = rows->layers[0].n_in;
     const real *x = (const real *)rows->X + rows->order[i] * n_in;
     if (!rows->layers[0].transposed) return x;
@@ -210,7 +210,7 @@ INLINE const real *FN(row_inputs)(const cbp_rows *rows, ptrdiff_t i, int turn) {
 }
 
 /* The first row from i on whose weight is not 0. */
-INLINE ptrdiff_t FN(next_row)(const cbp_rows *rows, ptrdiff_t i) {
+INLINE ptrdiff_t FN(next_row)(const cbp_online *rows, ptrdiff_t i) {
     const real *weight = rows->weight;
     if (weight)
         while (i < rows->n_rows && !(weight[rows->order[i]] > 0)) i++;
@@ -218,7 +218,7 @@ INLINE ptrdiff_t FN(next_row)(const cbp_rows *rows, ptrdiff_t i) {
 }
 
 /* Cost of row i, and delta^L in the place of z^L. */
-INLINE double FN(row_loss)(const cbp_rows *rows, ptrdiff_t i) {
+INLINE double FN(row_loss)(const cbp_online *rows, ptrdiff_t i) {
     const cbp_layer *y = &rows->layers[rows->n_layers - 1];
     const int64_t sample = rows->order[i];
     const int32_t label = rows->labels ? rows->labels[sample] : 0;
@@ -227,15 +227,15 @@ INLINE double FN(row_loss)(const cbp_rows *rows, ptrdiff_t i) {
     if (!rows->labels)
         memcpy(rows->T.data, (const real *)rows->Y + sample * y->n_out,
                (size_t)y->n_out * sizeof(real));
-    else if (rows->loss_kind != CBP_SOFTMAX_LOG_LOSS)
+    else if (rows->loss != CBP_SOFTMAX_LOG_LOSS)
         FN(fill_targets)(&label, 1, y->n_out, rows->T);
-    FN(compute_loss_row)(y->A.data, rows->T.data, label, w, y->n_out, rows->loss_kind,
+    FN(compute_loss_row)(y->A.data, rows->T.data, label, w, y->n_out, rows->loss,
                          &loss, rows->scratch);
     return w ? loss * (double)*w : loss;
 }
 
 /* (3.7): delta of every layer from delta^L. */
-INLINE void FN(backward_row)(const cbp_rows *rows) {
+INLINE void FN(backward_row)(const cbp_online *rows) {
     for (int l = rows->n_layers - 1; l > 0; l--) {
         const cbp_layer *y = &rows->layers[l], *below = y - 1;
         FN(forward_row)(y->D.data, y->n_out, y->WT.data, y->WT.stride, P, NULL, y->n_in,
@@ -246,27 +246,27 @@ INLINE void FN(backward_row)(const cbp_rows *rows) {
 }
 
 /* Steps of all layers, the first one last: its new weights meet the next row then. */
-INLINE void FN(step_layers)(const cbp_rows *rows, const real *inputs, const real *x,
+INLINE void FN(step_layers)(const cbp_online *rows, const real *inputs, const real *x,
                             const FN(step_vecs) * k, int solver) {
-    double *squares = rows->block_squares;
-    for (int l = 0; l < rows->n_layers; l++) squares += rows->layers[l].n_blocks;
+    double *squares = rows->patch_squares;
+    for (int l = 0; l < rows->n_layers; l++) squares += rows->layers[l].n_patches;
     for (int l = rows->n_layers - 1; l >= 0; l--) {
         const cbp_layer *y = &rows->layers[l];
-        squares -= y->n_blocks;
+        squares -= y->n_patches;
         FN(step_layer)(rows, y, l ? y[-1].A.data : inputs, l ? NULL : x, squares, k,
                        solver);
         if (y->mirrored && !FN(reads_master)(y)) FN(mirror_layer)(y);
     }
 }
 
-INLINE void FN(train_rows_with)(cbp_rows *rows, int solver) {
+INLINE void FN(train_rows_with)(cbp_online *rows, int solver) {
     const cbp_layer *first = rows->layers;
     /* Without hidden layers z and delta share their place. */
     const int fusable = !first->transposed && rows->n_layers > 1;
-    ptrdiff_t n_blocks = 0, i = FN(next_row)(rows, 0), next;
+    ptrdiff_t n_patches = 0, i = FN(next_row)(rows, 0), next;
     const real *x = NULL, *next_x;
     FN(step_vecs) k = FN(step_constants)(&rows->step, solver);
-    for (int l = 0; l < rows->n_layers; l++) n_blocks += first[l].n_blocks;
+    for (int l = 0; l < rows->n_layers; l++) n_patches += first[l].n_patches;
     if (i < rows->n_rows) x = FN(row_inputs)(rows, i, 0);
     for (int fresh = 1; i < rows->n_rows; i = next, x = next_x, fresh = !fusable) {
         double weight = 1;
@@ -291,13 +291,13 @@ INLINE void FN(train_rows_with)(cbp_rows *rows, int solver) {
         FN(step_layers)(rows, x, fusable ? next_x : NULL, &k, solver);
         if (rows->step.alpha != 0) {
             double squares = 0;
-            for (ptrdiff_t block = 0; block < n_blocks; block++)
-                squares += rows->block_squares[block];
+            for (ptrdiff_t i = 0; i < n_patches; i++)
+                squares += rows->patch_squares[i];
             loss += 0.5 * rows->step.alpha * squares;
         }
-        rows->loss += loss;
+        rows->loss_sum += loss;
         rows->last_loss = loss;
-        rows->weights += weight;
+        rows->weight_sum += weight;
         rows->steps++;
         if (!isfinite(loss)) break;
     }
@@ -305,8 +305,8 @@ INLINE void FN(train_rows_with)(cbp_rows *rows, int solver) {
         if (y->mirrored && FN(reads_master)(y)) FN(mirror_layer)(y);
 }
 
-/* See cbp_rows. Every sum in the order of a batch of one row. */
-static void FN(train_rows)(cbp_rows *rows) {
+/* See cbp_online. Every sum in the order of a batch of one row. */
+static void FN(train_rows)(cbp_online *rows) {
 #define CASE(number, ...)                                                              \
     case CBP_##number: FN(train_rows_with)(rows, CBP_##number); break;
     switch (rows->solver) { CBP_OPTIMIZERS(CASE) }

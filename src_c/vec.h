@@ -353,9 +353,9 @@ CBP_INLINE vec ivec_to_vec(ivec v) {
  * bits; the last line corrects g, then off by a unit at most, by the exact remainder
  * x - g g, which rounds as prescribed (Markstein, IBM J. Res. Dev. 34, 1990;
  * tests/test_math.py looks at every x for which that is not plain, dispatch.c at those
- * for which it hangs on the estimate). Floats are scaled up lest the remainder be
- * subnormal, and down again, exactly, in the sum. Outside the range, and for infinity
- * and NaN, the divider is asked. */
+ * for which it hangs on the estimate). Floats are scaled up, so that the remainder is
+ * not subnormal, and down again, exactly, in the sum. Outside the range, and for
+ * infinity and NaN, the divider is asked. */
 CBP_INLINE vec vec_root_plus(vec x, vec c) {
     const vec half = vec_set1((real)0.5);
     const mask safe = vec_ge(x, vec_set1(CBP_S(0x1p-119f, 0x1p-916))) &

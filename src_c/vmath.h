@@ -159,7 +159,7 @@ CBP_INLINE vec divide_by_sum(vec a, vec b, vec c) {
     vec y = vec_div(vec_set1(1), sum);
     vec error = vec_fnma(lost, y, vec_fnma(sum, y, vec_set1(1)));
     vec z = vec_mul(y, error); /* 1 / (b + c) = y + z */
-    /* Below half a unit of y it is dropped, lest a z, with a = c, underflows. */
+    /* Below half a unit of y it is dropped: a z, with a = c, must not underflow. */
     z = vec_keep(vec_ge(c, vec_set1(NO_SQUARE)), z);
     return vec_fma(a, y, vec_mul(a, z));
 }

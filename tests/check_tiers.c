@@ -136,7 +136,7 @@ static void check(const cbp_kernels *tested, const cbp_kernels *oracle) {
         }
         BOTH("sum_columns", k->sum_columns(in[0].data, rows, out[t][0].data))
     }
-    BOTH("transpose_block", k->transpose_block(in[0].data, out[t][0].data))
+    BOTH("transpose_patch", k->transpose_patch(in[0].data, out[t][0].data))
     BOTH("add", k->add(out[t][0].data, in[0].data, 512))
     for (unsigned j = 0; j < sizeof sizes / sizeof *sizes; j++) {
         const int n_out = sizes[j];
@@ -195,9 +195,9 @@ static void train_rows(const cbp_kernels *k, int t, int solver, int loss) {
         cbp_layer *y = &layers[l];
         y->mirrored = y->transposed;
         y->n_lines = y->transposed ? y->n_out : y->n_in;
-        y->line_blocks = (y->n_lines + P - 1) / P;
+        y->line_patches = (y->n_lines + P - 1) / P;
         y->n_panels = 2;
-        y->n_blocks = y->line_blocks * y->n_panels;
+        y->n_patches = y->line_patches * y->n_panels;
         y->W_at = l * 40 * P;
         y->b_at = y->W_at + 34 * P;
         y->W.stride = y->WT.stride = 17 * P;
@@ -207,7 +207,7 @@ static void train_rows(const cbp_kernels *k, int t, int solver, int loss) {
     }
     layers[0].D.data = room + 62 * line;
     layers[1].W.data = room;
-    /* Small weights, lest exp overflow: nobody promises the sign of a NaN. */
+    /* Small weights, so that exp cannot overflow: nobody promises the sign of a NaN. */
     for (int i = 0; i < 80 * P; i++)
         if (k->itemsize == 8)
             ((double *)master)[i] *= 0.125;
@@ -215,25 +215,25 @@ static void train_rows(const cbp_kernels *k, int t, int solver, int loss) {
             ((float *)master)[i] *= 0.125f;
     /* The second moment is never negative. */
     k->map(3, out[t][2].data, out[t][2].data, 2048);
-    cbp_rows rows = {.layers = layers,
-                     .n_layers = 2,
-                     .solver = solver,
-                     .loss_kind = loss,
-                     .step = {0, 1, 1e-3, 0.9, 0.99, 1e-8, 1},
-                     .eta = eta,
-                     .master = master,
-                     .state = {out[t][1].data, out[t][2].data},
-                     .X = in[0].data,
-                     .labels = labels,
-                     .order = order,
-                     .n_rows = 4,
-                     .T = {room + 66 * line, P},
-                     .inputs = room + 68 * line,
-                     .scratch = room + 72 * line,
-                     .block_squares = squares};
+    cbp_online rows = {.layers = layers,
+                       .n_layers = 2,
+                       .solver = solver,
+                       .loss = loss,
+                       .step = {0, 1, 1e-3, 0.9, 0.99, 1e-8, 1},
+                       .eta = eta,
+                       .master = master,
+                       .state = {out[t][1].data, out[t][2].data},
+                       .X = in[0].data,
+                       .labels = labels,
+                       .order = order,
+                       .n_rows = 4,
+                       .T = {room + 66 * line, P},
+                       .inputs = room + 68 * line,
+                       .scratch = room + 72 * line,
+                       .patch_squares = squares};
     k->train_rows(&rows);
     memcpy(room + 80 * line, squares, sizeof squares);
-    memcpy(room + 90 * line, &rows.loss, sizeof rows.loss);
+    memcpy(room + 90 * line, &rows.loss_sum, sizeof rows.loss_sum);
     memset(rows.scratch, 0, (size_t)line); /* behind the outputs it is anything */
 }
 

@@ -59,9 +59,9 @@ class cbp_layer(ctypes.Structure):
         ("transposed", c_int),
         ("mirrored", c_int),
         ("n_lines", c_ssize_t),
-        ("line_blocks", c_ssize_t),
+        ("line_patches", c_ssize_t),
         ("n_panels", c_ssize_t),
-        ("n_blocks", c_ssize_t),
+        ("n_patches", c_ssize_t),
         ("W_at", c_ssize_t),
         ("b_at", c_ssize_t),
         ("W", cbp_panels),
@@ -72,12 +72,12 @@ class cbp_layer(ctypes.Structure):
     ]
 
 
-class cbp_rows(ctypes.Structure):
+class cbp_online(ctypes.Structure):
     _fields_ = [
         ("layers", c_void_p),
         ("n_layers", c_int),
         ("solver", c_int),
-        ("loss_kind", c_int),
+        ("loss", c_int),
         ("step", cbp_step),
         ("eta", c_void_p),
         ("master", c_void_p),
@@ -91,9 +91,9 @@ class cbp_rows(ctypes.Structure):
         ("T", cbp_panels),
         ("inputs", c_void_p),
         ("scratch", c_void_p),
-        ("block_squares", c_void_p),
-        ("loss", c_double),
-        ("weights", c_double),
+        ("patch_squares", c_void_p),
+        ("loss_sum", c_double),
+        ("weight_sum", c_double),
         ("last_loss", c_double),
         ("steps", c_ssize_t),
     ]
@@ -124,7 +124,7 @@ class cbp_kernels(ctypes.Structure):
         ("gather_finite", _function("pnnM", c_int)),
         ("scatter_rows", _function("Mnnpn")),
         ("fill_targets", _function("pnnM")),
-        ("transpose_block", _function("pp")),
+        ("transpose_patch", _function("pp")),
         ("gather_items", _function("ppnp")),
         ("item", _function("pn", c_double)),
         ("add", _function("ppn")),
@@ -339,7 +339,7 @@ def assert_same(actual, expected):
 
 
 def assert_same_bytes(actual, expected):
-    """The same bits, but for the payload of a NaN."""
+    """The same bits, except for the payload of a NaN."""
     assert_same(actual, expected)
     finite = ~np.isnan(actual)
     assert np.array_equal(np.signbit(actual[finite]), np.signbit(expected[finite]))

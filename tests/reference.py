@@ -1,7 +1,7 @@
 """The slow twin of every kernel, and of a whole network, in plain NumPy.
 
 First half: the kernels of src_c/cbp.h under their own names, on ordinary (rows,
-columns) arrays in place of panels. Where the numerical contract fixes the order of
+columns) arrays instead of panels. Where the numerical contract fixes the order of
 operations they return the same bits, thanks to `fma`; outputs and costs, which need exp
 or log, are computed in a wider type and agree to rounding.
 Second half: `Network` and `train`, the article's equations and scikit-learn's schedules
@@ -169,7 +169,7 @@ def fill_targets(labels, n_out, dtype):
     return (labels[:, None] == np.arange(n_out)).astype(dtype)
 
 
-def transpose_block(block):
+def transpose_patch(block):
     return block.T.copy()
 
 

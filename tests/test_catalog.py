@@ -69,7 +69,7 @@ def test_an_estimator_trains_every_loss_scores_it_and_is_pickled(output, loss):
 
 
 def test_optimizers_have_the_same_rows_everywhere():
-    assert set(_kernels.OPTIMIZERS) == set(reference.STEPS)
+    assert set(_kernels.OPTIMIZERS) == set(_catalog.OPTIMIZERS) == set(reference.STEPS)
     assert set(_kernels.OPTIMIZERS) == set(_solvers.STOCHASTIC)
 
 

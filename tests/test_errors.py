@@ -21,6 +21,7 @@ from sklearn.model_selection import GridSearchCV
 
 from cbp import BPClassifier, BPRegressor, _fitting, _parameters, _solvers
 from cbp._network import Network
+from cbp._prediction import predict
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -691,7 +692,7 @@ def begun(monkeypatch):
         return runs[-1]
 
     monkeypatch.setattr(_fitting, "Run", keep_run)
-    return lambda: any(run.trainer.n_iter or run.progress.n_iter for run in runs)
+    return lambda: any(run.progress.n_iter for run in runs)
 
 
 def long_fit(solver, early_stopping, n_jobs):
@@ -742,7 +743,7 @@ def test_an_interrupt_is_felt_within_a_long_prediction(sizes, n_rows):
     theta = np.zeros(network.n_params, np.float32)
     rows = np.resize(X.astype(np.float32), (n_rows, 4))
     with pytest.raises(KeyboardInterrupt):
-        interrupt(partial(network.predict, theta, rows))
+        interrupt(partial(predict, network, theta, rows))
 
 
 def test_diagnose_says_so_if_the_first_epoch_was_interrupted(monkeypatch):

@@ -411,13 +411,13 @@ def test_sparse_entries_stored_twice_are_added():
 @BOTH
 def test_the_data_are_not_copied_or_changed(estimator, monkeypatch):
     seen = []
-    trainer = _fitting.Trainer
+    make_data = _fitting.Data
 
-    def spy(network, theta, data, target, **options):
+    def spy(network, data, target, weight):
         seen.append((data, target))
-        return trainer(network, theta, data, target, **options)
+        return make_data(network, data, target, weight)
 
-    monkeypatch.setattr(_fitting, "Trainer", spy)
+    monkeypatch.setattr(_fitting, "Data", spy)
     before = X.copy()
     for early_stopping in (False, True):
         estimator(max_iter=2, early_stopping=early_stopping).fit(X, y)
@@ -561,13 +561,13 @@ def test_the_bits_are_the_same_for_every_n_jobs(estimator, solver, make):
 
 def test_n_jobs_is_resolved_by_joblib(monkeypatch):
     seen = []
-    trainer = _fitting.Trainer
+    settings = _fitting.Settings
 
-    def spy(*arguments, **options):
+    def spy(**options):
         seen.append(options["n_threads"])
-        return trainer(*arguments, **options)
+        return settings(**options)
 
-    monkeypatch.setattr(_fitting, "Trainer", spy)
+    monkeypatch.setattr(_fitting, "Settings", spy)
     BPClassifier(max_iter=1).fit(X, y)
     BPClassifier(max_iter=1, n_jobs=3).fit(X, y)
     BPClassifier(max_iter=1, n_jobs=-1).fit(X, y)

@@ -9,19 +9,22 @@ PACKAGE = Path(__file__).parent.parent / "cbp"
 
 # From the ground up. A module imports from lower floors, never from its own.
 FLOORS = [
-    "_catalog _progress _warn",
+    "_catalog _warn",
     "_kernels",
-    "_network _sums",
-    "_data _recorder _weights",
-    "_batch _prediction _threads",
+    "_network _progress _sums _threads",
+    "_data _weights",
+    "_prediction _recorder",
+    "_batch",
     "_training",
-    "gradient_flow",
     "_fit_summary",
-    "diagnosis",
+    "gradient_flow",
     "_fitted _parameters",
     "_solvers _split _targets _validation",
     "_divergence",
     "_fitting",
+    "_evidence",
+    "_advice",
+    "diagnosis",
     "_base",
     "estimators",
     "datasets inspection plotting",
@@ -29,6 +32,8 @@ FLOORS = [
     "__main__",
 ]
 FLOOR = {name: i for i, floor in enumerate(FLOORS) for name in floor.split()}
+# On first use, for old pickles that name what has moved.
+LATE = {("gradient_flow", "diagnosis")}
 FILES = sorted(
     path for end in ("py", "pyx", "pxd") for path in PACKAGE.glob(f"*.{end}")
 )
@@ -51,7 +56,8 @@ def test_imports_go_downward_only(path):
     own = {path.stem} if path.suffix != ".py" else set()  # a .pyx and its .pxd
     for name in set(imported(path)) - own:
         assert name in FLOOR, f"{path.name} imports cbp.{name}, which has no floor"
-        assert FLOOR[name] < FLOOR[path.stem], f"{path.name} imports cbp.{name}"
+        down = FLOOR[name] < FLOOR[path.stem] or (path.stem, name) in LATE
+        assert down, f"{path.name} imports cbp.{name}"
 
 
 def test_what_is_slow_or_foreign_is_imported_in_one_room_only():

@@ -32,7 +32,7 @@ from kernel_table import (
     assert_same,
     assert_same_bytes,
     cbp_layer,
-    cbp_rows,
+    cbp_online,
     cbp_step,
     pointers_to,
 )
@@ -413,13 +413,13 @@ def test_fill_targets_writes_ones_at_labels(kernels, n_out):
 
 
 @every_table
-def test_transpose_block_transposes(kernels):
+def test_transpose_patch_transposes(kernels):
     block = random(kernels.P, kernels.P, dtype=kernels.dtype)
     source, out = Vector(block), Vector.output(block.shape, kernels.dtype)
-    kernels.transpose_block(source.pointer, out.pointer)
+    kernels.transpose_patch(source.pointer, out.pointer)
     out.assert_guards()
     source.assert_unchanged()
-    assert_same_bytes(out.values, reference.transpose_block(block))
+    assert_same_bytes(out.values, reference.transpose_patch(block))
 
 
 @every_table
@@ -1109,10 +1109,10 @@ class RowNetwork:
             y.activation = code(ACTIVATIONS, "identity" if last else activation)
             M = W[l].T if y.transposed else W[l]
             y.n_lines = len(M)
-            y.line_blocks = -(-y.n_lines // P)
+            y.line_patches = -(-y.n_lines // P)
             y.n_panels = -(-M.shape[1] // P)
-            y.n_blocks = y.line_blocks * y.n_panels
-            lines = np.zeros((y.n_panels, y.line_blocks * P, P), dtype)
+            y.n_patches = y.line_patches * y.n_panels
+            lines = np.zeros((y.n_panels, y.line_patches * P, P), dtype)
             padded_M = np.zeros((len(M), y.n_panels * P), dtype)
             padded_M[:, : M.shape[1]] = M
             lines[:, : len(M)] = padded_M.reshape(len(M), -1, P).transpose(1, 0, 2)
@@ -1127,13 +1127,13 @@ class RowNetwork:
         self.states = [Vector(zeros, misaligned=False) for _ in range(n_states)]
         for y, weights in zip(self.layers, W, strict=True):
             self._place(y, weights)
-        n_blocks = sum(y.n_blocks for y in self.layers)
-        self.squares = Vector.output(n_blocks, np.float64)
+        n_patches = sum(y.n_patches for y in self.layers)
+        self.squares = Vector.output(n_patches, np.float64)
 
     def _place(self, y, weights):
         P, dtype, size = self.kernels.P, self.kernels.dtype, self.kernels.dtype.itemsize
         base = self.master.pointer.value
-        n_lines = y.line_blocks * P
+        n_lines = y.line_patches * P
         other = weights if y.transposed else weights.T
         mirror = np.zeros((-(-other.shape[1] // P), -(-len(other) // P) * P, P), dtype)
         for c in range(other.shape[1]):
@@ -1168,11 +1168,11 @@ class RowNetwork:
             inputs.append(Vector(weight))
         step = cbp_step(**vars(s))
         step.scale = 1.0
-        rows = cbp_rows(
+        rows = cbp_online(
             layers=ctypes.addressof(self.layers),
             n_layers=len(self.layers),
             solver=code(OPTIMIZERS, self.solver),
-            loss_kind=code(LOSSES, loss),
+            loss=code(LOSSES, loss),
             step=step,
             eta=inputs[3].pointer.value,
             master=self.master.pointer.value,
@@ -1185,7 +1185,7 @@ class RowNetwork:
             n_rows=len(order),
             inputs=self._keep(np.zeros(2 * width, dtype)),
             scratch=self._keep(np.zeros(n_out + -n_out % P, dtype)),
-            block_squares=self.squares.pointer.value,
+            patch_squares=self.squares.pointer.value,
         )
         rows.T.data, rows.T.stride = self._keep(np.zeros(width, dtype)), P
         self.kernels.train_rows(byref(rows))
@@ -1317,8 +1317,8 @@ def test_rows_are_trained_as_the_equations_say(kernels, network, loss, step):
             for copy in both[l]:
                 assert_same(copy, expected[0][l])
             assert_same(biases[l], expected[1][l])
-        assert got.loss == expected[2]
-        assert got.weights == expected[3]
+        assert got.loss_sum == expected[2]
+        assert got.weight_sum == expected[3]
         assert got.steps == (7 if w is None else 5)
 
 

@@ -554,6 +554,41 @@ def test_compare_wants_names_and_fits(display, fits):
         display.compare(fits)
 
 
+@pytest.mark.parametrize("display", CLASSES)
+def test_what_is_no_axes_is_refused_with_what_to_pass(display):
+    figure, row = plt.subplots(1, 2)
+    before = len(figure.axes)
+    rows = (X,) if display is ActivationDisplay else ()
+    wrong = {
+        "an array of shape \\(2,\\)": row,
+        "an array of shape \\(0,\\)": row[:0],
+        "an array of shape \\(1, 1\\)": row[:1, np.newaxis],
+        "a list of length 2": list(row),
+        "a tuple of length 1": (row[0],),
+        "a list of length 0": [],
+        "a Figure": figure,
+        "a str": "left",
+        "a int": 0,
+    }
+    for got, ax in wrong.items():
+        with pytest.raises(ValueError, match=f"^ax must be one .* Axes, got {got}. P"):
+            display.from_estimator(fit(), *rows, ax=ax)
+    assert len(figure.axes) == before and plt.get_fignums() == [figure.number]
+    assert not any(ax.has_data() for ax in row)
+
+
+def test_what_is_no_axes_is_refused_for_the_score_and_for_several_curves():
+    model = fit(early_stopping=True)
+    figure, row = plt.subplots(1, 2)
+    with pytest.raises(ValueError, match="^score_ax must be .*array of shape .2,.*"):
+        LossCurveDisplay.from_estimator(model, ax=row[0], score_ax=row)
+    with pytest.raises(ValueError, match="^ax must be .*list of length 2"):
+        LossCurveDisplay.compare({"a": model}, ax=list(row))
+    with pytest.raises(ValueError, match="^ax must be .*a Figure"):
+        GradientFlowDisplay.from_flow(make_flow(3), ax=figure)
+    assert not any(ax.has_data() for ax in row)
+
+
 def test_rows_that_do_not_suit_the_network_are_refused():
     model = fit("relu")
     with pytest.raises(ValueError, match="features"):

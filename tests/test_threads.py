@@ -1,318 +1,473 @@
-"""Estimators in many threads at once: nothing is shared, nothing lost, nobody waits.
+"""The threads of one fit: they start, work, are interrupted, die; none outlives it.
 
-What holds with the GIL and without it: fits have the bits of a fit alone, readers see
-one model whole, and no lock is held while a fit goes on. Threads within a fit are in
-test_engine.py, the swap of the fitted object in test_fitted.py. Speed is measured in
-benchmarks/threads.py.
+Estimators in many threads at once are in test_concurrency.py.
 """
 
-import copy
-import pickle
-import threading
+import _thread
+import os
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
-from itertools import count
 
 import numpy as np
 import pytest
-import scipy.sparse as sp
 from child import run_python
-from sklearn.base import clone
-from sklearn.datasets import load_iris
-from sklearn.preprocessing import scale
+from interrupts import interrupt, needs_timer
+from problem import (
+    Problem,
+    make_trainer,
+    no_thread_outlives,
+    outcome,
+    wide_problem,
+)
+from scipy.sparse import csr_matrix
 
-import cbp
-from cbp import BPClassifier, BPRegressor, _fitted, _solvers
+from cbp._prediction import predict
 
-pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-
-X, y = load_iris(return_X_y=True)
-X = scale(X)
-CSR = sp.csr_matrix(np.where(X > 0, X, 0))
-LABELS = np.eye(3, dtype=int)[y]
-WIDE = np.tile(X, (4, 16))  # work for two threads of one fit
-
-
-def at_once(*calls):
-    """What the calls return, each in a thread of its own, all let go together."""
-    barrier = threading.Barrier(len(calls))
-
-    def run(call):
-        barrier.wait()
-        return call()
-
-    with ThreadPoolExecutor(len(calls)) as pool:
-        futures = [pool.submit(run, call) for call in calls]
-        return [future.result() for future in futures]
+# ---- threads and signals
 
 
-def made(estimator=BPClassifier, hidden=(9, 5), **options):
-    options = {"random_state": 0, "max_iter": 8} | options
-    return estimator(hidden_layer_sizes=hidden, **options)
+@pytest.mark.thread_unsafe(reason="counts the threads of the process")
+def test_no_thread_outlives_a_call():
+    problem = wide_problem()
+    with no_thread_outlives():
+        problem.train(n_threads=4)
+    with no_thread_outlives():
+        problem.trainer(n_threads=4, solver="lbfgs").loss_gradient(problem.theta)
+    with no_thread_outlives(), pytest.raises(ZeroDivisionError):
+        problem.train(n_threads=4, after_epoch=lambda *_: 1 / 0)
+    problem.X[0, 0] = np.nan
+    with no_thread_outlives():
+        _, status = problem.train(n_threads=4)
+    assert status == "diverged"
 
 
-# (estimator, X, y), one of each kind of fit.
-FITS = {
-    "adam": (made(), X, y),
-    "sgd": (made(solver="sgd", learning_rate="adaptive"), X, y),
-    "lbfgs": (made(solver="lbfgs"), X, y),
-    "binary": (made(loss="squared_error", activation="tanh"), X, y == 1),
-    "multilabel": (made(activation="logistic"), X, LABELS),
-    "regression": (made(BPRegressor), X, X[:, :2] * X[:, 2:]),
-    "poisson": (made(BPRegressor, loss="poisson"), X, y),
-    "float32": (made(precision="float32"), X, y),
-    "sparse": (made(), CSR, y),
-    "one row": (made(batch_size=1), X, y),
-    "early stopping": (made(early_stopping=True, solver="sgd"), X, y),
-    "early stopping, lbfgs": (made(early_stopping=True, solver="lbfgs"), X, y),
-    "monitor": (made(monitor=True), X, y),
-    "monitor, lbfgs": (made(monitor=True, solver="lbfgs"), X, y),
-    "two threads": (made(hidden=(100, 60), n_jobs=2), WIDE, np.tile(y, 4)),
-    "two threads, units": (made(hidden=(400,), n_jobs=2), WIDE, np.tile(y, 4)),
-}
+@pytest.mark.parametrize("error", [None, RuntimeError, KeyboardInterrupt])
+def test_one_team_serves_every_gradient_of_a_block_and_ends_with_it(error, monkeypatch):
+    problem = wide_problem()
+    trainer = problem.trainer(n_threads=4, solver="lbfgs")
+    expected = problem.trainer(solver="lbfgs").loss_gradient(problem.theta)
+    with no_thread_outlives(), suppress(RuntimeError, KeyboardInterrupt), trainer:
+        assert trainer.n_threads == 4
+        monkeypatch.setattr(_thread, "start_new_thread", None)
+        for _ in range(3):
+            loss, gradient = trainer.loss_gradient(problem.theta)
+        if error:
+            raise error
+    assert loss == expected[0]
+    assert gradient.tobytes() == expected[1].tobytes()
+    monkeypatch.undo()
+    trainer.loss_gradient(problem.theta)  # with a team of its own
 
 
-def outcome(model):
-    """The bits of what a fit leaves behind; all but the optimizer are pickled."""
-    held, flow = model._fitted, model._fitted.get("gradient_flow_")
-    columns = [] if flow is None else [flow.gradient, flow.weight, flow.update]
-    scores = held.validation_scores_ or []
-    return {
-        "shape": (held.n_features_in_, *held._network.layer_sizes),
-        "arrays": [array.tobytes() for array in [held.theta(), *columns]],
-        "numbers": [held.n_iter_, held.t_, held.loss_, *held.loss_curve_, *scores],
-    }
-
-
-def optimizer(model):
-    """The bits of the optimizer's state."""
-    held = model._optimizer
-    return held and (held.steps, held.learning_rate, held.state.tobytes())
-
-
-def fit(name):
-    """The outcome of a new estimator's fit."""
-    model, data, target = FITS[name]
-    model = clone(model).fit(data, target)
-    return outcome(model), optimizer(model)
-
-
-def test_fits_of_every_kind_at_once_have_the_bits_of_a_fit_alone():
-    alone = {name: fit(name) for name in FITS}
-    names = [*FITS, *FITS]
-    for _ in range(3):
-        results = at_once(*[partial(fit, name) for name in names])
-        for name, result in zip(names, results, strict=True):
-            assert result == alone[name], name
-
-
-def test_copies_that_share_a_network_train_on_at_once():
-    model = made(warm_start=True, monitor=True).partial_fit(X, y, classes=[0, 1, 2])
-
-    def train_on(rows):
-        twin = copy.deepcopy(model)
-        assert twin._network is model._network
-        for _ in range(5):
-            twin.partial_fit(X[rows:], y[rows:])
-        return outcome(twin), optimizer(twin)
-
-    before = outcome(model)
-    alone = [train_on(rows) for rows in range(8)]
-    assert at_once(*[partial(train_on, rows) for rows in range(8)]) == alone
-    assert outcome(model) == before
-
-
-def test_fits_of_one_estimator_at_once_leave_the_model_of_one_of_them():
-    model, sides = made(max_iter=2), [X[:, :3], X]
-    expected = [outcome(clone(model).fit(side, y)) for side in sides]
-    for _ in range(10):
-        at_once(*[partial(model.fit, side, y) for side in sides * 2])
-        assert outcome(model) in expected
-        model.predict(sides[expected.index(outcome(model))])
-        assert model.n_features_in_ == model.coefs_[0].shape[0]
-
-
-@pytest.mark.parametrize("random_state", [0, None])
-@pytest.mark.parametrize("solver", ["sgd", "adam", "lbfgs"])
-def test_whoever_fits_or_predicts_does_not_wait_for_another_fit(
-    solver, random_state, monkeypatch
+@pytest.mark.parametrize("started", [1, 2])
+def test_no_thread_outlives_an_interrupt_while_threads_are_started(
+    started, monkeypatch
 ):
-    """One fit stands still in its first epoch until the others are done."""
-    first, others_done = threading.Event(), threading.Event()
+    start, count = _thread.start_new_thread, []
 
-    def stop(*_):
-        first.set()
-        others_done.wait()
+    def start_and_interrupt(*work):
+        start(*work)
+        count.append(1)
+        if len(count) == started:
+            raise KeyboardInterrupt
 
-    # A verbose fit says something after each epoch.
-    monkeypatch.setattr(_solvers, "print", stop, raising=False)
-    options = {"solver": solver, "random_state": random_state}
-    model = made(**options).fit(X, y)
-    before, seeded = outcome(model), made(solver=solver)
-    alone = outcome(clone(seeded).fit(X, y))
-    with ThreadPoolExecutor(1) as pool:
-        fit = pool.submit(model.set_params(verbose=True).fit, X, y)
-        try:
-            first.wait()
-            assert outcome(clone(seeded).fit(X, y)) == alone
-            made(**options).fit(X, y)
-            made(monitor=True, early_stopping=True, **options).fit(X, y)
-            model.predict(X)
-            assert outcome(pickle.loads(pickle.dumps(model))) == before
-        finally:
-            others_done.set()
-        assert fit.result() is model
+    problem = wide_problem()
+    monkeypatch.setattr(_thread, "start_new_thread", start_and_interrupt)
+    with no_thread_outlives(), pytest.raises(KeyboardInterrupt):
+        problem.train(n_threads=4)
 
 
-# ------------------------------------------------------------------------------ readers
+def test_trainings_may_run_in_several_threads_at_once():
+    problem = wide_problem()
+    expected = outcome(problem.train()[0])
+    with ThreadPoolExecutor(3) as pool:
+        runs = [pool.submit(problem.train, n_threads=2) for _ in range(6)]
+    assert all(outcome(run.result()[0]) == expected for run in runs)
 
 
-def unpickled(model):
-    return pickle.loads(pickle.dumps(model))
+def test_trainings_that_share_a_random_state_take_turns():
+    problem, random_state = wide_problem(), np.random.RandomState(0)
+
+    def train(_):
+        trainer = make_trainer(
+            problem.network,
+            problem.theta.copy(),
+            problem.X,
+            problem.target,
+            random_state=random_state,
+        )
+        return trainer.run(3)
+
+    with ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(train, range(6))) == ["max_iter"] * 6
+    draws = np.random.RandomState(0)
+    for _ in range(6):
+        order = np.arange(len(problem.X))
+        for _ in range(3):
+            draws.shuffle(order)
+    assert random_state.uniform() == draws.uniform()
 
 
-# Each makes a second estimator of one that is being fitted.
-READERS = [copy.copy, copy.deepcopy, unpickled]
+def test_fewer_threads_are_used_when_no_more_can_be_had(monkeypatch):
+    problem = wide_problem()
+    alone, _ = problem.train()
+    start, count = _thread.start_new_thread, []
+
+    def refuse_the_second(*work):
+        count.append(1)
+        if len(count) > 1:
+            raise RuntimeError("can't start new thread")
+        start(*work)
+
+    monkeypatch.setattr(_thread, "start_new_thread", refuse_the_second)
+    team, _ = problem.train(n_threads=4)
+    assert len(count) == 2
+    assert team.n_threads == 2
+    assert outcome(team) == outcome(alone)
 
 
-@pytest.mark.parametrize("read", READERS)
-@pytest.mark.parametrize("estimator", [BPClassifier, BPRegressor])
-def test_copies_made_while_a_fit_goes_on_hold_one_model_whole(estimator, read):
-    model, done = made(estimator, max_iter=2, monitor=True), []
-    sides = {side.shape[1]: side for side in (X, X[:, :2])}
-    expected = {n: outcome(clone(model).fit(side, y)) for n, side in sides.items()}
-    model.fit(X, y)
+FIT_FORK_FIT = """
+import faulthandler, os
+from problem import outcome, wide_problem
 
-    def look():
-        for looks in count():
-            if looks and done:
-                return
-            twin = read(model)
-            assert outcome(twin) == expected[twin.n_features_in_]
-            twin.predict(sides[twin.n_features_in_])
-            assert str(twin.diagnose())
-
-    def train():
-        for _ in range(20):
-            for side in reversed(sides.values()):
-                model.fit(side, y)
-        done.append(True)
-
-    at_once(train, look, look)
-
-
-def test_a_copy_of_an_estimator_in_the_midst_of_which_it_is_fitted():
-    class Fits:
-        def __deepcopy__(self, memo):
-            thread = threading.Thread(target=model.fit, args=(X, y))
-            thread.start()
-            thread.join()
-            return self
-
-    model = made(max_iter=2)
-    model.note = Fits()
-    twin = copy.deepcopy(model)
-    assert model.n_iter_ == 2
-    assert not hasattr(twin, "n_iter_")
-    assert twin.get_params() == model.get_params()
-
-
-def test_models_predict_as_ever_while_another_is_fitted():
-    """Models that share a network with the one that trains, and one that does not."""
-    model, done = made().fit(X, y), []
-    models = [copy.deepcopy(model), copy.copy(model), made(hidden=(4,)).fit(X, y)]
-    rows = [slice(0, 1), slice(0, 5), slice(0, 150)]
-    expected = [[m.predict_proba(X[some]) for some in rows] for m in models]
-    gradient = cbp.backpropagate(models[0], X, y).dW[0]
-
-    def predict(one, probabilities):
-        for looks in count():
-            if looks and done:
-                return
-            for some, p in zip(rows, probabilities, strict=True):
-                np.testing.assert_array_equal(one.predict_proba(X[some]), p)
-            dW = cbp.backpropagate(models[0], X, y).dW[0]
-            np.testing.assert_array_equal(dW, gradient)
-
-    def train():
-        for solver in ("adam", "sgd", "lbfgs") * 5:
-            model.set_params(solver=solver, warm_start=solver != "sgd").fit(X, y)
-        done.append(True)
-
-    readers = [partial(predict, *pair) for pair in zip(models, expected, strict=True)]
-    at_once(train, *readers, *readers)
-
-
-# ----------------------------------------------------------------- weights set by hand
-
-
-def test_weights_that_are_set_while_others_predict_are_never_lost():
-    model, done = made().fit(X, y), []
-    sides = []
-    for i in range(2):
-        twin = copy.deepcopy(model)
-        twin.coefs_ = [W + 0.1 * i for W in model.coefs_]
-        sides.append((twin.coefs_, twin.predict_proba(X)))
-
-    def predict():
-        for looks in count():
-            if looks and done:
-                return
-            result = model.predict_proba(X)
-            assert any(np.array_equal(result, expected) for _, expected in sides)
-
-    def assign():
-        for i in range(200):
-            coefs, expected = sides[i % 2]
-            model.coefs_ = list(coefs)
-            np.testing.assert_array_equal(model.predict_proba(X), expected)
-        done.append(True)
-
-    at_once(assign, predict, predict, predict)
-
-
-@pytest.mark.parametrize("name", ["coefs_", "intercepts_"])
-def test_weights_that_are_set_in_the_midst_of_a_prediction_are_kept(name, monkeypatch):
-    model, pack = made().fit(X, y), _fitted.pack
-    before = model.predict_proba(X)
-    new = [array + 1 for array in getattr(model, name)]
-    expected = copy.deepcopy(model)
-    setattr(expected, name, new)
-    expected = expected.predict_proba(X)
-
-    def interrupted_pack(*arguments):
-        monkeypatch.setattr(_fitted, "pack", pack)
-        thread = threading.Thread(target=setattr, args=(model, name, new))
-        thread.start()
-        thread.join()
-        return pack(*arguments)
-
-    model.coefs_ = [W.copy() for W in model.coefs_]  # for the prediction to take over
-    monkeypatch.setattr(_fitted, "pack", interrupted_pack)
-    np.testing.assert_array_equal(model.predict_proba(X), before)
-    np.testing.assert_array_equal(model.predict_proba(X), expected)
-
-
-# -------------------------------------------------------------------------- the process
-
-GIL_BEFORE_AND_AFTER = """
-import sys, warnings
-import numpy, scipy.optimize, sklearn.neural_network
-
-def gil():
-    return getattr(sys, "_is_gil_enabled", lambda: True)()
-
-before = gil()
-with warnings.catch_warnings():
-    warnings.simplefilter("error", RuntimeWarning)
-    import cbp
-    from cbp import datasets, estimators, gradient_flow, inspection
-cbp.BPClassifier((3,), max_iter=1).fit([[0.0], [1.0]], [0, 1])
-print(before == gil())
+problem = wide_problem()
+expected, _ = problem.train(n_threads=3)
+child = os.fork()
+if child == 0:
+    faulthandler.dump_traceback_later(300, exit=True)  # the end of a hang
+    run, _ = problem.train(n_threads=3)
+    os._exit(0 if outcome(run) == outcome(expected) else 1)
+print("status", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
 
 
-def test_import_leaves_the_gil_as_it_was_and_warns_of_nothing():
-    """On a free-threaded Python one module that does not declare itself turns it on,
-    with a RuntimeWarning, unless the environment decides."""
-    assert run_python(GIL_BEFORE_AND_AFTER, PYTHON_GIL="") == "True\n"
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_fit_works_in_a_fork_after_a_threaded_fit():
+    assert run_python(FIT_FORK_FIT) == "status 0\n"
+
+
+class Alarm(Exception):
+    pass
+
+
+# Endless runs; big is one batch, long enough for many looks for signals.
+ENDLESS = {
+    "batches": ((64, 100, 10), 2000, dict(batch_size=200)),
+    "one row": ((30, 16, 2), 500, dict(batch_size=1)),
+    "tiny epochs": ((3, 2), 4, dict(batch_size=4)),
+    "wide": ((64, 1500, 1500, 10), 600, dict(batch_size=256)),
+    "big": ((64, 1500, 1500, 10), 40000, dict(batch_size=40000)),
+    "wide units": ((64, 5000, 10), 2000, dict(batch_size=1000)),
+    "sparse": ((64, 100, 10), 2000, dict(batch_size=200)),
+}
+
+
+@needs_timer
+@pytest.mark.parametrize("n_threads", [1, 2])
+@pytest.mark.parametrize("name", ENDLESS)
+def test_interrupt_is_felt_and_leaves_usable_weights(name, n_threads):
+    sizes, n_rows, settings = ENDLESS[name]
+    activations = ("relu",) * (len(sizes) - 2)
+    problem = Problem(
+        activations=activations, sizes=sizes, n_rows=n_rows, dtype=np.float32
+    )
+    trainer = problem.trainer(
+        csr_matrix(problem.X) if name == "sparse" else problem.X,
+        n_threads=n_threads,
+        n_iter_no_change=np.inf,
+        **settings,
+    )
+    by_units = name in ("batches", "wide units", "sparse")
+    assert trainer.by_units == (by_units and n_threads == 2)
+    reached = []
+
+    def under_way():
+        reached.append(trainer.progress.n_iter)
+        return name == "big" or trainer.progress.n_iter > 0
+
+    with no_thread_outlives(), pytest.raises(KeyboardInterrupt):
+        interrupt(partial(trainer.run, 2**31 - 1), under_way)
+    assert (
+        trainer.progress.n_iter == reached[-1]
+    )  # not even the epoch under way was ended
+    assert len(trainer.progress.loss_curve) == trainer.progress.n_iter
+    assert np.isfinite(trainer.theta).all()
+    if name == "big":  # no step was made yet
+        assert trainer.progress.n_iter == 0
+        assert trainer.theta.tobytes() == problem.theta.tobytes()
+    else:
+        assert trainer.theta.tobytes() != problem.theta.tobytes()
+    a = predict(problem.network, trainer.theta, problem.X[:50])
+    assert np.isfinite(a).all()
+
+
+INTERRUPTED_TEAMS = """
+import faulthandler, os
+from functools import partial
+from itertools import count
+import numpy as np
+from interrupts import interrupt
+from problem import Problem
+
+sizes = {sizes}
+problem = Problem(activations=("relu",) * (len(sizes) - 2), sizes=sizes, n_rows=1000)
+for trial in range(30):
+    child = os.fork()
+    if child == 0:
+        faulthandler.dump_traceback_later(300, exit=True)  # the end of a hang
+        trainer = problem.trainer(n_threads=4, n_iter_no_change=np.inf)
+        looks = count(1)
+        late = lambda: next(looks) > trial % 4
+        try:
+            interrupt(partial(trainer.run, 2**31 - 1), late)
+        except KeyboardInterrupt:
+            os._exit(0 if trainer.n_threads == 4 else 1)
+        os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0
+print("passed")
+"""
+
+
+@needs_timer
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("sizes", [(64, 128, 10), (64, 300, 300, 10)])
+def test_interrupts_end_every_thread_however_slow(sizes):
+    """With more threads than cores, some see the interrupt late."""
+    assert run_python(INTERRUPTED_TEAMS.format(sizes=sizes)).strip() == "passed"
+
+
+@needs_timer
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_interrupt_is_felt_within_one_gradient(n_threads):
+    sizes, n_rows, _ = ENDLESS["big"]
+    problem = Problem(
+        activations=("relu", "relu"), sizes=sizes, n_rows=n_rows, dtype=np.float32
+    )
+    trainer = problem.trainer(solver="lbfgs", n_threads=n_threads)
+    with no_thread_outlives(), pytest.raises(KeyboardInterrupt):
+        interrupt(partial(trainer.loss_gradient, problem.theta))
+
+
+@needs_timer
+def test_any_error_of_a_signal_handler_is_raised():
+    def handler(*_):
+        raise Alarm
+
+    trainer = wide_problem().trainer(n_threads=2, n_iter_no_change=np.inf)
+    with pytest.raises(Alarm):
+        interrupt(
+            partial(trainer.run, 2**31 - 1),
+            lambda: trainer.progress.n_iter > 0,
+            handler,
+        )
+    assert trainer.progress.n_iter > 0
+
+
+@needs_timer
+def test_signal_whose_handler_returns_disturbs_nothing():
+    problem, handled = wide_problem(), []
+    settings = dict(n_iter_no_change=np.inf, max_iter=600)  # for some looks
+    expected, _ = problem.train(**settings)
+    trainer = problem.trainer(n_iter_no_change=np.inf)
+    interrupt(
+        partial(trainer.run, 600),
+        lambda: trainer.progress.n_iter > 0,
+        lambda *_: handled.append(trainer.progress.n_iter),
+    )
+    assert len(handled) == 1 and 0 < handled[0] < 600
+    assert outcome(trainer) == outcome(expected)
+
+
+@needs_timer
+def test_run_goes_on_after_an_interrupt():
+    problem = wide_problem()
+    trainer = problem.trainer(n_iter_no_change=np.inf)
+    with pytest.raises(KeyboardInterrupt):
+        interrupt(partial(trainer.run, 2**31 - 1), lambda: trainer.progress.n_iter > 0)
+    again = problem.trainer(
+        theta=trainer.theta, optimizer=trainer.progress.optimizer, n_threads=2
+    )
+    assert again.run(2) in ("max_iter", "converged")
+    assert again.progress.loss_curve[-1] < trainer.progress.loss_curve[0]
+
+
+# ---- threads that cannot be had, or die
+
+# Each gives a thread that never works, in its own way.
+DEAD_THREADS = {
+    "dies at once": lambda start, work: start(lambda: None, ()),
+    "never begins": lambda start, work: None,
+    "begins with an error": lambda start, work: start(work[0], ()),
+    "dies with what it came with": lambda start, work: start(lambda *_: None, work[1]),
+}
+
+DEAD_THREAD = """
+import _thread, sys
+from problem import no_thread_outlives, outcome, wide_problem
+from test_threads import DEAD_THREADS
+
+problem = wide_problem()
+alone, _ = problem.train()
+start, count = _thread.start_new_thread, []
+
+def start_but_one(*work):
+    count.append(1)
+    if len(count) == int(sys.argv[2]):
+        return DEAD_THREADS[sys.argv[1]](start, work)
+    return start(*work)
+
+_thread.start_new_thread = start_but_one
+with no_thread_outlives():
+    team, _ = problem.train(n_threads=4)
+assert len(count) == 3
+print(team.n_threads, outcome(team) == outcome(alone))
+"""
+
+
+@pytest.mark.parametrize("which", [1, 2, 3])
+@pytest.mark.parametrize("death", DEAD_THREADS)
+def test_nobody_waits_for_a_thread_that_dies_before_it_works(death, which):
+    assert run_python(DEAD_THREAD, death, str(which), timeout=300) == "3 True\n"
+
+
+@pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("comes", ["before", "after"])
+@pytest.mark.parametrize("which", [1, 2, 3])
+def test_an_error_while_threads_start_ends_them_and_is_raised(
+    which, comes, error, monkeypatch
+):
+    problem = wide_problem()
+    expected, _ = problem.train(max_iter=2)
+    trainer = problem.trainer(n_threads=4)
+    start, count = _thread.start_new_thread, []
+
+    def fail(*work):
+        count.append(1)
+        if len(count) < which or comes == "after":
+            start(*work)
+        if len(count) == which:
+            raise error
+
+    with no_thread_outlives(), monkeypatch.context() as patch:
+        patch.setattr(_thread, "start_new_thread", fail)
+        with pytest.raises(error):
+            trainer.run(2)
+    assert trainer.theta.tobytes() == problem.theta.tobytes()
+    trainer.run(2)
+    assert trainer.n_threads == 4
+    assert outcome(trainer) == outcome(expected)
+
+
+OUT_OF_MEMORY = """
+import sys, time
+import _testcapi
+import numpy as np
+from problem import Problem, threads, wide_problem
+
+name, forever = sys.argv[1], sys.argv[2] == "True"
+settings = dict(n_iter_no_change=np.inf)
+if name == "curves":  # more epochs than the compiled loop keeps
+    problem, epochs = Problem(sizes=(3, 2), activations=(), n_rows=4), 600
+    settings["batch_size"] = 4
+else:
+    problem, epochs = wide_problem(), 3
+    settings["n_threads"] = 3
+
+def pass_by(progress):
+    pass
+
+def gradients(trainer):
+    with trainer:
+        trainer.loss_gradient(problem.theta)
+        trainer.loss_gradient(problem.theta)
+
+calls = {
+    "run": lambda trainer: trainer.run(epochs),
+    "curves": lambda trainer: trainer.run(epochs),
+    "callback": lambda trainer: trainer.run(epochs, pass_by),
+    "gradients": gradients,
+}
+if name == "gradients":
+    settings["solver"] = "lbfgs"
+call = calls[name]
+
+# Weights may be those after any epoch, and no others.
+whole = {problem.theta.tobytes()}
+if name != "gradients":
+    alone = problem.trainer(**{**settings, "n_threads": 1})
+    alone.run(epochs, lambda *_: whole.add(alone.theta.tobytes()))
+before = threads()
+failed, k = 0, 0
+while True:
+    trainer, ended = problem.trainer(**settings), False
+    _testcapi.set_nomemory(k, 0 if forever else k + 1)
+    try:
+        call(trainer)
+        ended = True
+    except MemoryError:
+        failed += 1
+    finally:
+        _testcapi.remove_mem_hooks()
+    while threads() > before:  # the operating system takes its time
+        time.sleep(0.001)
+    assert trainer.theta.tobytes() in whole, k
+    curve = trainer.progress.loss_curve
+    assert len(curve) == trainer.progress.n_iter or not ended
+    call(trainer)
+    assert len(trainer.progress.validation_scores) == 0
+    if name in ("run", "curves"):
+        # What could not be moved came later.
+        done = epochs if ended else len(curve) - epochs
+        assert len(curve) == epochs + done, (k, len(curve))
+    if ended and forever:
+        break
+    k += 1 if name != "curves" or k < 40 else 7
+    if k >= (1500 if name == "curves" else 120):
+        break
+assert failed > 5
+print("passed")
+"""
+
+
+def can_fail_allocations():
+    try:
+        import _testcapi
+    except ImportError:
+        return False
+    return hasattr(_testcapi, "set_nomemory")
+
+
+@pytest.mark.skipif(not can_fail_allocations(), reason="needs _testcapi.set_nomemory")
+@pytest.mark.parametrize("forever", [True, False], ids=["from then on", "once"])
+@pytest.mark.parametrize("name", ["run", "curves", "callback", "gradients"])
+def test_training_without_memory_ends_and_can_go_on(name, forever):
+    printed = run_python(OUT_OF_MEMORY, name, str(forever), timeout=600)
+    assert printed.strip() == "passed"
+
+
+FORK_IN_CALLBACK = """
+import os
+from problem import outcome, wide_problem
+
+problem = wide_problem()
+parent = os.getpid()
+
+def fork(progress):
+    if progress.n_iter == 1:
+        fork.child = os.fork()
+
+trainer = problem.trainer(n_threads=3)
+try:
+    trainer.run(3, fork)
+except RuntimeError as error:
+    os._exit(7 if "forked" in str(error) and os.getpid() != parent else 1)
+_, status = os.waitpid(fork.child, 0)
+same = outcome(trainer) == outcome(problem.train()[0])
+print(os.waitstatus_to_exitcode(status), same)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_fork_within_a_run_is_told_that_its_threads_are_elsewhere():
+    assert run_python(FORK_IN_CALLBACK, timeout=300) == "7 True\n"

@@ -1,0 +1,200 @@
+"""Advice: what would change a fit, given what it was and how it ended.
+
+Each function returns Python to paste: parameters and their values, or an expression.
+Which finding asks for which advice is decided in diagnosis.py.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from cbp._evidence import DEEP_FOR_ALL, DEEP_FOR_RELU, VANISHING, Fit
+
+SCALE_INPUT = "make_pipeline(StandardScaler(), model)"
+SCALE_SPARSE_INPUT = "make_pipeline(MaxAbsScaler(), model)"
+SCALE_TARGET = "TransformedTargetRegressor(model, transformer=StandardScaler())"
+# Targets of a Poisson loss must stay >= 0.
+SCALE_COUNTS = "TransformedTargetRegressor(model, transformer=MaxAbsScaler())"
+
+
+def scale_input(fit: Fit) -> str:
+    return SCALE_SPARSE_INPUT if fit.summary.is_sparse else SCALE_INPUT
+
+
+def calm(fit: Fit) -> str:
+    """Against steps that are too large: what makes them so, or the learning rate."""
+    if fit.input_overflows:
+        return scale_input(fit)
+    if fit.target_off:
+        return SCALE_TARGET
+    if fit.counts_large:
+        return SCALE_COUNTS
+    if fit.overpenalized:
+        return lower_alpha(fit)
+    if fit.given_weights and fit.outcome == "diverged" and fit.n_epochs == 0:
+        # With a usual rate it was the weights.
+        if fit.solver == "lbfgs" or fit.rate <= fit.highest_rate:
+            return "warm_start=False"
+    if fit.solver != "lbfgs":
+        return _lower_rate(fit)
+    if len(fit.flow.epoch):
+        least = max(fit.mean_weight, 10 * fit.parameters["alpha"])
+        return f"alpha={one_digit(least)}"
+    # The first weights already had an infinite cost, which no penalty makes finite.
+    return scale_input(fit) if fit.input_off else "solver='adam'"
+
+
+def against_vanishing(fit: Fit, activation_share: float) -> str:
+    if fit.given_weights and fit.flow.relative_error[0].min() < VANISHING:
+        return "warm_start=False"
+    if fit.target_off:
+        return SCALE_TARGET
+    if activation_share < 0.5 and fit.overpenalized:
+        return lower_alpha(fit)
+    if set(fit.flow.activations) & {"logistic", "relu"}:
+        return other_activation(fit)
+    return _fewer_layers(fit)
+
+
+def against_lost_units(fit: Fit, start: bool) -> str:
+    if fit.input_off:
+        return scale_input(fit)
+    if fit.overpenalized:
+        return lower_alpha(fit)
+    if start and fit.given_weights:
+        return "warm_start=False"
+    if not start and fit.target_off:
+        return SCALE_TARGET
+    if not start and fit.solver != "lbfgs":
+        return _lower_rate(fit)
+    return other_activation(fit)
+
+
+def against_floor(fit: Fit, epsilon: float, gradient: float) -> str:
+    if epsilon > 1e-7:
+        return "epsilon=1e-08"
+    if fit.target_off:
+        return SCALE_TARGET
+    wanted = one_digit(min(gradient / 100, epsilon / 10))
+    if wanted >= 1e-20:
+        return f"epsilon={wanted}"
+    # The squares of so small gradients have no place in float32.
+    return scale_input(fit) if fit.input_off else other_activation(fit)
+
+
+def other_activation(fit: Fit) -> str:
+    """Another activation than the present one, or fewer layers if none would do."""
+    depth = fit.flow.n_layers - 1
+    if depth == 0:
+        return longer(fit)
+    if depth <= DEEP_FOR_RELU and "relu" not in fit.flow.activations:
+        return "activation='relu'"
+    if depth <= DEEP_FOR_ALL and set(fit.flow.activations) != {"tanh"}:
+        return "activation='tanh'"
+    return _fewer_layers(fit)
+
+
+def _fewer_layers(fit: Fit) -> str:
+    """The first three hidden layers; of so few, another activation."""
+    flow = fit.flow
+    if flow.n_layers - 1 <= 3:
+        return other_activation(fit)
+    advice = f"hidden_layer_sizes={tuple(map(int, flow.layer_sizes[1:4]))}"
+    if not isinstance(fit.parameters["activation"], str):  # one for every layer
+        advice += f", activation={list(flow.activations[:3])}"
+    # Weights to go on from are those of all the layers.
+    return advice + (", warm_start=False" if fit.parameters["warm_start"] else "")
+
+
+def lower_alpha(fit: Fit) -> str:
+    """A penalty a thousand times smaller than the limit."""
+    return f"alpha={one_digit(fit.penalty_limit / 1000)}"
+
+
+def _lower_rate(fit: Fit) -> str:
+    """A learning rate at which a first step changes some 2 % of the weights; the
+    default where no first step tells."""
+    factor = 0.02 / fit.first_step.max() if len(fit.flow.epoch) else 0.0
+    wanted = min(fit.rate * min(max(factor, 1e-4), 0.1), fit.highest_rate)
+    if factor < 1e-4:
+        wanted = min(wanted, 0.001)
+    if wanted < 1e-30:  # then it is not the rate that makes steps large
+        return "warm_start=False" if fit.given_weights else "solver='lbfgs'"
+    return f"learning_rate_init={one_digit(wanted)}"
+
+
+def higher_rate(fit: Fit) -> str:
+    """A learning rate at which the weights could change three times over, or more
+    steps if the rate is high enough."""
+    if not fit.flow.update[fit.late].any():  # without a gradient no rate makes a step
+        if fit.input_off:
+            return scale_input(fit)
+        return "warm_start=False" if fit.given_weights else other_activation(fit)
+    if fit.rate > fit.highest_rate / 2:
+        return longer(fit)
+    wanted = fit.rate * max(3 / max(fit.moved, 1e-12), 10)
+    return f"learning_rate_init={one_digit(min(wanted, fit.highest_rate))}"
+
+
+def longer(fit: Fit) -> str:
+    """What ended training, put off."""
+    p = fit.parameters
+    if fit.outcome in ("partial", "interrupted"):
+        return call_again(fit)
+    if fit.outcome == "max_iter":
+        if fit.solver == "lbfgs" and fit.n_epochs < p["max_iter"]:
+            return f"max_fun={max(5 * p['max_fun'], 15000)}"
+        advice = f"max_iter={5 * p['max_iter']}"
+        # An iteration takes two evaluations or so.
+        short = fit.solver == "lbfgs" and p["max_fun"] < 10 * p["max_iter"]
+        return advice + (f", max_fun={10 * p['max_iter'] + 15000}" if short else "")
+    if fit.solver == "lbfgs" and fit.scores is None:
+        return smaller_tol(fit) if fit.tol_was_met else "solver='adam'"
+    if p["n_iter_no_change"] == math.inf:  # changed since the fit
+        return f"max_iter={5 * p['max_iter']}"
+    return _with_more_epochs(fit, f"n_iter_no_change={10 * p['n_iter_no_change']}")
+
+
+def _with_more_epochs(fit: Fit, advice: str) -> str:
+    """Advice against patience, which max_iter may have overtaken in the last epoch."""
+    max_iter = fit.parameters["max_iter"]
+    return advice + (f", max_iter={5 * max_iter}" if fit.n_epochs >= max_iter else "")
+
+
+def smaller_tol(fit: Fit) -> str:
+    """A tolerance at which training would not have ended where it did; a longer
+    patience if nothing improved."""
+    p = fit.parameters
+    tol = min(1e-4 * fit.summary.constant_cost, p["tol"] / 100)
+    if fit.solver == "lbfgs" and fit.scores is None:
+        return f"tol={one_digit(tol)}"
+    # The largest improvement during the patience has to count as one. With warm_start
+    # patience may have begun in an earlier fit, whose epochs are over.
+    values = -np.array(fit.scores) if fit.scores is not None else np.array(fit.curve)
+    best = np.minimum.accumulate(values)
+    n_epochs = int(min(p["n_iter_no_change"] + 1, fit.n_epochs))
+    window = best[-n_epochs - 1 :]
+    gain = float(-np.diff(window).min(initial=0.0))
+    # The first score to beat is that of weights to go on from, which is not noted.
+    unknown = fit.scores is not None and fit.given_weights
+    if unknown or not gain > 0 or p["tol"] == 0:
+        # With early stopping L-BFGS may have ended by either.
+        either = f"tol={one_digit(tol)}, " if fit.solver == "lbfgs" else ""
+        return either + longer(fit)
+    return _with_more_epochs(fit, f"tol={one_digit(min(tol, gain / 2))}")
+
+
+def call_again(fit: Fit, weight: str | None = None) -> str:
+    """The call that trained, once more."""
+    if weight is None and fit.mean_weight != 1:
+        weight = "w"
+    call = "partial_fit" if fit.outcome == "partial" else "fit"
+    more = "" if weight is None else f", sample_weight={weight}"
+    return f"model.{call}(X, y{more})"
+
+
+def one_digit(x: float) -> float:
+    """x to one digit, so that it looks like what it is: a proposal."""
+    return float(f"{x:.0e}")

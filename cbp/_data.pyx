@@ -1,0 +1,315 @@
+"""Rows of data: X dense or CSR, targets, sample weights; and how kernels get them.
+
+`Data` is what a fit trains on or scores. It checks once, then hands out rows in panels.
+Its two gather methods are the only readers of X and y in training; _prediction.pyx
+reads X itself. Which rows come when is decided in _training.pyx.
+"""
+
+import numpy as np
+
+from libc.math cimport INFINITY
+from libc.stdint cimport int32_t, int64_t
+
+from cbp._kernels cimport (
+    CBP_CHUNK_ROWS,
+    CBP_SOFTMAX_LOG_LOSS,
+    address,
+    cbp_panels,
+    floats,
+)
+from cbp._network cimport Network
+from cbp._sums cimport sum_in_order
+
+
+cdef class Data:
+    """Rows that a network of one kind is trained on, or scored by.
+
+    Parameters
+    ----------
+    network : Network
+    X : C-contiguous ndarray or CSR matrix of shape (n_samples, n_inputs)
+        CSR rows with ascending indices. What X is made of must not be changed as long
+        as the data are in use; the same is true of sample_weight.
+    target : ndarray
+        int32 class numbers of shape (n_samples,), which are copied, or (n_samples,
+        n_outputs) of dtype.
+    sample_weight : ndarray of shape (n_samples,), default=None
+
+    Raises
+    ------
+    ValueError
+        Something does not fit the network, or a weight is negative or not finite.
+    """
+
+    # Not __init__, which Python may leave out, or call once more.
+    def __cinit__(self, Network network not None, X, target, sample_weight=None):
+        cdef ptrdiff_t shape[2]
+        self.network, self.k, self.size = network, network.k, network.k.itemsize
+        self.n_features, self.n_outputs = network.layers[0].n_in, network.n_outputs
+        self.wants_targets = network.loss_code != CBP_SOFTMAX_LOG_LOSS
+        shape[0], shape[1] = -1, self.n_features
+        if isinstance(X, np.ndarray):
+            self.X = <const char *>floats(X, "X", self.size, 2, shape)
+            self._X, self.sparse = X, None
+        else:
+            self.sparse = CsrData(network, X)
+            shape[0] = self.sparse.n_rows
+        self.n_rows = shape[0]
+        self._take_target(np.asarray(target))
+        if sample_weight is not None:
+            self.weight = <const char *>floats(sample_weight, "sample_weight",
+                                               self.size, 1, shape)
+            self._weight = sample_weight
+            if not self._weights_are_sound():
+                raise ValueError("sample_weight must be finite and not negative")
+
+    cdef _take_target(self, target):
+        cdef ptrdiff_t shape[2]
+        shape[0], shape[1] = self.n_rows, self.n_outputs
+        if target.dtype == np.int32 and target.ndim == 1:
+            # Labels are places in a row of outputs: nobody may change them any more.
+            target = np.array(target)
+            highest = self.n_outputs - 1
+            if self.wants_targets:
+                highest = max(highest, 1)
+            if len(target) and not 0 <= target.min() <= target.max() <= highest:
+                raise ValueError(f"labels must lie in 0 .. {highest}")
+            self.labels, self.Y = <const int32_t *>address(target), NULL
+        elif target.ndim != 2 or not self.wants_targets:
+            raise ValueError(f"target of shape {target.shape} and {target.dtype}")
+        else:
+            self.Y = <const char *>floats(target, "target", self.size, 2, shape)
+            self.labels = NULL
+        self.target = target
+        if target.shape[0] != self.n_rows:
+            raise ValueError("target and X differ in length")
+
+    cdef bint _weights_are_sound(self) noexcept nogil:
+        cdef ptrdiff_t i
+        for i in range(self.n_rows):
+            if not 0 <= self.k.item(self.weight, i) < INFINITY:
+                return False
+        return True
+
+    cdef double row_weight(self, ptrdiff_t row) noexcept nogil:
+        return 1 if self.weight == NULL else self.k.item(self.weight, row)
+
+    cdef double sum_weights(self, const int64_t *rows, ptrdiff_t n,
+                            double *room) noexcept nogil:
+        """Sum of the weights of these rows, chunk by chunk; room: for one chunk."""
+        cdef double total = 0
+        cdef ptrdiff_t start = 0, i, m
+        if self.weight == NULL:
+            return n
+        while start < n:
+            m = min(n - start, <ptrdiff_t>CBP_CHUNK_ROWS)
+            for i in range(m):
+                room[i] = self.k.item(self.weight, rows[start + i])
+            total += sum_in_order(room, m)
+            start += m
+        return total
+
+    cdef void gather_inputs(self, const int64_t *rows, ptrdiff_t r0, ptrdiff_t r1,
+                            cbp_panels A) noexcept nogil:
+        """rows[r0] .. rows[r1 - 1] of a dense X into rows r0 .. r1 - 1 of panels A. The
+        kernels read a sparse X where it lies."""
+        if self.sparse is None and r0 < r1:
+            A.data = <char *>A.data + r0 * self.k.panel * self.size
+            self.k.gather_rows(self.X, self.n_features, rows + r0, r1 - r0,
+                               self.n_features, A)
+
+    cdef void gather_targets(self, const int64_t *rows, ptrdiff_t r0, ptrdiff_t r1,
+                             cbp_panels T, int32_t *labels,
+                             char *weight) noexcept nogil:
+        """Targets and weights of the same rows, in the same places of T, labels and
+        weight; only those that there are, and that the loss reads."""
+        cdef ptrdiff_t r
+        T.data = <char *>T.data + r0 * self.k.panel * self.size
+        if self.labels == NULL:
+            self.k.gather_rows(self.Y, self.n_outputs, rows + r0, r1 - r0,
+                               self.n_outputs, T)
+        else:
+            for r in range(r0, r1):
+                labels[r] = self.labels[rows[r]]
+            if self.wants_targets:
+                self.k.fill_targets(labels + r0, r1 - r0, self.n_outputs, T)
+        if self.weight != NULL:
+            self.k.gather_items(self.weight, rows + r0, r1 - r0,
+                                weight + r0 * self.size)
+
+
+cdef checked_rows(rows, ptrdiff_t n_samples):
+    """Row numbers of X as an array of one's own."""
+    rows = np.asarray(rows)
+    if rows.size == 0:
+        raise ValueError("no rows to train on, or to score")
+    if rows.ndim != 1 or rows.dtype.kind not in "iu":
+        raise ValueError(f"rows: want one axis of integers, got {rows.dtype} of shape "
+                         f"{rows.shape}")
+    rows = np.array(rows, dtype=np.int64)
+    if not 0 <= rows.min() <= rows.max() < n_samples:
+        raise ValueError("rows beyond X")
+    return rows
+
+
+# ---- CSR ----------------------------------------------------------------------------
+
+ctypedef fused index_type:
+    int32_t
+    int64_t
+
+cdef enum:
+    # What is wrong with the rows of a CSR matrix.
+    SOUND
+    BEYOND_COLUMNS
+    NOT_ASCENDING
+
+CSR_FAULTS = {
+    BEYOND_COLUMNS: "an index lies outside its columns",
+    NOT_ASCENDING: "in a row the indices do not ascend, or one comes twice",
+}
+
+cdef int32_t INT32_MAX = 2**31 - 1
+
+cdef enum:
+    # Rows whose indices are looked at twice while they are in the first cache.
+    CHECKED_ROWS = 64
+    # Ascents that a 32-bit number counts for certain: lanes as wide as the indices.
+    COUNTED = 1 << 20
+
+
+cdef ptrdiff_t ascents(const index_type *x, ptrdiff_t n) noexcept nogil:
+    """How many of n items are above the one before them, which of the first is x[-1].
+    """
+    cdef ptrdiff_t start = 0, i, m, total = 0
+    cdef int found
+    while start < n:
+        m = min(n - start, <ptrdiff_t>COUNTED)
+        found = 0
+        for i in range(m):
+            found += x[i] > x[i - 1]
+        total += found
+        x += m
+        start += m
+    return total
+
+
+cdef int check_rows(const int64_t *indptr, ptrdiff_t n_rows, const index_type *indices,
+                    ptrdiff_t n_cols) noexcept nogil:
+    """What is wrong with the indices of these rows, if anything.
+
+    No branch per entry: if all rows ascend, an index is above the one before it but
+    where some rows begin, and no index of a row is below its first or above its last.
+    """
+    cdef ptrdiff_t r = 0, end, start, fewer, n
+    cdef int64_t i, last = 0
+    cdef bint beyond = False
+    while r < n_rows:
+        end, fewer, start = min(r + CHECKED_ROWS, n_rows), 0, indptr[r]
+        while r < end:
+            i, last = indptr[r], indptr[r + 1]
+            r += 1
+            if i == last:
+                continue
+            beyond |= (indices[i] < 0) | (indices[last - 1] >= n_cols)
+            if i > start:
+                fewer += indices[i] <= indices[i - 1]
+        if beyond:
+            return BEYOND_COLUMNS
+        n = last - start - 1
+        if n > 0 and ascents(indices + start + 1, n) != n - fewer:
+            return NOT_ASCENDING
+    return SOUND
+
+
+cdef class CsrData:
+    """A CSR matrix as the kernels read it: int32 indices, int64 row starts.
+
+    Copies what comes in another form, and refuses what would lead a kernel out of the
+    matrix or the network. The arrays must stay as they are while it is in use.
+
+    Parameters
+    ----------
+    network : Network
+    X : CSR matrix
+    by_rows : bool, default=False
+        Whether who uses it calls `check` for the rows that he is to use next: their
+        indices are then in the caches when a kernel comes.
+    """
+
+    def __cinit__(self, Network network not None, X, bint by_rows=False):
+        cdef int fault = SOUND
+        try:
+            form, shape, data, indices, indptr = (
+                X.format, X.shape, X.data, X.indices, X.indptr
+            )
+        except AttributeError:
+            form = None
+        if form != "csr":
+            raise ValueError(
+                f"X must be an array or a CSR matrix, got {type(X).__name__}"
+            )
+        self.n_rows, n_given = shape
+        self.n_cols = network.layers[0].n_in
+        if n_given != self.n_cols:
+            raise ValueError(
+                f"X has {n_given} columns, the network {self.n_cols} inputs"
+            )
+        if self.n_cols > INT32_MAX:
+            raise ValueError(f"a sparse X may have {INT32_MAX} columns, not {n_given}")
+        self.data = native(data, None, "X.data")
+        if self.data.dtype != network.dtype:
+            raise ValueError(f"X is {self.data.dtype}, the network {network.dtype}")
+        self.csr.data = address(self.data)
+        self._take_indptr(indptr, min(len(data), len(indices)))
+        self.indices = np.asarray(indices)
+        if self.indices.dtype == np.int32:
+            self.indices = native(self.indices, None, "X.indices")
+        else:
+            wide = native(self.indices, np.int64, "X.indices")
+            fault = check_rows(self.csr.indptr, self.n_rows,
+                               <const int64_t *>address(wide), self.n_cols)
+            self.indices = wide.astype(np.int32)
+            by_rows = True
+        self.csr.indices = <const int32_t *>address(self.indices)
+        if not by_rows:
+            with nogil:
+                fault = self.check(0, self.n_rows)
+        if fault:
+            raise self.error(fault)
+
+    cdef _take_indptr(self, indptr, ptrdiff_t n_entries):
+        cdef const int64_t *starts
+        cdef ptrdiff_t r
+        cdef bint descends = False
+        self.indptr = native(indptr, np.int64, "X.indptr")
+        if len(self.indptr) != self.n_rows + 1:
+            raise ValueError(f"X.indptr has {len(self.indptr)} items; want one more "
+                             f"than the {self.n_rows} rows")
+        self.csr.indptr = starts = <const int64_t *>address(self.indptr)
+        for r in range(self.n_rows):
+            descends |= starts[r + 1] < starts[r]
+        if descends or starts[0] != 0 or starts[self.n_rows] > n_entries:
+            raise ValueError("X is a malformed CSR matrix: its indptr is not in order")
+
+    cdef int check(self, ptrdiff_t r0, ptrdiff_t r1) noexcept nogil:
+        """What is wrong with rows r0 .. r1 - 1."""
+        return check_rows(self.csr.indptr + r0, r1 - r0, self.csr.indices, self.n_cols)
+
+    cdef error(self, int fault):
+        return ValueError(f"X is a malformed CSR matrix: {CSR_FAULTS[fault]}")
+
+
+cdef native(array, dtype, str name):
+    """One axis of numbers as C reads them: contiguous, aligned, in native byte order.
+
+    dtype: np.int64 for integers of any kind (those beyond it wrap to negative numbers),
+    None for what it is.
+    """
+    array = np.asarray(array)
+    if array.ndim != 1 or (dtype is not None and array.dtype.kind not in "iu"):
+        raise ValueError(f"{name}: want one axis of "
+                         f"{'numbers' if dtype is None else 'integers'}, got "
+                         f"{array.dtype} of shape {array.shape}")
+    array = array.astype(dtype or array.dtype, order="C", copy=False)
+    return array if array.flags.aligned else array.copy()

@@ -1,0 +1,372 @@
+"""What a diagnosis is made of: one fit as numbers, and the thresholds they are held to.
+
+`Fit` gathers the records of an estimator's last fit, the summary of its data and its
+parameters. What is wrong is said in diagnosis.py, what to do about it in _advice.py.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import RegressorMixin
+from sklearn.exceptions import NotFittedError
+
+from cbp._catalog import OPTIMIZERS
+from cbp._fit_summary import FitSummary
+from cbp.gradient_flow import FailedFlow, GradientFlow, ratio
+
+# Thresholds. None depends on a unit of the data: a layer is compared with the output
+# layer, a step with its weights, a cost with that of the best constant answer. "Good"
+# stands for some 900 healthy fits (noise from none to half of the labels), "bad" for
+# 304 spoiled ones, on which they were chosen; tests/test_diagnosis.py judges them on
+# other data sets and seeds.
+
+# Root mean square of the largest column of X. With relu and SGD the median cost doubles
+# between 10 and 30 and is infinite at 100; raw iris (6) and digits (12) train well.
+INPUT_LARGE, INPUT_HUGE = 15.0, 100.0
+# Of inputs larger than that products or their squares overflow, whatever a step does.
+# Poisson's exponential outputs overflow from INPUT_HUGE on.
+INPUT_OVERFLOWING = 1e30
+# Length of a row of X less the mean row; standardised rows of n columns have sqrt(n).
+# At a tenth of that the median cost is three times higher, at a hundredth it is 1.
+ROW_SHORT, ROW_TINY = 0.3, 0.03
+# A fit whose cost came below this share of a constant answer's has learned, whatever
+# its gradients look like: at the end of a good fit units saturate and die, too.
+LEARNED = 0.1
+# Above this share it has learned next to nothing.
+NOTHING_LEARNED = 0.9
+# Length of delta^l over that of delta^L. Derived: with the first weights a sigmoid
+# layer passes on sqrt(1/3) / 4 = 0.14 of it, two of them 0.02; this is their geometric
+# mean. Good: 0.19 and more. Bad: 0.035 and less.
+VANISHING = 0.05
+# The same upwards. Derived: with the first weights a layer passes on sqrt(2) times the
+# length at most; good fits begin below 1.5. Later weights have grown; good: up to 21.
+EXPLODING, EXPLODING_LATER = 10.0, 100.0
+# Shares of a layer's units, or weights: more than half. Good fits that have not LEARNED
+# have at most 11 % saturated units and 16 % floored weights. Of narrow relu layers that
+# learn all the same up to 65 % have been seen dead, so there three quarters are asked.
+SATURATED = DEAD = FLOORED = 0.5
+DEAD_BUT_LEARNING = 0.75
+# Update over weights of a step, the first ones and later. Derived: a step of half a
+# weight forgets what the weight was. Good: 0.35 at most, mostly below 0.07, and 0.04
+# later. Bad: 0.98 and more at first; later less, for the weights have grown.
+STEP_FIRST, STEP_LATER = 0.5, 0.1
+# Update over weights, summed over all steps. Derived: had all gone one way, the weights
+# would have changed by a tenth. Good: 0.17 and more. Bad: 0.03 and less.
+MOVED = 0.1
+# Rises from epoch to epoch in the second half of the loss curve: their median in costs
+# of a constant answer, the same over what has been learned, and the share of epochs
+# that rise. Good: 0.026 and 0.05 at most. Bad: 0.025 and 0.2 at least.
+SWING, UNDONE, RISES = 0.02, 0.1, 0.25
+# tol in costs of a constant answer. Usual is 1e-4; at a hundredth an epoch that brings
+# a percent of all there is to learn counts as none.
+TOL_LARGE = 0.01
+# Variance of the predictions over that of the targets. Good: 0.03 and more, 0.014 where
+# the targets are noise alone. Bad: 0.01 and less, except for penalties.
+CONSTANT = 0.01
+# alpha per row of a batch. On four data sets 0.05 cost little, 0.15 up to half of what
+# there was to learn, and 1.5 left a constant answer.
+PENALTY = 0.05
+# Mean sample weight. Weights that balance classes, or that mark doubtful rows, have a
+# mean near 1; those that sum to 1 have 1/n.
+WEIGHT_SMALL = 0.1
+# Root mean square of the targets of a Poisson loss, whose first gradients are as large.
+# SGD with a rate of 0.01 trains 10 and diverges at 100, with 0.001 at 1000.
+COUNTS_LARGE = 30.0
+# Hidden layers. Up to eight relu trains as well as tanh; with 14 SGD trains tanh but
+# not relu, with 30 neither; Adam and L-BFGS come to that some layers later.
+DEEP_FOR_RELU, DEEP_FOR_ALL = 8, 20
+
+# The least relative decrease of max(cost, 1) that SciPy's L-BFGS-B goes on for.
+LBFGS_FTOL = 2.3e-9
+
+TINY = float(np.finfo(np.float64).tiny)
+
+_PARAMETERS = ("solver", "batch_size", "alpha", "loss", "warm_start", "epsilon")
+_PARAMETERS += ("learning_rate_init", "tol", "n_iter_no_change", "max_iter", "max_fun")
+_PARAMETERS += ("activation",)
+# Outcomes of a training that ended by itself.
+_ENDS = ("converged", "max_iter", "stuck", "diverged")
+
+
+class Fit:
+    """One fit: its records, its parameters, and the numbers that follow from them."""
+
+    def __init__(self, estimator: Any):
+        flow, self.curve, self.summary, n_iter = _records_of(estimator)
+        self.parameters: dict[str, Any] = {
+            name: getattr(estimator, name) for name in _PARAMETERS
+        }
+        self.flow: GradientFlow = flow
+        failed = isinstance(flow, FailedFlow)
+        self.outcome = self.summary.outcome or "interrupted"
+        incremental = self.outcome == "partial"
+        # partial_fit leaves the scores of an earlier fit, and counts one epoch; its
+        # loss curve goes over all calls.
+        scores = getattr(estimator, "validation_scores_", None)
+        self.scores = None if failed or incremental else scores
+        self.n_epochs = len(self.curve) if incremental else n_iter
+        self.is_regressor = isinstance(estimator, RegressorMixin)
+        self.given_weights = not incremental and _went_on(estimator, self, n_iter)
+        self.late = slice(len(flow.epoch) // 2, None)
+        rows = self.summary.n_rows
+        size = self.parameters["batch_size"]
+        self.batch = min(200, rows) if size == "auto" else min(size, rows)
+        if self.solver == "lbfgs":
+            self.batch = rows
+        self.steps_per_epoch = -(-rows // self.batch)
+        least = max(self.summary.constant_cost, TINY)
+        first = max(len(self.curve) - self.n_epochs, 0)
+        # Costs of the epochs, 1 being the cost of a constant answer.
+        self.cost = np.array(self.curve[first:], dtype=np.float64) / least
+        loss = getattr(estimator, "loss_", None)
+        self.reached = self._reached(math.inf if failed or loss is None else loss)
+
+    @property
+    def solver(self) -> str:
+        return self.parameters["solver"]
+
+    @property
+    def idle(self) -> bool:
+        """Whether training ended before its first step."""
+        return len(self.flow.epoch) == 0 and self.outcome != "diverged"
+
+    def _reached(self, loss: float) -> float:
+        """Cost at the end, without penalty, 1 being a constant answer's cost.
+
+        loss: of the first weights, penalty included, which is all that is known if they
+        were the last ones, too.
+        """
+        if self.idle:
+            reached = loss / max(self.summary.constant_cost, TINY)
+            return reached if math.isfinite(reached) else math.inf
+        if self.outcome == "diverged" or len(self.cost) == 0:
+            return math.inf
+        sizes = np.array(self.flow.layer_sizes)
+        squares = np.square(self.flow.weight[-1], dtype=np.float64)
+        penalty = self.parameters["alpha"] / 2 * (squares @ (sizes[:-1] * sizes[1:]))
+        penalty /= self.batch * max(self.mean_weight, TINY)
+        reached = self.curve[-1] - penalty
+        if reached < 0.5 * self.curve[-1]:
+            # The difference may be rounding; so from the output errors, which for a
+            # squared error tell the cost exactly.
+            # Both in the unit of the weights.
+            error = float(self.flow.delta[-1, -1]) / max(self.summary.mean_weight, TINY)
+            reached = error * error / max(self.summary.target_variance, TINY)
+            return reached if math.isfinite(reached) else math.inf
+        reached /= max(self.summary.constant_cost, TINY)
+        return float(reached) if math.isfinite(reached) else math.inf
+
+    @property
+    def learned(self) -> bool:
+        return self.summary.constant_cost <= TINY or self.reached < LEARNED
+
+    def typical(self, records: NDArray) -> NDArray:
+        """Geometric mean of the later records, per layer; NaN if there is none."""
+        values = np.log(np.asarray(records[self.late], np.float64))
+        return np.exp(values.mean(0))
+
+    def share(self, records: NDArray) -> NDArray:
+        """Mean of the later records, per layer, for shares."""
+        return finite(records[self.late]).mean(0)
+
+    @property
+    def step_ratio(self) -> NDArray:
+        """Update over weights of one step, shape (n_records, n_layers); no NaN.
+
+        0 where nothing moves, and infinite where that cannot be said.
+        """
+        return _share_of(self.flow.update, self.flow.weight)
+
+    @property
+    def moved(self) -> float:
+        """Sum of update over weights over all steps, in the layer with the most."""
+        epochs = np.arange(self.n_epochs)
+        sums = [np.interp(epochs, self.flow.epoch, r).sum() for r in self.step_ratio.T]
+        return float(np.nan_to_num(sums, nan=math.inf).max()) * self.steps_per_epoch
+
+    @property
+    def first_step(self) -> NDArray:
+        """Update over weights in the first record, per layer.
+
+        Large steps make weights grow within the record; so they are not taken for
+        larger than Glorot and Bengio's initial weights, unless others were given.
+        """
+        weight = self.flow.weight[0].astype(np.float64)
+        if not self.given_weights:
+            sizes = np.array(self.flow.layer_sizes)
+            weight = np.minimum(weight, np.sqrt(2 / (sizes[:-1] + sizes[1:])))
+        return _share_of(self.flow.update[0], weight)
+
+    @property
+    def target_off(self) -> bool:
+        """Whether a squared error is asked to reach targets of another scale than 1."""
+        s = self.summary
+        if self.parameters["loss"] != "squared_error" or not self.is_regressor:
+            return False
+        return s.target_size > 10 or 0 < s.target_variance < 0.01
+
+    @property
+    def counts_large(self) -> bool:
+        """Whether the targets of a Poisson loss are so large that first steps overflow.
+
+        L-BFGS finds the length of its steps by itself.
+        """
+        poisson = self.parameters["loss"] == "poisson" and self.solver != "lbfgs"
+        return poisson and self.summary.target_size > COUNTS_LARGE
+
+    @property
+    def input_off(self) -> bool:
+        s = self.summary
+        return s.column_size > INPUT_LARGE or 0 < s.row_length < ROW_SHORT
+
+    @property
+    def input_overflows(self) -> bool:
+        """Whether the inputs are so large that no learning rate or penalty would do."""
+        poisson = self.parameters["loss"] == "poisson"
+        limit = INPUT_HUGE if poisson else INPUT_OVERFLOWING
+        return self.summary.column_size > limit
+
+    @property
+    def mean_weight(self) -> float:
+        """Mean sample weight of a row."""
+        return self.summary.mean_weight * self.summary.weight_unit
+
+    @property
+    def began_well(self) -> bool:
+        """Whether training went on from weights that had learned something."""
+        start = len(self.cost) > 0 and self.cost[0] < NOTHING_LEARNED
+        return bool(self.given_weights and start)
+
+    @property
+    def penalty_limit(self) -> float:
+        """The largest alpha that hardly holds the weights down."""
+        return PENALTY * self.batch * self.mean_weight
+
+    @property
+    def overpenalized(self) -> bool:
+        """Whether the penalty is so large that it may hold the weights down."""
+        # A penalty moves all weights but those that are zero.
+        if len(self.flow.epoch) and not self.flow.update[self.late].any():
+            return False
+        return self.parameters["alpha"] > self.penalty_limit
+
+    @property
+    def rate(self) -> float:
+        return self.parameters["learning_rate_init"]
+
+    @property
+    def highest_rate(self) -> float:
+        """The highest learning rate that is worth a try without further knowledge."""
+        return OPTIMIZERS[self.solver].highest_rate
+
+    @property
+    def tol_was_met(self) -> bool:
+        """Whether it was tol that ended L-BFGS: SciPy also ends it if an iteration
+        hardly lowers the cost, whatever tol is."""
+        if len(self.cost) < 2 or self.scores is not None:
+            return True
+        before, after = self.curve[-2:]
+        return before - after > LBFGS_FTOL * max(abs(before), abs(after), 1)
+
+
+def _share_of(a: NDArray, b: NDArray) -> NDArray:
+    """a / b without NaN: 0 where a is 0, and infinite where it cannot be said."""
+    share = np.where(a == 0, 0, ratio(np.asarray(a, np.float64), b))
+    return np.nan_to_num(share, nan=math.inf, posinf=math.inf)
+
+
+def finite(values: NDArray) -> NDArray:
+    """float64, with 0 for NaN."""
+    return np.nan_to_num(np.asarray(values, np.float64), nan=0.0, posinf=math.inf)
+
+
+def _records_of(
+    estimator: Any,
+) -> tuple[GradientFlow, Sequence[float], FitSummary, int]:
+    """Flow, loss curve, summary and epochs of the last fit, a failed one first."""
+    name = type(estimator).__name__
+    if not hasattr(estimator, "hidden_layer_sizes"):
+        raise TypeError(
+            f"diagnose needs a BPClassifier or BPRegressor, got {name}. Of a pipeline "
+            "pass the last step, model[-1]; of a search best_estimator_; of a "
+            "TransformedTargetRegressor regressor_."
+        )
+    failed = getattr(estimator, "_failed_flow", None)
+    if failed is not None:
+        if failed.summary is None:
+            raise ValueError(
+                f"The records of the last fit of this {name}, which diverged, have no "
+                "summary of its data. Fit it again, with monitor=True."
+            )
+        return failed, failed.loss_curve, failed.summary, _epochs_of(failed, estimator)
+    coefs = getattr(estimator, "coefs_", None)
+    if coefs is None:
+        raise NotFittedError(
+            f"This {name} is not fitted yet, so there is nothing to diagnose. Call "
+            "fit(X, y) first, with monitor=True."
+        )
+    summary = getattr(estimator, "_fit_summary", None)
+    curve = getattr(estimator, "loss_curve_", None) or []
+    outcome = summary.outcome if summary is not None else ""
+    # L-BFGS may end before its first iteration is finished, and anything may diverge.
+    trained = curve or outcome in _ENDS or math.isfinite(estimator.loss_)
+    if not trained:
+        raise NotFittedError(
+            f"This {name} has weights but finished no epoch: they were drawn by "
+            "initialize, or training was interrupted in its first epoch. Call "
+            "fit(X, y) first, with monitor=True."
+        )
+    flow = getattr(estimator, "gradient_flow_", None)
+    if flow is None or summary is None:
+        raise ValueError(
+            f"This {name} has no gradient_flow_: it was fitted with monitor=False. Set "
+            "monitor=True and fit it again."
+        )
+    if not isinstance(flow, GradientFlow):
+        raise TypeError(f"gradient_flow_ must be a GradientFlow, got {type(flow)}.")
+    sizes = (np.shape(coefs[0])[0], *(np.shape(W)[-1] for W in coefs))
+    if tuple(flow.layer_sizes) != sizes:
+        raise ValueError(
+            f"gradient_flow_ is of a network whose layers have {flow.layer_sizes} "
+            f"units, but those of this {name} have {sizes}. Fit it again, with "
+            "monitor=True."
+        )
+    n_iter = estimator.n_iter_
+    at_once = outcome == "diverged" or (outcome in _ENDS and n_iter == 0)
+    if len(flow.epoch) == 0 and not at_once:
+        raise ValueError(
+            "gradient_flow_ has no records: training ended before its first epoch did. "
+            "Fit again, for at least one epoch."
+        )
+    return flow, curve, summary, n_iter
+
+
+def _epochs_of(failed: FailedFlow, estimator: Any) -> int:
+    """Epochs that a fit had finished when it diverged."""
+    if failed.n_iter is not None:
+        return failed.n_iter
+    curve = failed.loss_curve
+    former = tuple(getattr(estimator, "loss_curve_", None) or ())
+    if estimator.warm_start and former == tuple(curve[: len(former)]):
+        return len(curve) - len(former)
+    return len(curve)
+
+
+def _went_on(estimator: Any, fit: Fit, n_iter: int) -> bool:
+    """Whether warm_start made a fit go on from weights that were there before.
+
+    Not every fit with warm_start does: the first has none to go on from.
+    """
+    if not fit.parameters["warm_start"]:
+        return False
+    if fit.summary.given_weights is not None:
+        return fit.summary.given_weights
+    # A fit that failed has left the former model in its place.
+    failed = isinstance(fit.flow, FailedFlow)
+    former = failed and getattr(estimator, "coefs_", None) is not None
+    return former or len(fit.curve) > n_iter

@@ -1,0 +1,240 @@
+"""What a fit notes of its data: a few numbers, so that a diagnosis needs no data.
+
+`FitSummary.of_data` looks at some rows before training, `FitSummary.at_end` at some
+outputs after it. What the numbers mean is said in diagnosis.py.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from cbp._catalog import LOSSES, Columns
+
+if TYPE_CHECKING:
+    from cbp._network import Network
+
+# Rows that are looked at: enough for a scale, few enough to cost nothing.
+_SAMPLE_ROWS = 64
+_SAMPLE_TARGETS = 4096
+
+
+@dataclass(frozen=True)
+class FitSummary:
+    """What `diagnose` must know of the data and of the end of a fit, in few numbers.
+
+    `of_data` makes it before training, `at_end` completes it. Scales are those of a
+    sample of rows, spread evenly: at most 64 of X, 4096 of the targets.
+
+    Parameters
+    ----------
+    n_rows : int
+        Rows that were trained on.
+    mean_weight : float
+        Mean sample weight of a row.
+    is_sparse : bool
+        Whether X is a sparse matrix.
+    column : int
+        The column of X with the largest root mean square.
+    column_size, column_mean : float
+        That root mean square, and the column's mean.
+    row_length : float
+        Root mean square length of a row of X after the columns' means are subtracted.
+    target_size : float
+        Root mean square of the targets; of several outputs the largest.
+    target_variance : float
+        Variance of the targets (of classes: as 0 and 1), the mean over outputs.
+    constant_cost : float
+        The least cost that a constant answer can have, without penalty.
+    zero_cost : float
+        The cost of a network whose weights are all zero.
+    outcome : {'', 'converged', 'max_iter', 'stuck', 'diverged', 'interrupted', \
+            'partial'}
+        How training ended: its patience or tolerance, max_iter (or max_fun), a line
+        search of L-BFGS that found no lower cost, non-finite numbers, an interrupt ('',
+        too); 'partial' is one call of `partial_fit`.
+    output_variance : float or None
+        Variance of the outputs at the end, in the sampled rows, the mean over outputs.
+        None if the cost shows well enough that they are not constant.
+    weight_unit : float
+        The power of two in which sample weights are counted, here and in the records;
+        1 unless they are very large or very small.
+    given_weights : bool or None
+        Whether training went on from weights that were there before. None if that was
+        not noted; then it is guessed.
+    """
+
+    n_rows: int
+    mean_weight: float
+    is_sparse: bool
+    column: int
+    column_size: float
+    column_mean: float
+    row_length: float
+    target_size: float
+    target_variance: float
+    constant_cost: float
+    zero_cost: float
+    outcome: str = ""
+    output_variance: float | None = None
+    weight_unit: float = 1.0
+    given_weights: bool | None = None
+
+    @classmethod
+    def of_data(
+        cls,
+        network: Network,
+        X: Any,
+        target: NDArray,
+        sample_weight: NDArray | None = None,
+        rows: NDArray | None = None,
+        given_weights: bool | None = None,
+    ) -> FitSummary:
+        """Looks at the data before training.
+
+        Parameters
+        ----------
+        network : Network
+        X : ndarray or CSR matrix of shape (n_samples, n_features)
+        target : ndarray
+            As `Trainer` takes it: class numbers or a matrix.
+        sample_weight : ndarray of shape (n_samples,), default=None
+        rows : int ndarray, default=None
+            The rows to train on; None means all.
+        given_weights : bool, default=None
+            Whether training goes on from weights that were there before.
+
+        Returns
+        -------
+        FitSummary
+        """
+        n_rows = X.shape[0] if rows is None else len(rows)
+        with np.errstate(all="ignore"):  # numbers near the largest float are no error
+            some, weight, mean_weight = _weighed(n_rows, sample_weight, rows)
+            return cls(
+                n_rows=n_rows,
+                mean_weight=mean_weight,
+                is_sparse=sparse.issparse(X),
+                given_weights=given_weights,
+                **_summarize_inputs(X, rows),
+                **_summarize_targets(network, target[some], weight),
+            )
+
+    def at_end(
+        self,
+        outcome: str,
+        loss: float = math.inf,
+        outputs: Callable[[slice], NDArray] | None = None,
+    ) -> FitSummary:
+        """The summary of a fit that has ended.
+
+        Parameters
+        ----------
+        outcome : str
+        loss : float
+            Cost of the last epoch.
+        outputs : callable, default=None
+            Maps a slice of the rows of X to the outputs of the trained network. Called
+            only if the loss is so high that they may be constant; None if training
+            diverged.
+
+        Returns
+        -------
+        FitSummary
+        """
+        variance = None
+        if outputs is not None and loss >= 0.5 * self.constant_cost:
+            some = _spread(self.n_rows, _SAMPLE_ROWS)
+            with np.errstate(all="ignore"):
+                variance = float(outputs(some).var(0).mean())
+        return replace(self, outcome=outcome, output_variance=variance)
+
+
+def _spread(n: int, most: int) -> slice:
+    """At most `most` of n places, evenly spread."""
+    return slice(0, n, -(-n // most))
+
+
+def _weighed(
+    n_rows: int, sample_weight: NDArray | None, rows: NDArray | None
+) -> tuple[slice | NDArray, NDArray, float]:
+    """Rows whose targets are looked at, their weights (1 the largest), the mean weight.
+
+    Rows without weight are passed over if no other was met.
+    """
+    some = _spread(n_rows, _SAMPLE_TARGETS)
+    chosen = some if rows is None else rows[some]
+    if sample_weight is None:
+        return chosen, np.ones(len(range(*some.indices(n_rows)))), 1.0
+    weight = sample_weight[chosen].astype(np.float64)
+    mean = weight.mean()
+    if not weight.any():
+        weight = (sample_weight if rows is None else sample_weight[rows]).astype(float)
+        mean = weight.mean()
+        heavy = np.flatnonzero(weight)
+        if len(heavy) == 0:  # nothing was trained
+            return chosen, np.ones(len(sample_weight[chosen])), 0.0
+        heavy = heavy[_spread(len(heavy), _SAMPLE_TARGETS)]
+        chosen, weight = heavy if rows is None else rows[heavy], weight[heavy]
+    return chosen, weight / weight.max(), float(mean)
+
+
+def _summarize_inputs(X: Any, rows: NDArray | None) -> dict[str, Any]:
+    n_rows = X.shape[0] if rows is None else len(rows)
+    some = _spread(n_rows, _SAMPLE_ROWS)
+    X = X[some] if rows is None else X[rows[some]]
+    values = (X.data if sparse.issparse(X) else X).astype(np.float64)
+    # Squares of the largest numbers would overflow.
+    unit = max(float(np.abs(values).max(initial=0)) / 1e100, 1.0)
+    values /= unit
+    if sparse.issparse(X):
+        sums = np.bincount(X.indices, values, X.shape[1])
+        squares = np.bincount(X.indices, np.square(values), X.shape[1])
+    else:
+        sums, squares = values.sum(0), np.einsum("ij,ij->j", values, values)
+    mean, mean_square = sums / X.shape[0], squares / X.shape[0]
+    column = int(mean_square.argmax())
+    # Rounding can make the least variances negative.
+    variance = np.maximum(mean_square - mean * mean, 0).sum()
+    return {
+        "column": column,
+        "column_size": float(np.sqrt(mean_square[column]) * unit),
+        "column_mean": float(mean[column] * unit),
+        "row_length": float(np.sqrt(variance) * unit),
+    }
+
+
+def _summarize_targets(
+    network: Network, target: NDArray, weight: NDArray
+) -> dict[str, float]:
+    """Scales of the targets, and the costs of two answers that need no network."""
+    loss = LOSSES[network.output, network.loss]
+    if target.ndim == 1:  # class numbers
+        n_classes = max(network.layer_sizes[-1], 2)
+        p = np.bincount(target, weight, n_classes)
+        p /= p.sum()  # exactly 1 if there is one class
+        scale = {
+            "target_size": 1.0,
+            "target_variance": float((p * (1 - p)).mean()),
+        }
+        constant, zero = loss.label_costs(p, network.layer_sizes[-1])
+        return scale | {"constant_cost": float(constant), "zero_cost": float(zero)}
+    y = target.astype(np.float64)
+    w = weight[:, np.newaxis] / weight.sum()
+    mean = (w * y).sum(0)
+    variance = (w * (y - mean) ** 2).sum(0)
+    size = (w * y * y).sum(0)
+    variance[variance < 1e-24 * size] = 0  # constant except for rounding
+    constant, zero = loss.column_costs(Columns(y, w, mean, variance))
+    return {
+        "target_size": float(np.sqrt(size.max())),
+        "target_variance": float(variance.mean()),
+        "constant_cost": float(constant),
+        "zero_cost": float(zero),
+    }

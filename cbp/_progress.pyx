@@ -1,0 +1,228 @@
+"""What goes into a run and what comes out: settings, progress, the rate of each step.
+
+`Settings` are numbers, validated once, that nothing changes. `Progress` is the one
+record of how far a run has got: fresh, or where an earlier run stood. The compiled loop
+of _training.pyx writes it. `Schedule` knows the learning rate of every step.
+"""
+
+import operator
+
+import numpy as np
+
+cimport cython
+
+from libc.math cimport INFINITY, isnan
+from libc.stdint cimport int64_t
+
+from cbp._kernels cimport power, power_pair, powers, product
+
+from cbp._catalog import OPTIMIZERS as OPTIMIZER_ROWS
+from cbp._kernels import OPTIMIZERS
+
+SCHEDULES = {"constant": 0, "invscaling": 1, "adaptive": 2}
+
+cdef enum:
+    CONSTANT = 0
+    INVSCALING = 1
+    ADAPTIVE = 2
+
+
+@cython.final
+cdef class Settings:
+    """Numbers that rule a fit, validated once; nothing changes them.
+
+    Parameters have the names and meanings of the estimators', except:
+
+    Parameters
+    ----------
+    batch_size : int
+        Rows per step; at most as many as there are. L-BFGS takes all.
+    n_threads : int, default=1
+        Fewer are used when a batch has no work for them. Never changes a bit.
+    exclusive : bool, default=True
+        Whether nobody else draws from the random state meanwhile. Otherwise its lock is
+        taken for each shuffle, not for all of the run, which others would wait for.
+    monitor : bool, default=False
+        Record gradient flow; never changes a bit.
+
+    Raises
+    ------
+    ValueError
+        A name is unknown, or a number is not one that training could use.
+    """
+
+    def __cinit__(
+        self, *, solver="adam", alpha=0.0, batch_size=200, shuffle=True,
+        learning_rate="constant", learning_rate_init=1e-3, power_t=0.5, momentum=0.9,
+        nesterovs_momentum=True, beta_1=0.9, beta_2=0.999, epsilon=1e-8, tol=1e-4,
+        n_iter_no_change=10, n_threads=1, exclusive=True, monitor=False,
+    ):
+        if solver not in OPTIMIZERS and solver != "lbfgs":
+            raise ValueError(f"solver {solver!r}; valid: {[*OPTIMIZERS, 'lbfgs']}")
+        if learning_rate not in SCHEDULES:
+            raise ValueError(f"learning_rate {learning_rate!r}; valid: {[*SCHEDULES]}")
+        self.solver, self.learning_rate = solver, learning_rate
+        self.optimizer = OPTIMIZERS.get(solver, -1)
+        self.alpha, self.tol = number(alpha, "alpha"), number(tol, "tol")
+        self.n_iter_no_change = number(n_iter_no_change, "n_iter_no_change")
+        self.learning_rate_init = number(learning_rate_init, "learning_rate_init")
+        self.power_t = number(power_t, "power_t")
+        decays = {
+            "": 0.0,
+            "momentum": number(momentum, "momentum"),
+            "beta_1": number(beta_1, "beta_1"),
+            "beta_2": number(beta_2, "beta_2"),
+        }
+        self.second_moment = -1
+        if self.optimizer >= 0:
+            row = OPTIMIZER_ROWS[solver]
+            self.beta_1, self.beta_2 = decays[row.beta_1], decays[row.beta_2]
+            self.corrects_bias = row.corrects_bias
+            if row.second_moment is not None:
+                self.second_moment = row.second_moment
+            if row.scheduled:
+                self.schedule = SCHEDULES[learning_rate]
+        self.epsilon = number(epsilon, "epsilon")
+        self.batch_size = count(batch_size, "batch_size", 1)
+        self.n_threads = count(n_threads, "n_threads", 1)
+        self.nesterovs_momentum, self.shuffle = nesterovs_momentum, shuffle
+        self.exclusive, self.monitor = exclusive, monitor
+
+
+class Optimizer:
+    """What a stochastic solver carries from one call to the next.
+
+    Attributes
+    ----------
+    solver : {"sgd", "adam"}
+    learning_rate : float
+        Current learning rate; with adam, bias corrections included.
+    steps : int
+        Steps made.
+    state : ndarray of shape (n_states, n_items)
+        Its vectors (sgd: velocity; adam: m and v) in the layout of the engine, the same
+        on every CPU.
+    """
+
+    def __init__(self, solver, learning_rate, steps, state):
+        self.solver = solver
+        self.learning_rate = learning_rate
+        self.steps = steps
+        self.state = state
+
+
+@cython.final
+cdef class Progress:
+    """How far a run has got; the compiled loop writes it, epoch by epoch.
+
+    Parameters
+    ----------
+    t, best_loss, no_improvement_count, loss_curve, validation_scores, optimizer
+        Where an earlier run of the same model stood. The optimizer's state is copied.
+
+    Attributes
+    ----------
+    n_iter : int
+        Epochs, or iterations, of this run.
+    t : int
+        Rows seen, by all runs of the model.
+    loss, best_loss : float
+        That of the last epoch, and the least of all.
+    loss_curve, validation_scores : list of float
+        One per epoch; a score is NaN where an output was not finite.
+    best_score : float
+        The best score of this run.
+    scored : bool
+        Whether this run has scored weights that it had trained.
+    no_improvement_count : int
+        Epochs in a row without progress.
+    optimizer : Optimizer or None
+    outcome : str
+        How the run ended; "interrupted" as long as it has not.
+    """
+
+    def __cinit__(self, *, t=0, best_loss=np.inf, no_improvement_count=0, loss_curve=(),
+                  validation_scores=(), optimizer=None):
+        self.t = count(t, "t", 0)
+        self.no_improvement_count = count(
+            no_improvement_count, "no_improvement_count", 0
+        )
+        self.best_loss, self.best_score = best_loss, -INFINITY
+        self.loss_curve = list(loss_curve)
+        self.validation_scores = list(validation_scores)
+        self.loss = INFINITY
+        if self.loss_curve:
+            self.loss = self.loss_curve[len(self.loss_curve) - 1]
+        self.optimizer, self.outcome = optimizer, "interrupted"
+
+    cdef bint is_full(self) noexcept nogil:
+        return CURVE_ROOM in (self.curve_used, self.scores_used)
+
+    cdef flush(self):
+        # What cannot be moved stays, to be moved later.
+        self.loss_curve.extend([self.curve[i] for i in range(self.curve_used)])
+        self.curve_used = 0
+        self.validation_scores.extend(
+            [self.scores[i] for i in range(self.scores_used)]
+        )
+        self.scores_used = 0
+
+
+@cython.final
+cdef class Schedule:
+    """The learning rate of each step: its schedule, and Adam's bias corrections."""
+
+    def __cinit__(self, Settings settings not None):
+        self.kind, self.corrects = settings.schedule, settings.corrects_bias
+        self.eta_init = self.learning_rate = settings.learning_rate_init
+        self.power_t = settings.power_t
+        if self.corrects:
+            self.beta_1, self.beta_2 = settings.beta_1, settings.beta_2
+            powers(self.beta_1, POWERS, self.powers_1)
+            powers(self.beta_2, POWERS, self.powers_2)
+            self.factor_1 = power_pair(self.beta_1, POWERS)
+            self.factor_2 = power_pair(self.beta_2, POWERS)
+
+    cdef void _find_powers(self, int64_t step) noexcept nogil:
+        """beta^step in two factors, of which one is new only every POWERS steps."""
+        cdef int64_t whole
+        if step == self.first_step:
+            whole = step - step % POWERS
+            self.power_1 = power_pair(self.beta_1, whole)
+            self.power_2 = power_pair(self.beta_2, whole)
+        elif step % POWERS == 0:
+            self.power_1 = product(self.power_1, self.factor_1)
+            self.power_2 = product(self.power_2, self.factor_2)
+
+    cdef void end_epoch(self, int64_t t) noexcept nogil:
+        """After an epoch; t: rows seen so far."""
+        if self.kind == INVSCALING:
+            self.learning_rate = self.eta_init / power(t + 1, self.power_t)
+
+    cdef bint lower(self) noexcept nogil:
+        """Patience has run out: is there a lower rate to go on with?"""
+        if self.kind != ADAPTIVE or self.learning_rate <= 1e-6:
+            return False
+        self.learning_rate /= 5
+        return True
+
+
+# ---- checks -------------------------------------------------------------------------
+
+cdef double number(x, str name) except? -1:
+    """x in C; no NaN, which no comparison would ever find."""
+    cdef double value = x
+    if isnan(value):
+        raise ValueError(f"{name} is not a number")
+    return value
+
+
+cdef int64_t count(x, str name, int64_t least) except? -1:
+    """x in C; so far from the greatest integer that no sum reaches that."""
+    try:
+        x = operator.index(x)
+    except TypeError:
+        raise ValueError(f"{name} must be an integer, got {x!r}") from None
+    if not least <= x <= 2**62:
+        raise ValueError(f"{name} must lie in {least} .. 2**62, got {x}")
+    return x

@@ -1,0 +1,141 @@
+"""Writes pickles of small models, and beside each what it must predict and say.
+
+    python tests/golden/make.py
+
+Users keep pickles for years, and a pickle names its classes by module. So these files
+are made once and never again: a file that is there is left alone, and a later version
+adds its own under other names. tests/test_golden.py loads them all. Data are sixteenths
+of small integers, so that no other library has a say in them.
+"""
+
+import json
+import pickle
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from cbp import BPClassifier, BPRegressor
+
+FOLDER = Path(__file__).parent
+
+
+def data():
+    """24 rows of 3 columns, their classes, and numbers."""
+    rng = np.random.RandomState(5)
+    X = rng.randint(-24, 25, (24, 3)) / 16
+    score = X @ [1, -2, 1]
+    names = np.array(["low", "middle", "top"])
+    return X, names[(score > -1).astype(int) + (score > 1)], score
+
+
+def fitted(model, X, y):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return model.fit(X, y)
+
+
+def classifier_adam():
+    X, labels, _ = data()
+    model = BPClassifier(
+        3, "tanh", precision="float32", max_iter=30, batch_size=8, random_state=0
+    )
+    return fitted(model, X, labels), X, labels
+
+
+def classifier_partial_fit():
+    X, labels, _ = data()
+    labels = labels == "top"
+    model = BPClassifier(2, "relu", solver="sgd", momentum=0.5, random_state=1)
+    for _ in range(3):
+        model.partial_fit(X, labels, classes=[False, True])
+    return model, X, labels
+
+
+def regressor_lbfgs():
+    X, _, score = data()
+    model = BPRegressor(
+        hidden_layer_sizes=2,
+        activation="logistic",
+        solver="lbfgs",
+        max_iter=20,
+        early_stopping=True,
+        random_state=0,
+    )
+    return fitted(model, X, score), X, score
+
+
+def regressor_diverged():
+    """A good fit, and after it one that diverged: the model predicts as before."""
+    X, _, score = data()
+    model = BPRegressor(
+        hidden_layer_sizes=(3, 2),
+        activation="identity",
+        solver="sgd",
+        max_iter=50,
+        random_state=0,
+    )
+    fitted(model, X, score)
+    try:
+        fitted(model.set_params(learning_rate_init=10), X, score)
+    except ValueError as error:
+        assert "diverged" in str(error)
+        return model, X, score
+    raise AssertionError("It did not diverge.")
+
+
+def diagnosis():
+    X, labels, _ = data()
+    model = BPClassifier((2,) * 6, "logistic", max_iter=15, random_state=0)
+    return fitted(model, 32 * X, labels).diagnose()
+
+
+def bits(array):
+    """The bytes of an array, in hexadecimal digits, the lowest byte first."""
+    return array.astype(array.dtype.newbyteorder("<")).tobytes().hex()
+
+
+def prediction(model, X):
+    predict = model.predict_proba if hasattr(model, "classes_") else model.predict
+    return bits(predict(X))
+
+
+def expected(model, X, y, goes_on):
+    """What the loaded model must come to, and the data to see it with."""
+    said = {
+        "X": X.tolist(),
+        "y": y.tolist(),
+        "prediction": prediction(model, X),
+        "labels": model.predict(X).tolist() if hasattr(model, "classes_") else None,
+        "diagnosis": str(model.diagnose()),
+    }
+    if goes_on:  # the pickle holds the optimizer, too
+        again = pickle.loads(pickle.dumps(model)).partial_fit(X, y)
+        said["after_another_call"] = prediction(again, X)
+    return said
+
+
+def write(name, thing, said):
+    path = FOLDER / f"{name}.pickle"
+    if path.exists():
+        print(f"{path.name} is there and stays as it is")
+        return
+    path.write_bytes(pickle.dumps(thing, protocol=4))
+    lines = ",\n".join(f"{json.dumps(key)}: {json.dumps(said[key])}" for key in said)
+    path.with_suffix(".json").write_text(f"{{\n{lines}\n}}\n", encoding="utf-8")
+    print(f"{path.name}: {path.stat().st_size} bytes")
+
+
+def main():
+    models = (classifier_adam, classifier_partial_fit)
+    models += (regressor_lbfgs, regressor_diverged)
+    for make in models:
+        model, X, y = make()
+        said = expected(model, X, y, goes_on=make is classifier_partial_fit)
+        write(make.__name__, model, said)
+    found = diagnosis()
+    write("diagnosis", found, {"diagnosis": str(found)})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,147 @@
+"""What a fit notes of its data: scales, and the costs of answers that are constant."""
+
+import numpy as np
+import pytest
+from problem import make_trainer
+from scipy import sparse
+
+from cbp._fit_summary import FitSummary
+from cbp._network import Network
+
+
+def summary_of(X, target, output, loss, n_outputs, **more):
+    network = Network((X.shape[1], 4, n_outputs), ("relu",), output, loss, np.float64)
+    return FitSummary.of_data(network, X, target, **more)
+
+
+def test_scales_of_inputs_are_those_of_the_columns():
+    rng = np.random.RandomState(0)
+    X = rng.normal([0, 50, 1], [1, 2, 0.1], (64, 3))
+    y = rng.normal(size=(64, 1))
+    summary = summary_of(X, y, "identity", "squared_error", 1)
+    assert summary.column == 1
+    assert np.isclose(summary.column_size, np.sqrt(np.mean(X[:, 1] ** 2)))
+    assert np.isclose(summary.column_mean, X[:, 1].mean())
+    assert np.isclose(summary.row_length, np.sqrt(X.var(0).sum()))
+    csr = summary_of(sparse.csr_array(X), y, "identity", "squared_error", 1)
+    assert csr.is_sparse and not summary.is_sparse
+    assert np.isclose(csr.row_length, summary.row_length)
+    assert np.isclose(csr.column_size, summary.column_size)
+
+
+def test_only_the_rows_of_training_count():
+    X = np.arange(20.0).reshape(10, 2)
+    y = np.arange(10.0).reshape(10, 1)
+    rows = np.array([8, 2, 5])
+    some = summary_of(X, y, "identity", "squared_error", 1, rows=rows)
+    alone = summary_of(X[rows], y[rows], "identity", "squared_error", 1)
+    assert some == alone
+    assert some.n_rows == 3
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(
+    "output, loss, n_outputs",
+    [
+        ("softmax", "log_loss", 3),
+        ("logistic", "log_loss", 1),
+        ("logistic", "log_loss", 2),
+        ("logistic", "squared_error", 1),
+        ("logistic", "squared_error", 3),
+        ("identity", "squared_error", 2),
+        ("exp", "poisson", 1),
+    ],
+)
+def test_constant_cost_is_the_least_and_zero_cost_the_first(
+    output, loss, n_outputs, weighted
+):
+    """Against networks of biases alone, trained and untrained."""
+    rng = np.random.RandomState(0)
+    X = np.zeros((200, 1))
+    if loss == "poisson":
+        y = rng.poisson(3.0, (200, 1)).astype(float)
+    elif output == "identity":
+        y = rng.normal(2, 1, (200, n_outputs))
+    elif (output, loss, n_outputs) == ("logistic", "log_loss", 2):
+        y = (rng.uniform(size=(200, 2)) < [0.3, 0.6]).astype(float)
+    else:
+        y = rng.choice(max(n_outputs, 2), 200).astype(np.int32)
+        y[:40] = 0
+    weight = rng.uniform(0.5, 2, 200) if weighted else None
+    summary = summary_of(X, y, output, loss, n_outputs, sample_weight=weight)
+
+    from scipy.optimize import minimize
+
+    network = Network((1, n_outputs), (), output, loss, np.float64)
+    theta = np.zeros(network.n_params)
+    trainer = make_trainer(network, theta, X, y, sample_weight=weight, solver="lbfgs")
+    start = theta.copy()
+    assert np.isclose(summary.zero_cost, trainer.loss_gradient(start)[0])
+    best = minimize(trainer.loss_gradient, start, jac=True, method="L-BFGS-B")
+    assert np.isclose(summary.constant_cost, best.fun, rtol=1e-4)
+    if weighted:
+        assert np.isclose(summary.mean_weight, weight.mean())
+
+
+def test_outputs_are_looked_at_only_if_the_cost_is_high():
+    X, y = np.zeros((200, 1)), np.arange(200.0).reshape(200, 1)
+    summary = summary_of(X, y, "identity", "squared_error", 1)
+    assert summary.at_end("converged", 1.0, pytest.fail).output_variance is None
+    sample = []
+
+    def outputs(rows):
+        sample.append(rows)
+        return y[rows]
+
+    ended = summary.at_end("max_iter", summary.constant_cost, outputs)
+    assert ended.outcome == "max_iter"
+    assert len(y[sample[0]]) <= 64
+    assert np.isclose(ended.output_variance, y.var(), rtol=0.05)
+    assert summary.at_end("diverged").output_variance is None
+
+
+# ---- unusual data
+
+
+def test_rows_that_weigh_something_are_found_wherever_they_are():
+    X, y = np.zeros((10000, 1)), np.arange(10000.0).reshape(-1, 1)
+    weight = np.zeros(10000)
+    weight[[1, 4]] = 2
+    summary = summary_of(
+        X, y, "identity", "squared_error", 1, sample_weight=weight, rows=None
+    )
+    assert np.isclose(summary.mean_weight, 4e-4)
+    assert np.isclose(summary.constant_cost, 1.5**2 / 2)
+
+
+@pytest.mark.parametrize("size", [1e-300, 1e30, 1e305])
+def test_the_size_of_sample_weights_does_not_matter_to_scales(size):
+    rng = np.random.RandomState(0)
+    X, y = rng.normal(size=(50, 2)), rng.normal(size=(50, 1))
+    kind = ("identity", "squared_error", 1)
+    plain = summary_of(X, y, *kind)
+    weighed = summary_of(X, y, *kind, sample_weight=np.full(50, size))
+    assert np.isclose(weighed.constant_cost, plain.constant_cost)
+    assert np.isclose(weighed.mean_weight, size)
+
+
+@pytest.mark.parametrize("value", [0.1, 1.0, 1e12])
+def test_equal_targets_leave_nothing_to_learn_whatever_the_loss(value):
+    X, weight = np.zeros((77, 1)), np.random.RandomState(0).uniform(size=77)
+    y = np.full((77, 1), value)
+    for output, loss in [("identity", "squared_error"), ("exp", "poisson")]:
+        summary = summary_of(X, y, output, loss, 1, sample_weight=weight)
+        assert summary.constant_cost == 0
+    labels = np.ones((77, 2))
+    assert summary_of(X, labels, "logistic", "log_loss", 2).constant_cost == 0
+    one = np.zeros(77, np.int32)
+    summary = summary_of(X, one, "softmax", "log_loss", 3, sample_weight=weight)
+    assert summary.constant_cost == 0
+
+
+def test_scales_of_the_largest_inputs_are_finite():
+    X = np.array([[1e200, 1], [-3e200, 2]])
+    y = np.zeros((2, 1))
+    summary = summary_of(X, y, "identity", "squared_error", 1)
+    assert np.isclose(summary.column_size, np.sqrt(5) * 1e200)
+    assert np.isclose(summary.row_length, 2e200)
