@@ -264,15 +264,17 @@ def _demand_same_layers(network: Network, sizes: list[int]) -> None:
 
 def _make_network(est: Any, sizes: list[int], activations: list[str], X) -> Network:
     """The network to train, once it is known that memory suffices."""
-    n_params = sum((a + 1) * b for a, b in zip(sizes[:-1], sizes[1:], strict=True))
-    theta_bytes = n_params * X.dtype.itemsize
     output = est._output_activation(sizes[-1])
     kind = (tuple(sizes), tuple(activations), output, str(est.loss), X.dtype)
     network = est._fitted.get("_network")
     if network is None or network.kind != kind:
+        pairs = zip(sizes[:-1], sizes[1:], strict=True)
+        n_params = sum((a + 1) * b for a, b in pairs)
         # Asked before a network is made, which takes memory, too.
-        demand_memory(est, theta_bytes, n_params)
+        demand_memory(est, n_params * X.dtype.itemsize, n_params)
         network = Network(*kind)
+    n_params = network.n_params
+    theta_bytes = n_params * X.dtype.itemsize
     solver = SOLVERS[est.solver]
     batch = solver.batch_size(est.batch_size, X.shape[0])
     # Beside theta: the former model until success, and the best weights.

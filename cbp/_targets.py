@@ -325,16 +325,13 @@ class Labels:
             if not right or y.dtype.kind not in "biuf" or not _zero_or_one(y):
                 return None
             return np.ascontiguousarray(y, dtype=dtype)
-        if (
-            self.multilabel is None
-            or y.ndim != 1
-            or len(y) == 0
-            or y.dtype.kind != classes.dtype.kind
-            or y.dtype.kind not in "biufU"
-        ):
+        kind = y.dtype.kind
+        right = y.ndim == 1 and len(y) > 0 and kind == classes.dtype.kind
+        if self.multilabel is None or not right or kind not in "biufU":
             return None
-        index = index_of(classes, y)
-        return index if index.min() >= 0 else None
+        index = classes.searchsorted(y)
+        found = classes.take(index, mode="clip") == y
+        return index.astype(np.int32) if found.all() else None
 
     def demand_same(self, labels: NDArray, multilabel: bool, incremental: bool) -> None:
         """Refuse labels other than those the model was made for."""
