@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
+from cbp._catalog import OPTIMIZERS
 from cbp._progress import Progress
 from cbp._training import Trainer
 
@@ -363,11 +364,11 @@ class Solver:
 # SciPy keeps ten pairs of vectors, and a few more, in float64.
 _SCIPY_BYTES = 26 * 8
 
+# Every optimizer of the catalogue is compiled, and run in the same way.
 SOLVERS = {
-    "sgd": Solver(run_stochastic, stochastic=True, epoch="epoch"),
-    "adam": Solver(run_stochastic, stochastic=True, epoch="epoch"),
-    "lbfgs": Solver(run_lbfgs, False, epoch="iteration", workspace=_SCIPY_BYTES),
+    name: Solver(run_stochastic, stochastic=True, epoch="epoch") for name in OPTIMIZERS
 }
+SOLVERS["lbfgs"] = Solver(run_lbfgs, False, epoch="iteration", workspace=_SCIPY_BYTES)
 
 STOCHASTIC = tuple(name for name, solver in SOLVERS.items() if solver.stochastic)
 
