@@ -54,28 +54,19 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_make_exchange)
 
 
-def views(network: Network, theta: Floats) -> list[Floats]:
-    """The weight matrices W1 ... WL and biases b1 ... bL as views of theta."""
-    return [
-        theta[offset : offset + math.prod(shape)].reshape(shape)
-        for _, offset, shape, _ in network.segments
-    ]
-
-
 def pack(network: Network, coefs: Sequence, intercepts: Sequence) -> Floats:
     """A new theta from separate arrays, whose number and shapes are checked."""
     names = [f"coefs_[{i}]" for i in range(len(coefs))]
     names += [f"intercepts_[{i}]" for i in range(len(intercepts))]
-    n_layers = len(network.segments) // 2
+    theta = np.empty(network.n_params, network.dtype)
+    W, b = network.views(theta)
+    n_layers = len(W)
     if len(coefs) != n_layers or len(intercepts) != n_layers:
         raise ValueError(
             f"coefs_ and intercepts_ must hold {n_layers} arrays each, one per layer "
             f"of weights, got {len(coefs)} and {len(intercepts)}."
         )
-    theta = np.empty(network.n_params, network.dtype)
-    for name, view, given in zip(
-        names, views(network, theta), [*coefs, *intercepts], strict=True
-    ):
+    for name, view, given in zip(names, [*W, *b], [*coefs, *intercepts], strict=True):
         given = np.asarray(given)
         if given.shape != view.shape:
             raise ValueError(
@@ -102,10 +93,10 @@ class Weights:
 
     def __init__(self, network: Network, theta: Floats):
         self.theta = theta
-        self.made = tuple(views(network, theta))
-        n_layers = len(self.made) // 2
-        self.coefs: Sequence = list(self.made[:n_layers])
-        self.intercepts: Sequence = list(self.made[n_layers:])
+        W, b = network.views(theta)
+        self.made = (*W, *b)
+        self.coefs: Sequence = W
+        self.intercepts: Sequence = b
 
     def with_list(self, name: str, arrays: Sequence) -> Weights:
         """The same weights with another list `coefs` or `intercepts`."""

@@ -24,7 +24,7 @@ from cbp._batch import fit_bytes
 from cbp._data import Data
 from cbp._divergence import DivergenceError, message_of_divergence
 from cbp._fit_summary import FitSummary
-from cbp._fitted import Fitted, Weights, views
+from cbp._fitted import Fitted, Weights
 from cbp._network import Network
 from cbp._parameters import (
     demand_memory,
@@ -291,10 +291,7 @@ def draw_weights(network: Network, factors: list[float], rng: Any) -> Floats:
     float64 draws rounded.
     """
     theta = np.empty(network.n_params, network.dtype)
-    matrices = views(network, theta)
-    n_layers = len(matrices) // 2
-    layers = zip(matrices[:n_layers], matrices[n_layers:], factors, strict=True)
-    for W, b, factor in layers:
+    for W, b, factor in zip(*network.views(theta), factors, strict=True):
         bound = np.sqrt(factor / sum(W.shape))
         W[...] = rng.uniform(-bound, bound, W.shape)
         b[...] = rng.uniform(-bound, bound, b.shape)

@@ -25,3 +25,6 @@ class Network:
         loss: str,
         dtype: DTypeLike,
     ) -> None: ...
+    def views(
+        self, theta: NDArray[Any]
+    ) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]: ...

@@ -6,6 +6,8 @@ through theta. What users pass is validated before; here are the checks without 
 kernel would leave its buffers, for any caller.
 """
 
+import math
+
 import numpy as np
 
 from cbp._kernels cimport CBP_IDENTITY, kernels, writable_address
@@ -103,3 +105,21 @@ cdef class Network:
             W += n_in * n_out
             b += n_out
         self.segments = tuple(weights + biases)
+
+    def views(self, theta):
+        """W and b of every layer as views of a vector in theta's layout.
+
+        Parameters
+        ----------
+        theta : ndarray of shape (n_params,)
+
+        Returns
+        -------
+        W : list of ndarray of shape (n_in, n_out)
+        b : list of ndarray of shape (n_out,)
+        """
+        parts = [
+            theta[offset : offset + math.prod(shape)].reshape(shape)
+            for _, offset, shape, _ in self.segments
+        ]
+        return parts[: self.n_layers], parts[self.n_layers :]

@@ -157,8 +157,8 @@ class _LBFGS:
         self.units: Floats | None = None
         if self.unit != 1:
             self.units = np.ones(trainer.network.n_params)
-            for offset, n in _output_layer(trainer):
-                self.units[offset : offset + n] = self.unit
+            W, b = trainer.network.views(self.units)
+            W[-1][...] = b[-1][...] = self.unit
         # At the last theta tried; an iteration ends by accepting that one.
         self.loss: float | None = None
         self.first_loss = math.inf
@@ -241,13 +241,6 @@ def _output_unit(trainer: Trainer, target: NDArray) -> float:
     if size * np.finfo(network.dtype).eps < 1:
         return 1.0
     return math.ldexp(1.0, math.frexp(size)[1])
-
-
-def _output_layer(trainer: Trainer) -> list[tuple[int, int]]:
-    """Where W and b of the output layer begin in theta, and how long they are."""
-    segments = trainer.network.segments
-    last = segments[len(segments) // 2 - 1], segments[-1]
-    return [(offset, math.prod(shape)) for _, offset, shape, _ in last]
 
 
 def _warning_of(result: Any, n_iter: int, max_iter: int) -> str:

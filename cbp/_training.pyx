@@ -879,10 +879,9 @@ cdef class Trainer(Epochs):
         self.iteration = iteration + 1
         if self._steps() or not self.batch.watching:
             return
+        W, _ = self.network.views(np.asarray(theta) - before)
         for l in range(self.network.n_layers):
-            _, offset, shape, _ = self.network.segments[l]
-            end = offset + shape[0] * shape[1]
-            change = np.asarray(theta[offset:end] - before[offset:end], np.float64)
+            change = np.asarray(W[l], np.float64).ravel()
             recorder.sums[l, UPDATE_SQUARES] = np.mean(change * change)
         recorder.end_epoch(iteration)
 

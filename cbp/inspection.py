@@ -522,12 +522,7 @@ def _widened(network, theta, X, target, weight):
 
 def _places(network: Network) -> tuple[list[NDArray], list[NDArray]]:
     """The places in theta of every W and of every b, as arrays shaped like them."""
-    places = [
-        offset + np.arange(math.prod(shape)).reshape(shape)
-        for _, offset, shape, _ in network.segments
-    ]
-    n_layers = len(places) // 2
-    return places[:n_layers], places[n_layers:]
+    return network.views(np.arange(network.n_params))
 
 
 def _rows_off_kinks(network: Network, z: list[Floats], weight) -> NDArray[np.int64]:

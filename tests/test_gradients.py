@@ -61,12 +61,8 @@ class GradientProblem(Problem):
 
     def layers(self):
         """The places of each layer's W and b in theta."""
-        half = len(self.network.segments) // 2
-        spans = [
-            np.arange(offset, offset + np.prod(shape))
-            for _, offset, shape, _ in self.network.segments
-        ]
-        return [np.r_[spans[layer], spans[half + layer]] for layer in range(half)]
+        places = self.network.views(np.arange(self.network.n_params))
+        return [np.r_[W.ravel(), b] for W, b in zip(*places, strict=True)]
 
     def assert_close(self, gradient, expected, relative, floor=0.0):
         """Within `relative` of the layer's largest |gradient|, and the floor."""
