@@ -17,6 +17,7 @@ from sklearn.exceptions import NotFittedError
 
 from cbp._catalog import OPTIMIZERS
 from cbp._fit_summary import FitSummary
+from cbp._solvers import SOLVERS
 from cbp.gradient_flow import FailedFlow, GradientFlow, ratio
 
 # Thresholds. None depends on a unit of the data: a layer is compared with the output
@@ -114,10 +115,8 @@ class Fit:
         self.given_weights = not incremental and _went_on(estimator, self, n_iter)
         self.late = slice(len(flow.epoch) // 2, None)
         rows = self.summary.n_rows
-        size = self.parameters["batch_size"]
-        self.batch = min(200, rows) if size == "auto" else min(size, rows)
-        if self.solver == "lbfgs":
-            self.batch = rows
+        solver = SOLVERS[self.solver]
+        self.batch = solver.batch_size(self.parameters["batch_size"], rows)
         self.steps_per_epoch = -(-rows // self.batch)
         least = max(self.summary.constant_cost, TINY)
         first = max(len(self.curve) - self.n_epochs, 0)
