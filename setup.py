@@ -11,6 +11,7 @@ import sysconfig
 from pathlib import Path
 
 from Cython.Build import cythonize
+from Cython.Compiler import Options
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
@@ -34,8 +35,10 @@ DIRECTIVES = {
     "boundscheck": DEBUG,
     "initializedcheck": DEBUG,
     "freethreading_compatible": True,
-    # No class here can be pickled, and says so without code of its own.
+    # No class here can be pickled, and says so without code of its own. Functions need no
+    # signatures that Python could read: the modules are private, and stubs have them.
     "auto_pickle": False,
+    "binding": False,
 }
 
 # Results must be the same bits from every compiler. So no flag here may change what an
@@ -85,6 +88,10 @@ CLANG_CL_FLAGS = ["/W3", "/clang:-ffp-contract=off", "/clang:-fno-math-errno"]
 WINDOWS_CPU = {"win32": "i686", "win-arm64": "aarch64"}.get(PLATFORM, "x86_64")
 CLANG_CL_FLAGS += [f"--target={WINDOWS_CPU}-pc-windows-msvc"]
 CLANG_CL_FLAGS += ["/Od", "/Zi", "/UNDEBUG"] if DEBUG else ["/clang:-O3"]
+
+
+# Nor docstrings, which are read in the source. All three make a wheel 4 % smaller.
+Options.docstrings = DEBUG
 
 
 class BuildExt(build_ext):

@@ -1,7 +1,8 @@
 """Two builds of cbp side by side: is any workload slower than before?
 
-    python benchmarks/builds.py BEFORE AFTER           two Python programs, one cbp each
-    python benchmarks/builds.py BEFORE AFTER --only W1 W4 --pairs 21
+    python benchmarks/builds.py v0.2.0 HEAD     two revisions; each is built once
+    python benchmarks/builds.py old/bin/python new/bin/python   or two environments
+    python benchmarks/builds.py v0.2.0 HEAD --only W1 W4 --pairs 21
 
 Times the seven workloads (workloads.py) in float32 and float64, with one thread by CPU
 time and with two by wall time. Each build runs in one process of its own. The
@@ -10,20 +11,21 @@ the pairs' ratios, before / after (above 1: faster now), the ratio of the best t
 and the quartiles. A busy machine widens the quartiles and shifts the median: repeat the
 rows in question with more --pairs. Exits 1 if in some row both the median and the ratio
 of the best times are below 0.99.
-
-Before a change install the present package into an environment of its own, for example
-with `python -m venv old && old/bin/pip install .` in a clean checkout.
 """
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
 import time
 import warnings
 from pathlib import Path
+
+from workloads import WORKLOADS
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tools"))
+from revision import program  # noqa: E402
 
 DTYPES = ("float32", "float64")
 THREADS = (1, 2)
@@ -33,8 +35,6 @@ LEAST = 0.15
 
 def serve():
     """Fits what each line of stdin asks for, and answers with its seconds."""
-    from workloads import WORKLOADS
-
     from cbp import BPClassifier
 
     warnings.simplefilter("ignore")
@@ -64,12 +64,13 @@ def serve():
 class Build:
     """One build in a process of its own, with one BLAS thread."""
 
-    def __init__(self, python):
+    def __init__(self, given):
         here = Path(__file__).resolve()
+        python, variables = program(given)
         self.process = subprocess.Popen(
             [python, here, "--serve"],
             cwd="/",
-            env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+            env={**variables, "OPENBLAS_NUM_THREADS": "1"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -101,11 +102,9 @@ def compare(before, after, name, dtype, n_jobs, pairs):
 
 
 def main():
-    from workloads import WORKLOADS
-
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("before", help="python of the older build's environment")
-    parser.add_argument("after", help="python of the newer build's environment")
+    parser.add_argument("before", help="a revision, or the python of an environment")
+    parser.add_argument("after", help="likewise")
     parser.add_argument("--pairs", type=int, default=9)
     parser.add_argument("--only", nargs="+", help="names of workloads")
     parser.add_argument("--dtypes", nargs="+", default=DTYPES, choices=DTYPES)

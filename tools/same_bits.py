@@ -1,28 +1,30 @@
 """Two builds of cbp on the same fits: do they give the same bits?
 
-    python tools/same_bits.py BEFORE AFTER      two Python programs, one cbp in each
+    python tools/same_bits.py v0.2.0 HEAD       two revisions; each is built once
+    python tools/same_bits.py old/bin/python new/bin/python   or two environments
 
 500 configurations of tools/bits.py, drawn by a fixed seed, on every CPU tier that this
-machine has. Prints the configurations that differ; exits 1 if there are any. Before a
-change of the compiled rooms: install the present package into an environment of its own
-(`pip install .` of a clean checkout), and compare after each step.
+machine has. Prints the configurations that differ; exits 1 if there are any. Compare
+after each step of a change that is to leave the numbers alone.
 """
 
-import os
 import subprocess
 import sys
 from pathlib import Path
+
+from revision import program
 
 BITS = Path(__file__).resolve().with_name("bits.py")
 N = 500
 
 
-def lines(python, tier):
-    """What bits.py prints in one of the environments."""
+def lines(build, tier):
+    """What bits.py prints with one of the builds."""
+    python, variables = build
     done = subprocess.run(
         [python, BITS, "-v", "--random", str(N)],
         cwd="/",
-        env={**os.environ, "CBP_ISA": tier},
+        env={**variables, "CBP_ISA": tier},
         check=True,
         stdout=subprocess.PIPE,
         text=True,
@@ -31,8 +33,12 @@ def lines(python, tier):
 
 
 def main(before, after):
+    before, after = program(before), program(after)
     code = "from cbp import _kernels; print(*_kernels.tiers())"
-    tiers = subprocess.check_output([after, "-c", code], text=True, cwd="/").split()
+    python, variables = after
+    tiers = subprocess.check_output(
+        [python, "-c", code], env=variables, text=True, cwd="/"
+    ).split()
     worst = 0
     for tier in tiers:
         old, new = lines(before, tier), lines(after, tier)
