@@ -36,7 +36,7 @@ DIRECTIVES = {
     "initializedcheck": DEBUG,
     "freethreading_compatible": True,
     # No class here can be pickled, and says so without code of its own. Functions need
-    # no signatures that Python could read: the modules are private, and stubs have them.
+    # no signatures that Python could read: the modules are private, the stubs have them.
     "auto_pickle": False,
     "binding": False,
 }
