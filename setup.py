@@ -35,8 +35,8 @@ DIRECTIVES = {
     "boundscheck": DEBUG,
     "initializedcheck": DEBUG,
     "freethreading_compatible": True,
-    # No class here can be pickled, and says so without code of its own. Functions need
-    # no signatures that Python could read: the modules are private, the stubs have them.
+    # No class here can be pickled, and says so without code of its own. Functions have
+    # no signatures that Python could read: modules are private, and stubs have them.
     "auto_pickle": False,
     "binding": False,
 }
