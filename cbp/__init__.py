@@ -3,8 +3,17 @@
 import importlib as _importlib
 import importlib.metadata as _metadata
 
-from cbp.estimators import BPClassifier, BPRegressor
-from cbp.inspection import backpropagate, check_gradient
+try:
+    from cbp.estimators import BPClassifier, BPRegressor
+    from cbp.inspection import backpropagate, check_gradient
+except ModuleNotFoundError as error:
+    if (error.name or "").startswith("cbp."):
+        raise ImportError(
+            f"The compiled modules of cbp are not in {__path__[0]}. If this is the "
+            "folder of its sources, start Python in another folder, where an installed "
+            "cbp is found, or compile here with `make build`."
+        ) from error
+    raise
 
 try:
     __version__ = _metadata.version("cbp-learn")

@@ -5,8 +5,8 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
-import sklearn.pipeline
 from sklearn.exceptions import ConvergenceWarning, DataConversionWarning
+from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
 from cbp import BPClassifier, BPRegressor, backpropagate
@@ -94,10 +94,14 @@ def test_a_warning_points_at_the_line_of_the_caller(name):
     assert [w.filename for w in found] == [__file__]
 
 
-def test_a_warning_in_a_pipeline_points_at_the_line_that_called_the_last_step():
+def test_a_warning_in_a_pipeline_or_a_search_points_at_the_line_of_the_caller():
+    model = make_pipeline(BPClassifier(max_iter=1))
+    search = GridSearchCV(model, {"bpclassifier__alpha": [0, 1]}, cv=2)
     with pytest.warns(ConvergenceWarning, match="Maximum iterations") as caught:
-        make_pipeline(BPClassifier(max_iter=1)).fit(X, y)
-    assert [w.filename for w in caught] == [sklearn.pipeline.__file__]
+        model.fit(X, y)
+        search.fit(X, y)
+    assert {w.filename for w in caught} == {__file__}
+    assert len(caught) == 1 + 2 * 2 + 1
 
 
 def test_names_that_match_warn_of_nothing():
