@@ -227,20 +227,26 @@ class BaseBP(BaseEstimator):
         What a sequence holds is checked by every call, in `hidden_layers`.
         """
         own = self.__dict__
-        given = [own.get(name) for name in self._parameter_constraints]
+        if _sound_defaults(type(self)):
+            given = [own.get(name) for name in self._parameter_constraints]
+        else:  # the class of a user may keep them elsewhere
+            given = [getattr(self, name, None) for name in self._parameter_constraints]
         checked = own.get("_checked_parameters", ())
         if len(checked) != len(given) or not all(map(operator.is_, given, checked)):
             default = _sound_defaults(type(self))
-            # Not by get_params, which reads the signature each time.
-            validate_parameter_constraints(
-                self._parameter_constraints,
-                {
-                    name: own[name]
-                    for name in sorted(self._parameter_constraints)
-                    if name in own and own[name] is not default.get(name, _NO_DEFAULT)
-                },
-                caller_name=type(self).__name__,
-            )
+            if not default:
+                self._validate_params()
+            else:  # not by get_params, which reads the signature each time
+                validate_parameter_constraints(
+                    self._parameter_constraints,
+                    {
+                        name: own[name]
+                        for name in sorted(self._parameter_constraints)
+                        if name in own
+                        and own[name] is not default.get(name, _NO_DEFAULT)
+                    },
+                    caller_name=type(self).__name__,
+                )
             self._checked_parameters = given
 
     def fit(

@@ -16,10 +16,9 @@ cdef class CsrData:
 
 cdef class Data:
     cdef readonly Network network
-    cdef readonly object target
     cdef const cbp_kernels *k
     cdef ptrdiff_t size, n_rows, n_features, n_outputs
-    cdef object _X, _weight
+    cdef object _X, _target, _weight  # what the pointers below point to
     cdef const char *X             # (n_rows, n_features), NULL if sparse
     cdef CsrData sparse
     cdef const char *Y             # (n_rows, n_outputs), NULL if labels

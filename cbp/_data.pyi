@@ -10,7 +10,6 @@ class CsrData:
 
 class Data:
     network: Network
-    target: NDArray[Any]
     def __init__(
         self,
         network: Network,

@@ -80,7 +80,7 @@ cdef class Data:
         else:
             self.Y = <const char *>floats(target, "target", self.size, 2, shape)
             self.labels = NULL
-        self.target = target
+        self._target = target
         if target.shape[0] != self.n_rows:
             raise ValueError("target and X differ in length")
 

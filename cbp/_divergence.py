@@ -29,6 +29,9 @@ class DivergenceError(ValueError):
         super().__init__(message)
         self.flow = flow
 
+    def __reduce__(self) -> tuple:  # joblib's workers send it to their parent
+        return type(self), (*self.args, self.flow)
+
 
 def message_of_divergence(
     est: Any, network: Network, X: Any, target: Any, weight: Any, unit: float, n: int

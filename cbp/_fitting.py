@@ -401,6 +401,7 @@ def _diverged(est: Any, run: Run) -> None:
         raise DivergenceError(message, _failed_flow(run))
     progress.outcome = "diverged"
     progress.validation_scores.append(math.nan)
+    progress.scored = True  # so that the weights of the best score are kept, not these
     warn(
         f"{message} The weights of the best validation score are kept.",
         ConvergenceWarning,

@@ -9,8 +9,6 @@ from cbp._kernels cimport cbp_pair
 cdef enum:
     # Powers of the betas that are kept.
     POWERS = 64
-    # Epoch losses and scores kept before they are moved to the Python lists.
-    CURVE_ROOM = 256
 
 
 @cython.final
@@ -28,18 +26,14 @@ cdef class Settings:
 
 @cython.final
 cdef class Progress:
-    cdef public int64_t n_iter, t, no_improvement_count
-    cdef public double loss, best_loss, best_score
-    cdef public list loss_curve, validation_scores
+    cdef public int64_t n_iter
+    cdef readonly int64_t t, no_improvement_count
+    cdef public double loss, best_loss
+    cdef readonly double best_score
+    cdef readonly list loss_curve, validation_scores
     cdef public bint scored
-    cdef public object optimizer
+    cdef readonly object optimizer
     cdef public str outcome
-    # What has not yet been moved to the two lists.
-    cdef double curve[CURVE_ROOM]
-    cdef double scores[CURVE_ROOM]
-    cdef int curve_used, scores_used
-    cdef bint is_full(self) noexcept nogil
-    cdef flush(self)
 
 
 @cython.final

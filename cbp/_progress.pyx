@@ -104,6 +104,8 @@ class Optimizer:
         on every CPU.
     """
 
+    __module__ = "cbp._training"  # where pickles of every version look for it
+
     def __init__(self, solver, learning_rate, steps, state):
         self.solver = solver
         self.learning_rate = learning_rate
@@ -154,18 +156,6 @@ cdef class Progress:
         if self.loss_curve:
             self.loss = self.loss_curve[len(self.loss_curve) - 1]
         self.optimizer, self.outcome = optimizer, "interrupted"
-
-    cdef bint is_full(self) noexcept nogil:
-        return CURVE_ROOM in (self.curve_used, self.scores_used)
-
-    cdef flush(self):
-        # What cannot be moved stays, to be moved later.
-        self.loss_curve.extend([self.curve[i] for i in range(self.curve_used)])
-        self.curve_used = 0
-        self.validation_scores.extend(
-            [self.scores[i] for i in range(self.scores_used)]
-        )
-        self.scores_used = 0
 
 
 @cython.final

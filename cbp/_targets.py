@@ -270,7 +270,8 @@ def _one_column(y: NDArray) -> NDArray:
 # ---- labels
 
 
-@dataclass(frozen=True, eq=False)
+# Not frozen: that would take a microsecond of each prediction.
+@dataclass(eq=False)
 class Labels:
     """What a classifier knows of its labels.
 

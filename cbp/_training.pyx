@@ -77,6 +77,8 @@ cdef enum:
     ITERATIONS_APART = 8
     # Batches of one row that are handed to C at a time, at most.
     MAX_ROWS = 256
+    # Epoch losses and scores kept before they are moved to the Python lists.
+    CURVE_ROOM = 256
 
 
 cdef void shuffle(int64_t *x, ptrdiff_t n, bitgen_t *bits) noexcept nogil:
@@ -142,6 +144,9 @@ cdef class HeldOut:
         cdef Network network = batch.network
         if data.network.kind != network.kind:
             raise ValueError("held_out: the data are those of another network")
+        if data.sparse is None and batch.data.sparse is not None:
+            # The batch keeps no place for dense rows.
+            raise ValueError("held_out: X must be sparse, as that of training is")
         self.batch, self.data, self.k = batch, data, batch.k
         rows = checked_rows(rows, data.n_rows)
         self._rows, self.n_rows = rows, len(rows)
@@ -149,7 +154,7 @@ cdef class HeldOut:
         self.best_theta = np.array(theta)
         self.best = <char *>writable_address(self.best_theta)
         # A single class is predicted whatever the network says.
-        self.one_class = data.labels != NULL and not data.target.any()
+        self.one_class = data.labels != NULL and not data._target.any()
         self.by_r2 = is_regressors(network.output, network.loss)
         if self.by_r2 and data.Y == NULL:
             raise ValueError("a score of held_out by R2 needs a matrix of targets")
@@ -274,9 +279,14 @@ cdef class Epochs(Worker):
     cdef int64_t steps             # of the optimizer, by all runs
     cdef double rates[MAX_ROWS]
     cdef bint improved             # by the last epoch
+    # Losses and scores that have not yet been moved to the lists of progress.
+    cdef double curve[CURVE_ROOM]
+    cdef double scores[CURVE_ROOM]
+    cdef int curve_used, scores_used
 
     # The run.
     cdef int max_iter, status
+    cdef int64_t epochs            # of this run
     cdef bint listening            # come back to Python after each epoch
     cdef bint stopping             # stop_requested as it was when threads last met
     cdef int64_t iteration         # of L-BFGS, the one under way
@@ -341,7 +351,7 @@ cdef class Epochs(Worker):
             return False
         if not self._steps():
             return self.batch.recorder.due(self.iteration, self.iteration)
-        return self.batch.recorder.due(self.steps, self.progress.n_iter)
+        return self.batch.recorder.due(self.steps, self.epochs)
 
     cdef void _train_rows(self) noexcept nogil:
         """Batches of one row, from the one just begun to the next one that is watched,
@@ -383,7 +393,7 @@ cdef class Epochs(Worker):
 
     cdef void _diverge(self) noexcept nogil:
         if self.batch.recorder is not None:
-            self.batch.recorder.end_epoch(self.progress.n_iter)
+            self.batch.recorder.end_epoch(self.epochs)
         self._stop(DIVERGED)
 
     cdef void _stop(self, int status) noexcept nogil:
@@ -407,22 +417,23 @@ cdef class Epochs(Worker):
             self._diverge()
             return
         if self.batch.recorder is not None:
-            self.batch.recorder.end_epoch(self.progress.n_iter)
-        if self.progress.is_full():
-            self._flush()
+            self.batch.recorder.end_epoch(self.epochs)
+        if self.curve_used == CURVE_ROOM:
+            self._flush_or_stop()
             if self.signals.interrupted:
                 return
         if self.held_out is not None:
             self._score_epoch()
             if self.signals.interrupted:  # the epoch does not count
                 return
-        self.progress.n_iter += 1
+        self.epochs += 1
+        self.progress.n_iter = self.epochs
         self.progress.t += self.epoch_rows
         self.progress.loss = loss
         self.epoch_loss = self.epoch_weights = 0
         self.epoch_rows = self.position = 0
-        self.progress.curve[self.progress.curve_used] = loss
-        self.progress.curve_used += 1
+        self.curve[self.curve_used] = loss
+        self.curve_used += 1
         if self.listening:
             self._stop(EPOCH_DONE)
         else:
@@ -444,7 +455,7 @@ cdef class Epochs(Worker):
                 self._stop(CONVERGED)
                 return
             self.progress.no_improvement_count = 0
-        if self.progress.n_iter == self.max_iter:
+        if self.epochs == self.max_iter:
             self._stop(MAX_ITER)
 
     cdef void _count_patience(self) noexcept nogil:
@@ -461,8 +472,8 @@ cdef class Epochs(Worker):
         cdef double score = self.held_out.score()
         if self.signals.interrupted:
             return
-        self.progress.scores[self.progress.scores_used] = score
-        self.progress.scores_used += 1
+        self.scores[self.scores_used] = score
+        self.scores_used += 1
         self.progress.scored = True
         self.improved = score >= self.progress.best_score + self.settings.tol
         if score > self.progress.best_score:
@@ -478,10 +489,19 @@ cdef class Epochs(Worker):
         except BaseException as error:  # an interrupt, while waiting for the lock
             self.signals.interrupt(error)
 
-    cdef void _flush(self) noexcept with gil:
+    cdef _flush(self):
+        # What cannot be moved stays, to be moved later.
+        self.progress.loss_curve.extend([self.curve[i] for i in range(self.curve_used)])
+        self.curve_used = 0
+        self.progress.validation_scores.extend(
+            [self.scores[i] for i in range(self.scores_used)]
+        )
+        self.scores_used = 0
+
+    cdef void _flush_or_stop(self) noexcept with gil:
         """Moves the curves to their lists; without the memory training is over."""
         try:
-            self.progress.flush()
+            self._flush()
         except BaseException as error:
             self.signals.interrupt(error)
 
@@ -529,6 +549,7 @@ cdef class Trainer(Epochs):
 
     cdef readonly object theta
     cdef char *theta_data
+    cdef object optimizer          # the caller's to change, and published by each run
     cdef Team team
     cdef cbp_claimed claim         # inside one of its methods, which are not reentrant
 
@@ -606,7 +627,7 @@ cdef class Trainer(Epochs):
             optimizer = Optimizer(solver, self.schedule.learning_rate, self.steps,
                                   state)
         # The optimizer is the caller's to change, these vectors stay.
-        self.progress.optimizer = optimizer
+        self.optimizer = self.progress.optimizer = optimizer
         self.batch.take_states(state)
 
     cdef _start_recorder(self):
@@ -748,7 +769,7 @@ cdef class Trainer(Epochs):
 
     cdef _run(self, int max_iter, after_epoch):
         cdef bint own = self.team is None
-        self.max_iter, self.progress.n_iter = max_iter, 0
+        self.max_iter, self.epochs, self.progress.n_iter = max_iter, 0, 0
         self.schedule.first_step = self.steps + 1
         self.listening = after_epoch is not None
         try:
@@ -758,7 +779,7 @@ cdef class Trainer(Epochs):
                 self._advance()
                 if self.status != EPOCH_DONE:
                     break
-                self.progress.flush()
+                self._flush()
                 self.weights.store(self.theta_data)
                 if after_epoch(self.progress):
                     self.status = STOPPED
@@ -772,9 +793,10 @@ cdef class Trainer(Epochs):
                 self._end_team()
             # First what cannot fail, whatever memory there is.
             self.weights.store(self.theta_data)
-            self.progress.optimizer.learning_rate = self.schedule.learning_rate
-            self.progress.optimizer.steps = self.steps
-            self.progress.flush()
+            self.optimizer.learning_rate = self.schedule.learning_rate
+            self.optimizer.steps = self.steps
+            self.progress.optimizer = self.optimizer
+            self._flush()
 
     def score_weights(self, theta, bint starting=False):
         """Scores theta, and keeps a copy of it if no earlier one was better.
@@ -802,16 +824,16 @@ cdef class Trainer(Epochs):
             raise ValueError("score_weights needs held_out")
         self._claim()
         try:
-            self.progress.flush()
+            self._flush()
             self._take_theta(theta)
             self._begin_call()
             with nogil:
                 self._score_epoch()
             self.signals.reraise()
             if starting:
-                self.progress.scores_used, self.progress.scored = 0, False
+                self.scores_used, self.progress.scored = 0, False
                 return False
-            self.progress.flush()
+            self._flush()
             self._count_patience()
             return bool(self._is_worn_out())
         finally:

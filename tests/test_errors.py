@@ -842,3 +842,50 @@ def test_a_fit_in_a_forked_child_does_not_hang():
         timeout=800,
         env={**os.environ, "PYTHONPATH": path},
     )
+
+
+@pytest.mark.parametrize("solver", ["sgd", "adam"])
+def test_a_warm_start_that_diverges_at_once_keeps_the_weights_it_started_from(solver):
+    data, target = make_regression(60, 4, random_state=0)
+    model = BPRegressor(
+        hidden_layer_sizes=5,
+        solver=solver,
+        early_stopping=True,
+        warm_start=True,
+        random_state=0,
+        max_iter=5,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.fit(data, target / 100)
+    kept = model._theta.copy()
+    model.set_params(learning_rate_init=1e300, batch_size=10)
+    with pytest.warns(ConvergenceWarning, match="best validation score are kept"):
+        model.fit(data, target / 100)
+    assert model._theta.tobytes() == kept.tobytes()
+
+
+def test_the_error_of_a_diverged_fit_can_be_sent_to_another_process():
+    with pytest.raises(ValueError, match="diverged") as caught:
+        BPRegressor(solver="sgd", learning_rate_init=1e300).fit(X, y)
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert type(again) is type(caught.value) is DivergenceError
+    assert str(again) == str(caught.value)
+    assert again.flow.layer_sizes == caught.value.flow.layer_sizes
+
+
+class KeepsAlphaElsewhere(BPClassifier):
+    @property
+    def alpha(self):
+        return self._a
+
+    @alpha.setter
+    def alpha(self, value):
+        self._a = value
+
+
+def test_parameters_that_a_users_class_keeps_elsewhere_are_checked_too():
+    model = KeepsAlphaElsewhere(max_iter=1)
+    model.alpha = -5
+    with pytest.raises(ValueError, match="'alpha' parameter"):
+        model.fit(X, y)

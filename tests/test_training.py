@@ -25,8 +25,10 @@ from scipy.sparse import csr_matrix
 from sklearn.metrics import accuracy_score, r2_score
 from sklearn.utils import shuffle as sklearn_shuffle
 
+from cbp._data import Data
 from cbp._network import Network
 from cbp._prediction import predict
+from cbp._progress import Progress, Settings
 from cbp._training import Trainer
 
 # ---- the reference's trainings
@@ -706,3 +708,75 @@ def test_python_sees_nothing_of_a_trainer_that_only_compiled_code_may_call():
     assert not {name for name in methods - public if not name.startswith("__")}
     with pytest.raises(TypeError):
         pickle.dumps(Problem().trainer())
+
+
+# ---- what a run shares with others
+
+
+def test_labels_are_out_of_reach_once_they_are_checked():
+    problem = Problem()
+    data = Data(problem.network, problem.X, problem.target)
+    assert not [
+        name for name in dir(data) if isinstance(getattr(data, name), np.ndarray)
+    ]
+
+
+def test_dense_rows_cannot_score_a_sparse_training_but_sparse_ones_a_dense_one():
+    problem = Problem(zeros=0.6)
+    data = [
+        Data(problem.network, X, problem.target)
+        for X in (problem.X, csr_matrix(problem.X))
+    ]
+    scores = []
+    for trained, held_out in ((0, 0), (0, 1), (1, 1)):
+        trainer = Trainer(
+            problem.network,
+            problem.theta.copy(),
+            data[trained],
+            Settings(),
+            rows=TRAINED,
+            held_out=(data[held_out], HELD_OUT),
+            random_state=np.random.RandomState(0),
+        )
+        trainer.run(3)
+        scores.append(trainer.progress.validation_scores)
+    assert scores[0] == scores[1] == scores[2]
+    with pytest.raises(ValueError, match="must be sparse"):
+        Trainer(
+            problem.network,
+            problem.theta.copy(),
+            data[1],
+            Settings(),
+            held_out=(data[0], HELD_OUT),
+            random_state=np.random.RandomState(0),
+        )
+
+
+def test_trainers_that_share_one_progress_spoil_nothing_but_its_numbers():
+    network = Network((1, 1), (), "identity", "squared_error", np.float64)
+    data = Data(network, np.zeros((1, 1)), np.zeros((1, 1)))
+    progress = Progress()
+
+    def run(_):
+        settings = Settings(solver="sgd", n_iter_no_change=np.inf, shuffle=False)
+        trainer = Trainer(network, np.zeros(2), data, settings, progress)
+        return trainer.run(20_000)
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(run, range(4))) == ["max_iter"] * 4
+    assert len(progress.loss_curve) == 4 * 20_000
+
+
+def test_who_listens_cannot_change_what_the_run_counts():
+    calls = []
+
+    def after_epoch(progress):
+        calls.append(progress.n_iter)
+        progress.n_iter = 0
+        for name in ("optimizer", "loss_curve", "validation_scores", "t"):
+            with pytest.raises(AttributeError):
+                setattr(progress, name, None)
+
+    trainer, status = Problem().train(max_iter=3, after_epoch=after_epoch)
+    assert (status, calls) == ("max_iter", [1, 2, 3])
+    assert trainer.progress.optimizer.steps == 3
