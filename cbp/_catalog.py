@@ -154,8 +154,8 @@ class Optimizer:
     highest_rate : float
         The highest learning rate that is worth a try without further knowledge.
     beta_1, beta_2 : str
-        The parameters that decay its first and its second vector; "" where there is
-        none.
+        The names of the parameters that its step reads as k->beta_1 and k->beta_2; ""
+        where it reads none.
     second_moment : int or None
         The number of the vector that holds a mean of squared gradients: a gradient far
         below epsilon moves nothing, which is recorded. None where there is none.

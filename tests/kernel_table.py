@@ -10,6 +10,12 @@ from ctypes import byref, c_char_p, c_double, c_int, c_int32, c_ssize_t, c_void_
 import numpy as np
 
 from cbp import _kernels
+from cbp._kernels import OPTIMIZERS
+from cbp._network import Network
+from cbp._weights import state_shape
+
+_NETWORK = Network((1, 1), (), "identity", "squared_error", np.float64)
+N_STATES = {name: state_shape(_NETWORK, name)[0] for name in OPTIMIZERS}
 
 # The lists of cbp.h, in their order.
 ACTIVATIONS = tuple(_kernels.ACTIVATIONS)
@@ -141,7 +147,7 @@ class cbp_kernels(ctypes.Structure):
         ("apply_output", _function("Mnnnip")),
         ("compute_loss", _function("MMppnnnipp")),
         ("compute_loss_row", _function("pplpnipp")),
-        ("step", _function("pppnp", c_double) * 2),
+        ("step", _function("pppnp", c_double) * len(OPTIMIZERS)),
         ("train_rows", _function("p")),
         ("forward_row", _function("pnpnnpnpi")),
         ("all_finite", _function("pn", c_int)),

@@ -604,7 +604,7 @@ def train(
         """Once patience has run out, `adaptive` goes on with a fifth of the rate."""
         if run.no_improvement_count <= n_iter_no_change:
             return False
-        if solver == "adam" or learning_rate != "adaptive" or run.learning_rate <= 1e-6:
+        if solver != "sgd" or learning_rate != "adaptive" or run.learning_rate <= 1e-6:
             return True
         run.learning_rate /= 5
         run.no_improvement_count = 0

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import reference
 from sklearn.metrics import accuracy_score, r2_score
+from test_kernels import STEPS
 
 from cbp import BPClassifier, BPRegressor, _catalog, _kernels, _solvers
 
@@ -69,8 +70,20 @@ def test_an_estimator_trains_every_loss_scores_it_and_is_pickled(output, loss):
 
 
 def test_optimizers_have_the_same_rows_everywhere():
-    assert set(_kernels.OPTIMIZERS) == set(_catalog.OPTIMIZERS) == set(reference.STEPS)
-    assert set(_kernels.OPTIMIZERS) == set(_solvers.STOCHASTIC)
+    names = set(_kernels.OPTIMIZERS)
+    assert names == set(_catalog.OPTIMIZERS)
+    assert names == set(reference.STEPS)
+    assert names == set(_solvers.STOCHASTIC)
+    # And a case in the tests of steps, which would not miss it.
+    assert names == {solver for solver, _ in STEPS.values()}
+
+
+@pytest.mark.parametrize("name", _catalog.ACTIVATIONS)
+def test_units_can_be_lost_where_their_slope_can_vanish(name):
+    row, z = _catalog.ACTIVATIONS[name], np.array([-1e300, -50.0, 50.0, 1e300])
+    a = reference.ACTIVATIONS[name].f(z)
+    assert np.isfinite(a).all() and row.init_factor > 0
+    assert bool(row.lost_units) == (row.slope(a) < 0.01).any()
 
 
 @pytest.mark.parametrize("name", _catalog.ACTIVATIONS)

@@ -22,6 +22,7 @@ from sklearn.model_selection import GridSearchCV
 from cbp import BPClassifier, BPRegressor, _fitting, _parameters, _solvers
 from cbp._network import Network
 from cbp._prediction import predict
+from cbp.estimators import DivergenceError
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
