@@ -92,7 +92,7 @@ cdef class Propagation:
 
 cdef class Batch(Propagation):
     cdef int solver                # -1: only sums are made, no step
-    cdef cbp_step step             # of weights; biases bear no penalty
+    cdef cbp_step *steps           # one for each segment of theta: all W, then all b
     cdef bint fused                # the step follows each sum at once
     cdef list _memory
     cdef Stack gradient
@@ -134,7 +134,9 @@ cdef class Batch(Propagation):
                                 ptrdiff_t lines, void *G, void *room) noexcept nogil
     cdef void _step_patch(self, cbp_layer *y, ptrdiff_t p, ptrdiff_t q, ptrdiff_t lines,
                           ptrdiff_t number, const void *G, void *room) noexcept nogil
-    cdef void _step_bias(self, ptrdiff_t at, const void *g, ptrdiff_t n) noexcept nogil
+    cdef void _step_bias(self, int l, ptrdiff_t at, const void *g,
+                         ptrdiff_t n) noexcept nogil
+    cdef void set_rate(self, double eta, double scale) noexcept nogil
     cdef void _step_all(self, int thread) noexcept nogil
     cdef void _states_at(self, ptrdiff_t at, void **state) noexcept nogil
     cdef void _watch_units(self, int thread) noexcept nogil

@@ -458,7 +458,9 @@ cdef class Batch(Propagation):
         if self.piece_rows < self.chunk_rows:
             parts = aligned_zeros(PIECE_PARTS * items, self.network.dtype)
             self.gradient.parts = <char *>writable_address(parts)
-        self._memory = [gradient, parts]
+        steps = np.zeros(2 * self.n_layers * sizeof(cbp_step), "u1")
+        self.steps = <cbp_step *>writable_address(steps)
+        self._memory = [gradient, parts, steps]
 
     cdef take_states(self, state):
         """The optimizer's vectors, (n_states, master_items)."""
@@ -483,6 +485,12 @@ cdef class Batch(Propagation):
         self.loss, self.watching = 0, watching
         self._begin_piece(0)
 
+    cdef void set_rate(self, double eta, double scale) noexcept nogil:
+        """The learning rate of the batch, and what its sums are multiplied by."""
+        cdef int i
+        for i in range(2 * self.n_layers):
+            self.steps[i].eta, self.steps[i].scale = eta, scale
+
     cdef void run(self, int thread) noexcept nogil:
         """All of it, by every thread in step; `begin` and a meeting come before."""
         cdef ptrdiff_t start = 0, rows = self.rows
@@ -503,7 +511,7 @@ cdef class Batch(Propagation):
         self.loss += self._penalty()
         if self.watching:
             self.recorder.end_batch(min(self.rows, <ptrdiff_t>CBP_CHUNK_ROWS),
-                                    self.step.scale, &self.patch_squares[0])
+                                    self.steps[0].scale, &self.patch_squares[0])
         return self.loss
 
     cdef void run_one_row(self) noexcept nogil:
@@ -521,7 +529,7 @@ cdef class Batch(Propagation):
         cdef int i
         rows.layers, rows.n_layers = self.layers, self.n_layers
         rows.solver, rows.loss = self.solver, self.network.loss_code
-        rows.step, rows.master = self.step, self.weights.master
+        rows.step, rows.master = self.steps[0], self.weights.master
         for i in range(self.n_states):
             rows.state[i] = self.states[i]
         rows.X, rows.Y, rows.labels = self.data.X, self.data.Y, self.data.labels
@@ -579,11 +587,11 @@ cdef class Batch(Propagation):
         """alpha / 2 times the sum of squared weights, as they were before the step."""
         cdef double squares = 0
         cdef ptrdiff_t i
-        if self.step.alpha == 0:
+        if self.steps[0].alpha == 0:
             return 0
         for i in range(self.weights.n_patches):
             squares += self.patch_squares[i]
-        return 0.5 * self.step.alpha * squares
+        return 0.5 * self.steps[0].alpha * squares
 
     # ---- sums and steps, by every thread
 
@@ -682,7 +690,7 @@ cdef class Batch(Propagation):
                 self.k.sum_columns(<char *>y.D.data + q * y.D.stride * self.size,
                                    self.piece.rows, g)
                 if self.fused:
-                    self._step_bias(at, g, self.P)
+                    self._step_bias(l, at, g, self.P)
                 else:
                     join(self.k, &self.gradient, &self.piece, g, at * self.size, self.P)
 
@@ -731,27 +739,25 @@ cdef class Batch(Propagation):
         if self.watching:
             memcpy(room, W, lines * self.P * self.size)
         self.patch_squares[number] = self.k.step[self.solver](
-            W, G, state, lines * self.P, &self.step
+            W, G, state, lines * self.P, &self.steps[y - self.layers]
         )
         if self.watching:
             if self.second_moment >= 0:
                 second_moment = state[self.second_moment]
             self.recorder.measure_patch(
                 number, G, room, W, second_moment,
-                lines * self.P, self.step.epsilon
+                lines * self.P, self.steps[0].epsilon
             )
         if y.mirrored:
             mirror_patch(self.k, y, p, q)
 
-    cdef void _step_bias(self, ptrdiff_t at, const void *g,
+    cdef void _step_bias(self, int l, ptrdiff_t at, const void *g,
                          ptrdiff_t n) noexcept nogil:
-        """(6.2) for n biases, which bear no penalty."""
+        """(6.2) for n biases of layer l."""
         cdef void *state[CBP_MAX_STATES]
-        cdef cbp_step step = self.step
-        step.alpha = 0
         self._states_at(at, state)
         self.k.step[self.solver](self.weights.master + at * self.size, g, state, n,
-                                 &step)
+                                 &self.steps[self.n_layers + l])
 
     cdef void _step_all(self, int thread) noexcept nogil:
         """(6.1), (6.2) from gradients summed over several pieces."""
@@ -771,7 +777,7 @@ cdef class Batch(Propagation):
                 )
             first += y.n_patches
             if thread == 0:
-                self._step_bias(y.b_at, self.gradient.total + y.b_at * self.size,
+                self._step_bias(l, y.b_at, self.gradient.total + y.b_at * self.size,
                                 round_up(y.n_out, self.P))
 
     cdef void _states_at(self, ptrdiff_t at, void **state) noexcept nogil:

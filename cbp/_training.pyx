@@ -22,8 +22,9 @@ from cbp._kernels cimport (
     CBP_SOFTMAX_LOG_LOSS,
     address,
     cbp_kernels,
-    cbp_panels,
     cbp_online,
+    cbp_panels,
+    cbp_step,
     writable_address,
     writable_floats,
 )
@@ -342,8 +343,7 @@ cdef class Epochs(Worker):
                          self._is_due())
         if self._steps():
             self.steps += 1
-            self.batch.step.eta = self.schedule.rate(self.steps)
-            self.batch.step.scale = 1 / weights
+            self.batch.set_rate(self.schedule.rate(self.steps), 1 / weights)
 
     cdef bint _is_due(self) noexcept nogil:
         """Whether the next batch is to be watched."""
@@ -361,7 +361,7 @@ cdef class Epochs(Worker):
         cdef ptrdiff_t n = 1, most, start = self.position - 1
         most = <ptrdiff_t>(FLOPS_PER_LOOK / (6.0 * self.network.n_weights))
         most = max(1, min(<ptrdiff_t>MAX_ROWS, most))
-        self.rates[0] = self.batch.step.eta
+        self.rates[0] = self.batch.steps[0].eta
         while n < most and self.position < self.n_rows:
             if self.data.weight == NULL or (
                 self.data.row_weight(self.order[self.position]) > 0
@@ -586,7 +586,7 @@ cdef class Trainer(Epochs):
         self.weights = Weights(network)
         self.batch = Batch(self.weights, data, self.signals, self._order,
                            self.batch_size, settings.n_threads, settings.optimizer)
-        self._set_step()
+        self._fill_steps()
         if self._steps():
             self._take_optimizer(self.progress.optimizer)
         if held_out is not None:
@@ -600,13 +600,17 @@ cdef class Trainer(Epochs):
     cdef bint _shuffles(self) noexcept:
         return self.settings.shuffle and self._steps()
 
-    cdef _set_step(self):
-        """What all steps have in common."""
-        cdef Settings s = self.settings
-        self.batch.step.alpha, self.batch.step.epsilon = s.alpha, s.epsilon
-        self.batch.step.nesterov = s.nesterovs_momentum
-        self.batch.step.beta_1, self.batch.step.beta_2 = s.beta_1, s.beta_2
-        self.batch.second_moment = s.second_moment
+    cdef _fill_steps(self):
+        """What all steps of a segment have in common. Biases bear no penalty."""
+        cdef Settings settings = self.settings
+        cdef cbp_step *step
+        cdef int i
+        for i, (_, _, _, decays) in enumerate(self.network.segments):
+            step = &self.batch.steps[i]
+            step.alpha = settings.alpha if decays else 0
+            step.beta_1, step.beta_2 = settings.beta_1, settings.beta_2
+            step.epsilon, step.nesterov = settings.epsilon, settings.nesterovs_momentum
+        self.batch.second_moment = settings.second_moment
 
     cdef _take_optimizer(self, optimizer):
         solver, dtype = self.settings.solver, self.network.dtype
