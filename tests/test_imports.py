@@ -31,6 +31,9 @@ FLOORS = [
     "__init__",
     "__main__",
 ]
+# Where an installed package is tested, its sources are elsewhere.
+pytestmark = pytest.mark.skipif(not PACKAGE.is_dir(), reason="the sources are not here")
+
 FLOOR = {name: i for i, floor in enumerate(FLOORS) for name in floor.split()}
 # On first use, for old pickles that name what has moved.
 LATE = {("gradient_flow", "diagnosis")}
