@@ -22,8 +22,24 @@ from cbp._weights cimport Weights
 cdef extern from "barrier.h" nogil:
     ctypedef struct cbp_barrier:
         pass
-    ctypedef struct cbp_progress:
+    ctypedef struct cbp_reached:
         pass
+
+
+# Where the rows of a piece lie while it is in work.
+cdef struct Buffers:
+    # (piece, n_features) the inputs; one_row: 2 rows. Where every thread needs all of
+    # them for its share of dW, each has its own copy, one behind the other: to gather
+    # rows again is cheaper than to read them from another core's cache.
+    cbp_panels A0
+    ptrdiff_t A0_bytes         # from one thread's to the next; 0 if they share it
+    cbp_columns columns        # the same rows of a sparse X, by columns
+    cbp_panels T               # (piece, n_out) the targets
+    int32_t *labels            # (piece,)
+    char *weight               # (piece,)
+    double *row_loss           # (chunk,)
+    char *scratch              # per thread
+    ptrdiff_t scratch_items
 
 
 cdef class Propagation:
@@ -45,26 +61,15 @@ cdef class Propagation:
     cdef int n_threads
     cdef bint by_units             # the units of the hidden layer, not the rows
     cdef cbp_barrier barrier
-    cdef cbp_progress *progress    # per thread, the rows of which others may go on
+    cdef cbp_reached *reached     # per thread, the rows of which others may go on
 
     # The piece in work.
     cdef Piece piece
     cdef bint watching, watching_rows  # is the batch measured; this piece of it?
 
-    # Its buffers; A and D of the layers have theirs, too.
+    # Where its rows lie; A and D of the layers have theirs, too.
     cdef object _workspace
-    # (piece, n_features) the inputs; one_row: 2 rows. Where every thread needs all of
-    # them for its share of dW, each has its own copy, one behind the other: to gather
-    # rows again is cheaper than to read them from another core's cache.
-    cdef cbp_panels A0
-    cdef ptrdiff_t A0_bytes        # from one thread's to the next; 0 if they share it
-    cdef cbp_columns columns       # the same rows of a sparse X, by columns
-    cdef cbp_panels T              # (piece, n_out) the targets
-    cdef int32_t *labels           # (piece,)
-    cdef char *weight              # (piece,)
-    cdef double *row_loss          # (chunk,)
-    cdef char *scratch             # per thread
-    cdef ptrdiff_t scratch_items
+    cdef Buffers buffers
 
     cdef _choose_work(self, ptrdiff_t rows, int64_t n_threads, bint sums_only)
     cdef _choose_threads(self, int64_t n_threads, double work)

@@ -37,8 +37,8 @@ from cbp._kernels import OPTIMIZERS, isa
 
 cdef extern from "barrier.h" nogil:
     void cbp_barrier_wait(cbp_barrier *barrier, int n_threads)
-    void cbp_report(cbp_progress *progress, ptrdiff_t rows)
-    void cbp_await(cbp_progress *progress, ptrdiff_t rows)
+    void cbp_report(cbp_reached *reached, ptrdiff_t rows)
+    void cbp_await(cbp_reached *reached, ptrdiff_t rows)
 
 
 cdef enum:
@@ -192,15 +192,15 @@ cdef class Propagation:
         # An odd number of lines per panel, see Layout; a single row lies contiguous.
         lines = 1 if self.one_row else round_up(self.piece_rows, 16) + 1
 
-        self.A0.stride = lines * P
-        self.A0.data = <void *>at
+        self.buffers.A0.stride = lines * P
+        self.buffers.A0.data = <void *>at
         if self.data.sparse is None:
             size = round_up(self.data.n_features, P) * lines * self.size
             size *= 1 + self.one_row
             y = &self.layers[0]
             own = y.n_panels > CBP_GROUP_PANELS and not y.transposed
             own = self.by_units or own and self.n_threads * size <= OWN_INPUTS_BYTES
-            self.A0_bytes = size if own else 0
+            self.buffers.A0_bytes = size if own else 0
             at += self.n_threads * size if own else size
         for l in range(self.n_layers):
             y = &self.layers[l]
@@ -210,22 +210,23 @@ cdef class Propagation:
             if l < self.n_layers - 1:
                 y.D.data = <void *>at
                 at += round_up(y.n_out, P) * lines * self.size
-        self.progress = <cbp_progress *>at
-        at += self.n_threads * sizeof(cbp_progress)
-        self.T.stride = lines * P
-        self.T.data = <void *>at
+        self.reached = <cbp_reached *>at
+        at += self.n_threads * sizeof(cbp_reached)
+        self.buffers.T.stride = lines * P
+        self.buffers.T.data = <void *>at
         if self.data.wants_targets:
             at += round_up(n_out, P) * lines * self.size
         at += P * P * self.size  # compute_loss reads whole patches of P rows
         # compute_loss needs the former, a group of gradients and a patch the latter.
-        self.scratch_items = P * max(2 * round_up(n_out, P), (CBP_GROUP_PANELS + 1) * P)
-        self.scratch = <char *>at
-        at += self.n_threads * self.scratch_items * self.size
-        self.weight = <char *>at
+        self.buffers.scratch_items = P * max(2 * round_up(n_out, P),
+                                             (CBP_GROUP_PANELS + 1) * P)
+        self.buffers.scratch = <char *>at
+        at += self.n_threads * self.buffers.scratch_items * self.size
+        self.buffers.weight = <char *>at
         at += round_up(self.piece_rows, P) * self.size
-        self.labels = <int32_t *>at
+        self.buffers.labels = <int32_t *>at
         at += round_up(self.piece_rows, 16) * sizeof(int32_t)
-        self.row_loss = <double *>at
+        self.buffers.row_loss = <double *>at
         at += round_up(self.chunk_rows, 16) * sizeof(double)
         if self.data.sparse is not None:
             at = self._lay_out_columns(at, order)
@@ -238,12 +239,12 @@ cdef class Propagation:
         counts = np.partition(counts, counts.size - most)
         entries = int(counts[counts.size - most :].sum())
         at = round_up(at, 64)
-        self.columns.start = <int64_t *>at
+        self.buffers.columns.start = <int64_t *>at
         at += (self.data.n_features + 1) * sizeof(int64_t)
         at = round_up(at, 64)
-        self.columns.value = <void *>at
+        self.buffers.columns.value = <void *>at
         at += entries * self.size
-        self.columns.row = <int32_t *>at
+        self.buffers.columns.row = <int32_t *>at
         at += entries * sizeof(int32_t)
         return at
 
@@ -267,18 +268,19 @@ cdef class Propagation:
 
     cdef cbp_panels inputs(self, int thread) noexcept nogil:
         """Where a thread finds the inputs of the piece."""
-        cdef cbp_panels A = self.A0
-        A.data = <char *>A.data + thread * self.A0_bytes
+        cdef cbp_panels A = self.buffers.A0
+        A.data = <char *>A.data + thread * self.buffers.A0_bytes
         return A
 
     cdef char *scratch_of(self, int thread) noexcept nogil:
-        return self.scratch + thread * self.scratch_items * self.size
+        return self.buffers.scratch + thread * self.buffers.scratch_items * self.size
 
     cdef void gather(self, Data data, int thread, const int64_t *order, ptrdiff_t r0,
                      ptrdiff_t r1) noexcept nogil:
         """The rows of X, y and the weights that `order` names."""
         data.gather_inputs(order, r0, r1, self.inputs(thread))
-        data.gather_targets(order, r0, r1, self.T, self.labels, self.weight)
+        data.gather_targets(order, r0, r1, self.buffers.T, self.buffers.labels,
+                            self.buffers.weight)
 
     cdef void forward(self, Data data, int thread, const int64_t *order, ptrdiff_t r0,
                       ptrdiff_t r1) noexcept nogil:
@@ -312,7 +314,7 @@ cdef class Propagation:
             if thread == 0:
                 self.signals.poll(4.0 * self.network.n_weights * (end - r))
             r = end
-        if self.A0_bytes:
+        if self.buffers.A0_bytes:
             self.data.gather_inputs(order, 0, r0, self.inputs(thread))
             self.data.gather_inputs(order, r1, self.piece.rows, self.inputs(thread))
 
@@ -352,41 +354,41 @@ cdef class Propagation:
                 forward_layer(self.k, &above, NULL, order, y.A, above.A, r, end,
                               CBP_IDENTITY)
             else:
-                cbp_await(&self.progress[thread - 1], end)
+                cbp_await(&self.reached[thread - 1], end)
                 self.k.extend_forward(y.A, above.n_in, above.W, above.A, above.n_out,
                                       r, end)
             if thread == last:
                 self.compute_loss(thread, r, end)
-            cbp_report(&self.progress[thread], end)
+            cbp_report(&self.reached[thread], end)
             if thread == 0:
                 self.signals.poll(flops * (end - r))
             r = end
         r = 0
         while r < self.piece.rows and not self.signals.interrupted:
             end = min(r + rows, self.piece.rows)
-            cbp_await(&self.progress[last], end)
+            cbp_await(&self.reached[last], end)
             self.k.multiply_delta(above.D, above.n_out, above.WT, y.A, y.D, y.n_out, r,
                                   end, y.activation)
             if thread == 0:
                 self.signals.poll(flops * (end - r))
             r = end
         # Nobody must wait for a thread that was interrupted.
-        cbp_report(&self.progress[thread], self.piece.rows)
+        cbp_report(&self.reached[thread], self.piece.rows)
 
     cdef void compute_loss(self, int thread, ptrdiff_t r0,
                            ptrdiff_t r1) noexcept nogil:
         """(2.5): the cost of each row, and delta^L where z^L was."""
         cdef cbp_layer *y = &self.layers[self.n_layers - 1]
-        cdef void *weight = self.weight if self.data.weight != NULL else NULL
+        cdef void *weight = self.buffers.weight if self.data.weight != NULL else NULL
         if self.one_row:
             self.k.compute_loss_row(
-                y.D.data, self.T.data, self.labels[0], weight, y.n_out,
-                self.network.loss_code, self.row_loss, self.scratch_of(thread)
+                y.D.data, self.buffers.T.data, self.buffers.labels[0], weight, y.n_out,
+                self.network.loss_code, self.buffers.row_loss, self.scratch_of(thread)
             )
         else:
             self.k.compute_loss(
-                y.D, self.T, self.labels, weight, y.n_out, r0, r1,
-                self.network.loss_code, self.row_loss + self.piece.start,
+                y.D, self.buffers.T, self.buffers.labels, weight, y.n_out, r0, r1,
+                self.network.loss_code, self.buffers.row_loss + self.piece.start,
                 self.scratch_of(thread)
             )
 
@@ -534,7 +536,8 @@ cdef class Batch(Propagation):
             rows.state[i] = self.states[i]
         rows.X, rows.Y, rows.labels = self.data.X, self.data.Y, self.data.labels
         rows.weight = self.data.weight
-        rows.T, rows.inputs, rows.scratch = self.T, self.A0.data, self.scratch
+        rows.T, rows.inputs = self.buffers.T, self.buffers.A0.data
+        rows.scratch = self.buffers.scratch
         rows.patch_squares = &self.patch_squares[0]
         self.k.train_rows(rows)
 
@@ -545,7 +548,7 @@ cdef class Batch(Propagation):
         self.watching_rows = self.watching and self.piece.first_chunk
         if self.by_units:
             for t in range(self.n_threads):
-                cbp_report(&self.progress[t], 0)
+                cbp_report(&self.reached[t], 0)
 
     cdef void _run_piece(self, int thread, ptrdiff_t start) noexcept nogil:
         """One piece of the batch: propagate, meet, sum and perhaps step, meet."""
@@ -555,7 +558,7 @@ cdef class Batch(Propagation):
         cdef bint sparse = self.data.sparse is not None
         if sparse and thread == 0:
             self.k.transpose_csr(&self.data.sparse.csr, order, self.piece.rows,
-                                 self.data.n_features, &self.columns)
+                                 self.data.n_features, &self.buffers.columns)
         if by_units:
             self.propagate_units(thread, order)
         else:
@@ -572,16 +575,17 @@ cdef class Batch(Propagation):
 
     cdef void _end_piece(self) noexcept nogil:
         """Weighs the costs of its rows, and adds those of a chunk to the batch's."""
-        cdef double *loss = self.row_loss + self.piece.start
+        cdef double *loss = self.buffers.row_loss + self.piece.start
         cdef ptrdiff_t i
         cdef double w
         if self.data.weight != NULL:
             for i in range(self.piece.rows):
                 # A row of weight 0 does not exist, even if its cost has overflowed.
-                w = self.k.item(self.weight, i)
+                w = self.k.item(self.buffers.weight, i)
                 loss[i] = loss[i] * w if w > 0 else 0
         if self.piece.last:
-            self.loss += sum_in_order(self.row_loss, self.piece.start + self.piece.rows)
+            self.loss += sum_in_order(self.buffers.row_loss,
+                                      self.piece.start + self.piece.rows)
 
     cdef double _penalty(self) noexcept nogil:
         """alpha / 2 times the sum of squared weights, as they were before the step."""
@@ -718,12 +722,12 @@ cdef class Batch(Propagation):
         """(4.1) for one patch of a first layer whose input is sparse."""
         cdef ptrdiff_t P = self.P
         if not y.transposed:
-            self.k.sum_gradient_csr(&self.columns, p * P, lines,
+            self.k.sum_gradient_csr(&self.buffers.columns, p * P, lines,
                                     <char *>y.D.data + q * y.D.stride * self.size, G)
             return
         memset(room, 0, P * P * self.size)
         self.k.sum_gradient_csr(
-            &self.columns, q * P, min(P, y.n_in - q * P),
+            &self.buffers.columns, q * P, min(P, y.n_in - q * P),
             <char *>y.D.data + p * y.D.stride * self.size, room
         )
         self.k.transpose_patch(room, G)
@@ -857,7 +861,7 @@ cdef show_forward(Batch batch, const int64_t *order, ptrdiff_t start, ptrdiff_t 
     cdef int l, last = batch.n_layers - 1
     cdef ptrdiff_t q
     cdef cbp_layer *y
-    cdef cbp_panels A = batch.A0
+    cdef cbp_panels A = batch.buffers.A0
     cdef const cbp_csr *csr = NULL
     if batch.data.sparse is not None:
         csr = &batch.data.sparse.csr
@@ -867,7 +871,7 @@ cdef show_forward(Batch batch, const int64_t *order, ptrdiff_t start, ptrdiff_t 
         show(batch, y.A, start, rows, z[l])
         if l == last:
             batch.k.apply_output(y.A, y.n_out, 0, rows, batch.network.output_code,
-                                 batch.scratch)
+                                 batch.buffers.scratch)
         else:
             for q in range(round_up(y.n_out, batch.P) // batch.P):
                 batch.k.activate(<char *>y.A.data + q * y.A.stride * batch.size,

@@ -4,7 +4,7 @@ cimport cython
 
 cdef enum:
     # Work between two looks at the clock.
-    FLOPS_PER_LOOK = 1000000
+    FLOPS_PER_TICK = 1000000
 
 
 @cython.final
@@ -25,7 +25,7 @@ cdef class Signals:
     cdef inline void poll(self, double flops) noexcept nogil:
         """Counts work; reads the clock once per megaflop. For thread 0 only."""
         self.unseen_flops += flops
-        if self.unseen_flops >= FLOPS_PER_LOOK:
+        if self.unseen_flops >= FLOPS_PER_TICK:
             self.look()
 
 

@@ -16,7 +16,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from cpython.pycapsule cimport PyCapsule_GetPointer
 
-from cbp._batch cimport Batch, backpropagate
+from cbp._batch cimport Batch, Buffers, backpropagate
 from cbp._data cimport Data, checked_rows
 from cbp._kernels cimport (
     CBP_SOFTMAX_LOG_LOSS,
@@ -32,7 +32,7 @@ from cbp._network cimport Network
 from cbp._progress cimport Progress, Schedule, Settings, count, number
 from cbp._recorder cimport UPDATE_SQUARES, Recorder
 from cbp._sums cimport sum_squares
-from cbp._threads cimport FLOPS_PER_LOOK, Signals, Team, Worker
+from cbp._threads cimport FLOPS_PER_TICK, Signals, Team, Worker
 from cbp._weights cimport Weights, aligned_zeros
 
 from cbp._catalog import is_regressors
@@ -202,18 +202,19 @@ cdef class HeldOut:
     cdef bint _compare(self, ptrdiff_t n_rows) noexcept nogil:
         """Adds what these rows of the batch score; false if an output is not finite."""
         cdef cbp_panels Z = self.batch.layers[self.batch.n_layers - 1].A
+        cdef const Buffers *at = &self.batch.buffers
         cdef ptrdiff_t r, c, n_out = self.data.n_outputs
         cdef double w, error
         if self.by_r2:
             self.k.apply_output(Z, n_out, 0, n_rows, self.batch.network.output_code,
-                                self.batch.scratch)
+                                self.batch.buffers.scratch)
         for r in range(n_rows):
-            w = 1 if self.data.weight == NULL else self.k.item(self.batch.weight, r)
+            w = 1 if self.data.weight == NULL else self.k.item(at.weight, r)
             for c in range(n_out):
                 if not isfinite(self._entry(Z, r, c)):
                     return False
                 if self.by_r2:
-                    error = self._entry(self.batch.T, r, c) - self._entry(Z, r, c)
+                    error = self._entry(at.T, r, c) - self._entry(Z, r, c)
                     self.sums[c] += w * (error * error)
             if not self.by_r2 and self._is_right(Z, r):
                 self.sums[0] += w
@@ -225,6 +226,7 @@ cdef class HeldOut:
 
     cdef bint _is_right(self, cbp_panels Z, ptrdiff_t r) noexcept nogil:
         """Do the logits of row r decide as the target says, in every label?"""
+        cdef const Buffers *at = &self.batch.buffers
         cdef ptrdiff_t c, best = 0, n_out = self.data.n_outputs
         if self.data.labels != NULL and (
             n_out > 1 or self.batch.network.loss_code == CBP_SOFTMAX_LOG_LOSS
@@ -232,9 +234,9 @@ cdef class HeldOut:
             for c in range(1, n_out):
                 if self._entry(Z, r, c) > self._entry(Z, r, best):
                     best = c
-            return best == self.batch.labels[r]
+            return best == at.labels[r]
         for c in range(n_out):
-            if (self._entry(Z, r, c) > 0) != (self._entry(self.batch.T, r, c) > 0):
+            if (self._entry(Z, r, c) > 0) != (self._entry(at.T, r, c) > 0):
                 return self.one_class
         return True
 
@@ -333,7 +335,7 @@ cdef class Epochs(Worker):
             start = self.position
             self.position += min(self.batch_size, self.n_rows - start)
             weights = self.data.sum_weights(self.order + start, self.position - start,
-                                            self.batch.row_loss)
+                                            self.batch.buffers.row_loss)
             if weights > 0:
                 break
             self.signals.poll(100.0 * (self.position - start))
@@ -359,7 +361,7 @@ cdef class Epochs(Worker):
         cdef cbp_online rows
         cdef int64_t first = self.steps - 1
         cdef ptrdiff_t n = 1, most, start = self.position - 1
-        most = <ptrdiff_t>(FLOPS_PER_LOOK / (6.0 * self.network.n_weights))
+        most = <ptrdiff_t>(FLOPS_PER_TICK / (6.0 * self.network.n_weights))
         most = max(1, min(<ptrdiff_t>MAX_ROWS, most))
         self.rates[0] = self.batch.steps[0].eta
         while n < most and self.position < self.n_rows:
@@ -875,7 +877,8 @@ cdef class Trainer(Epochs):
         W = self.theta[: self.network.n_weights].astype(np.float64, copy=False)
         gradient = np.empty(self.network.n_params, self.network.dtype)
         self.weights.flatten(self.batch.gradient.total,
-                             <char *>writable_address(gradient), self.batch.scratch)
+                             <char *>writable_address(gradient),
+                             self.batch.buffers.scratch)
         gradient = gradient.astype(np.float64, copy=False)
         add_penalty(gradient, alpha, W, scale)
         squares = sum_squares(&W[0], W.shape[0])

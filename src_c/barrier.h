@@ -76,17 +76,17 @@ static inline void cbp_unclaim(cbp_claimed *claimed) {
 /* How many rows of a batch one thread has done; alone on its cache line. */
 typedef struct {
     _Alignas(64) _Atomic ptrdiff_t rows;
-} cbp_progress;
+} cbp_reached;
 
 /* Sets the rows that are done: what was written before is seen by who awaits them. */
-static inline void cbp_report(cbp_progress *progress, ptrdiff_t rows) {
-    atomic_store_explicit(&progress->rows, rows, memory_order_release);
+static inline void cbp_report(cbp_reached *reached, ptrdiff_t rows) {
+    atomic_store_explicit(&reached->rows, rows, memory_order_release);
 }
 
 /* Returns when at least that many rows are done. */
-static inline void cbp_await(cbp_progress *progress, ptrdiff_t rows) {
+static inline void cbp_await(cbp_reached *reached, ptrdiff_t rows) {
     for (int spins = 0;
-         atomic_load_explicit(&progress->rows, memory_order_acquire) < rows; spins++) {
+         atomic_load_explicit(&reached->rows, memory_order_acquire) < rows; spins++) {
         if (spins < CBP_SPINS)
             cbp_pause();
         else
