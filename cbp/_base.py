@@ -41,6 +41,7 @@ from cbp._fitted import (
     restored,
     weight_list,
 )
+from cbp._kernels import all_finite
 from cbp._network import Network
 from cbp._prediction import predict
 from cbp._progress import Optimizer
@@ -361,7 +362,7 @@ class BaseBP(BaseEstimator):
         if outputs is None:
             X, given = checked_rows(self._with(model), X, network.dtype)
             outputs = predict(network, theta, X, logits)
-        if not np.isfinite(outputs).all():
+        if not all_finite(outputs):
             refuse_overflow(outputs, X, network.dtype)
         if given != network.dtype:
             outputs = outputs.astype(np.promote_types(given, network.dtype))

@@ -58,7 +58,7 @@ cdef class Propagation:
     cdef ptrdiff_t chunk_rows, piece_rows, stretch_rows
     cdef bint one_row
     # How threads share it.
-    cdef int n_threads
+    cdef int n_threads, most_threads  # those at work; never are more of use
     cdef bint by_units             # the units of the hidden layer, not the rows
     cdef cbp_barrier barrier
     cdef cbp_reached *reached     # per thread, the rows of which others may go on
@@ -99,7 +99,7 @@ cdef class Batch(Propagation):
     cdef int solver                # -1: only sums are made, no step
     cdef cbp_step *steps           # one for each segment of theta: all W, then all b
     cdef bint fused                # the step follows each sum at once
-    cdef list _memory
+    cdef object _memory, _state    # what the pointers below point to
     cdef Stack gradient
     cdef void *states[CBP_MAX_STATES]
     cdef int n_states

@@ -167,7 +167,11 @@ cdef class Propagation:
     cdef _choose_threads(self, int64_t n_threads, double work):
         """How many threads are of use, and whether they share units or rows."""
         panels = self.weights.panels(0)
-        most = min(n_threads, panels, int(work / UNITS_PER_THREAD))
+        by_units = min(panels, int(work / UNITS_PER_THREAD))
+        # P rows of a piece are the least that a thread takes.
+        by_rows = min(self.piece_rows // self.P, int(work / ROWS_PER_THREAD))
+        self.most_threads = max(1, by_units, by_rows)
+        most = min(n_threads, by_units)
         n_features = self.data.n_features
         if most > 1 and self.n_layers == 2 and not self.one_row:
             size = round_up(n_features, self.P) * self.size
@@ -178,9 +182,7 @@ cdef class Propagation:
                 and (self.data.sparse is not None or most * size <= OWN_INPUTS_BYTES)
             )
         if not self.by_units:
-            # P rows of a piece are the least that a thread takes.
-            most = min(n_threads, self.piece_rows // self.P,
-                       int(work / ROWS_PER_THREAD))
+            most = min(n_threads, by_rows)
         self.n_threads = max(1, most)
 
     cdef size_t _lay_out(self, size_t base, order):
@@ -462,12 +464,12 @@ cdef class Batch(Propagation):
             self.gradient.parts = <char *>writable_address(parts)
         steps = np.zeros(2 * self.n_layers * sizeof(cbp_step), "u1")
         self.steps = <cbp_step *>writable_address(steps)
-        self._memory = [gradient, parts, steps]
+        self._memory = (gradient, parts, steps)
 
     cdef take_states(self, state):
         """The optimizer's vectors, (n_states, master_items)."""
         cdef int i
-        self._memory.append(state)
+        self._state = state
         self.n_states = cbp_n_states[self.solver]
         for i in range(self.n_states):
             self.states[i] = (<char *>writable_address(state)

@@ -27,6 +27,7 @@ from cbp._catalog import (
     output_of_labels,
 )
 from cbp._fit_summary import FitSummary
+from cbp._kernels import all_finite
 from cbp._network import Network
 from cbp._progress import Optimizer
 from cbp._weights import state_shape
@@ -77,7 +78,7 @@ def pack(network: Network, coefs: Sequence, intercepts: Sequence) -> Floats:
 
 
 def _finite(theta: Floats) -> Floats:
-    if not np.isfinite(theta).all():
+    if not all_finite(theta):
         raise ValueError(
             "coefs_ or intercepts_ hold NaN, infinity or too large values."
         )
@@ -125,7 +126,8 @@ class Fitted:
 
     A model has `_network` and `_weights`, and the rest with them. Without these it is
     what an estimator holds before its first fit: nothing, `_failed_flow`, or lists of
-    weights that were set by hand for training to begin with.
+    weights that were set by hand for training to begin with. `_kept` is the next
+    `partial_fit`'s (_stream.py) and goes into no deep copy and no pickle.
     """
 
     def __init__(self, **attributes: Any):
@@ -189,6 +191,7 @@ class Fitted:
 
     def __deepcopy__(self, memo: dict) -> Fitted:
         attributes = dict(self.__dict__)
+        attributes.pop("_kept", None)
         own = {}
         if self.is_model:  # the network never changes, so that copies share it
             own["_network"] = network = attributes.pop("_network")
@@ -269,6 +272,7 @@ def pickled(fitted: Fitted, keep_optimizer: bool) -> dict[str, Any]:
     state = dict(fitted.__dict__)
     network = state.pop("_network")
     del state["_weights"]
+    state.pop("_kept", None)
     if not keep_optimizer:
         state["_optimizer"] = None
     if "classes_" in state:  # said twice, so that a change of one is noticed
@@ -354,7 +358,7 @@ def _restored_network(arguments: Any, theta: NDArray) -> Network:
         f"layers {sizes} need {n_params} parameters in float32 or float64, but there "
         f"are {theta.shape} in {theta.dtype}",
     )
-    _demand(np.isfinite(theta).all(), "some weights are not finite")
+    _demand(all_finite(theta), "some weights are not finite")
     return Network(sizes, activations, output, loss, theta.dtype)
 
 
@@ -462,5 +466,5 @@ def _restored_optimizer(optimizer: Any, network: Network) -> Optimizer:
         shape is not None and state.shape == shape and state.dtype == network.dtype,
         f"its optimizer's state, {held.get('solver')!r}, does not fit the network",
     )
-    _demand(np.isfinite(state).all(), "its optimizer's state is not finite")
+    _demand(all_finite(state), "its optimizer's state is not finite")
     return Optimizer(optimizer.solver, rate, steps, state)

@@ -14,20 +14,22 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from numbers import Integral
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import sparse
 from sklearn.exceptions import ConvergenceWarning
 
+from cbp import _stream
 from cbp._batch import fit_bytes
 from cbp._data import Data
 from cbp._divergence import DivergenceError, message_of_divergence
 from cbp._fit_summary import FitSummary
 from cbp._fitted import Fitted, Weights
+from cbp._kernels import all_finite
+from cbp._memory import demand_memory
 from cbp._network import Network
 from cbp._parameters import (
-    demand_memory,
     generator,
     hidden_layers,
     init_factors,
@@ -40,6 +42,7 @@ from cbp._solvers import SOLVERS, Limits, print_loss, print_patience
 from cbp._split import demand_fraction, demand_weight, split
 from cbp._training import Trainer
 from cbp._validation import (
+    Checked,
     allowed_dtypes,
     checked_rows_and_targets,
     checked_weight,
@@ -60,24 +63,6 @@ _FLOW = ("gradient_flow_", "_fit_summary")
 # Parameters that the trainer takes as floats.
 _REAL_PARAMETERS = ("alpha", "learning_rate_init", "power_t", "momentum", "beta_1")
 _REAL_PARAMETERS += ("beta_2", "epsilon", "tol")
-
-
-class Checked(NamedTuple):
-    """What users pass, checked, as the kernels take it.
-
-    X is an array or a CSR matrix; `target` int32 class numbers or a matrix; `weight`
-    None or counted in `unit`, a power of two.
-    """
-
-    X: Any
-    target: NDArray
-    weight: Floats | None
-    unit: float
-    n_outputs: int
-
-    @property
-    def weighs_nothing(self) -> bool:
-        return self.weight is not None and not self.weight.any()
 
 
 @dataclass
@@ -125,7 +110,8 @@ def fit(est: Any, X: Any, y: Any, sample_weight: Any, *, incremental: bool) -> N
     KeyboardInterrupt
         With `est._fitted` set to the weights reached.
     """
-    hidden, activations = hidden_layers(est)
+    kept = _stream.take(est) if incremental else None
+    layers = hidden_layers(est) if kept is None else kept.layers
     early_stopping = bool(est.early_stopping) and not incremental
     if early_stopping:
         demand_fraction(est.validation_fraction)
@@ -135,10 +121,11 @@ def fit(est: Any, X: Any, y: Any, sample_weight: Any, *, incremental: bool) -> N
     idle = data.weighs_nothing
     if idle and not fresh:
         return
-    sizes = [data.X.shape[1], *hidden, data.n_outputs]
-    if est._fitted.is_model and not fresh:
-        _demand_same_layers(est._fitted._network, sizes)
-    network = _make_network(est, sizes, activations, data.X)
+    if kept is not None and kept.fits(est, data):
+        network = kept.trainer.network
+    else:
+        kept = None
+        network = _make_network(est, layers, data, goes_on=not fresh)
     # Draws come in scikit-learn's order: weights, validation split, shuffles.
     rng = None
     if fresh or early_stopping or (est.shuffle and data.X.shape[0] > 1):
@@ -155,7 +142,14 @@ def fit(est: Any, X: Any, y: Any, sample_weight: Any, *, incremental: bool) -> N
         labels = data.target if data.target.ndim == 1 else None
         rows, held_out = split(data.X.shape[0], labels, est.validation_fraction, rng)
         demand_weight(data.weight, held_out)
-    trainer = _make_trainer(est, network, theta, data, rows, held_out, progress, rng)
+    if kept is None:
+        trainer = _make_trainer(
+            est, network, theta, data, rows, held_out, progress, rng
+        )
+    else:
+        trainer = kept.trainer
+        rows_of = Data(network, data.X, data.target, data.weight)
+        trainer.renew(theta, rows_of, progress, rng)
     if early_stopping and not fresh:
         # Weights to go on from are the best so far, whatever others scored.
         trainer.score_weights(theta, starting=True)
@@ -174,14 +168,15 @@ def fit(est: Any, X: Any, y: Any, sample_weight: Any, *, incremental: bool) -> N
         est._fitted = _fitted(est._fitted, run, incremental)
         raise
     est._fitted = _fitted(est._fitted, run, incremental)
+    if incremental:
+        est._fitted._kept = _stream.keep(est, trainer, layers, data)
 
 
 def start(est: Any, X: Any, y: Any) -> Fitted:
     """A model with the weights that `fit` would start from."""
-    hidden, activations = hidden_layers(est)
+    layers = hidden_layers(est)
     data = check_data(est, X, y, None, fresh=True, incremental=False)
-    sizes = [data.X.shape[1], *hidden, data.n_outputs]
-    network = _make_network(est, sizes, activations, data.X)
+    network = _make_network(est, layers, data, goes_on=False)
     rng = generator(est.random_state)
     theta = draw_weights(network, init_factors(est, network.activations), rng)
     run = Run(network, theta, data, None, Progress(), trainer=None)
@@ -217,7 +212,7 @@ def check_data(
 
 def _is_ready_array(model: Fitted, X: Any, dtypes: list) -> bool:
     ready = len(dtypes) == 1 and is_ready(model, X, dtypes[0])
-    return ready and bool(np.isfinite(X).all())
+    return ready and all_finite(X)
 
 
 def one_batch(
@@ -243,7 +238,7 @@ def one_batch(
     if unit != 1:
         with np.errstate(over="ignore"):
             weight = weight * weight.dtype.type(unit)
-        if not np.isfinite(weight).all():
+        if not all_finite(weight):
             raise ValueError(f"sample_weight is too large for {network.dtype}.")
     return network, theta, X, target, weight
 
@@ -262,8 +257,14 @@ def _demand_same_layers(network: Network, sizes: list[int]) -> None:
         )
 
 
-def _make_network(est: Any, sizes: list[int], activations: list[str], X) -> Network:
+def _make_network(
+    est: Any, layers: tuple[list[int], list[str]], data: Checked, goes_on: bool
+) -> Network:
     """The network to train, once it is known that memory suffices."""
+    (hidden, activations), X = layers, data.X
+    sizes = [X.shape[1], *hidden, data.n_outputs]
+    if goes_on and est._fitted.is_model:
+        _demand_same_layers(est._fitted._network, sizes)
     output = est._output_activation(sizes[-1])
     kind = (tuple(sizes), tuple(activations), output, str(est.loss), X.dtype)
     network = est._fitted.get("_network")
@@ -351,7 +352,7 @@ def _make_trainer(
         batch_size=batch_size,
         n_threads=n_threads(est.n_jobs),
         # A single row has no order to draw, and no generator is made for it.
-        shuffle=bool(est.shuffle) and rng is not None,
+        shuffle=bool(est.shuffle) and n_rows > 1,
         exclusive=isinstance(est.random_state, Integral),
         learning_rate=str(est.learning_rate),
         nesterovs_momentum=bool(est.nesterovs_momentum),
@@ -462,7 +463,7 @@ def _fitted(former: Fitted, run: Run, incremental: bool) -> Fitted:
             flow["_fit_summary"] = replace(flow["_fit_summary"], outcome="partial")
     network = run.network
     return former.changed(
-        drop=("_failed_flow", "coefs_", "intercepts_", *_FLOW),
+        drop=("_failed_flow", "coefs_", "intercepts_", "_kept", *_FLOW),
         _network=network,
         _weights=Weights(network, run.chosen_theta),
         n_layers_=len(network.layer_sizes),

@@ -163,6 +163,29 @@ cdef void *_floats(object array, str name, int itemsize, int ndim, ptrdiff_t *sh
     return start
 
 
+def all_finite(array):
+    """Whether an array of numbers has neither NaN nor infinity.
+
+    Of few numbers it knows in a tenth of the time of np.isfinite(array).all().
+    """
+    cdef Py_buffer view
+    cdef bint known = True, finite = False
+    try:
+        PyObject_GetBuffer(array, &view, PyBUF_FORMAT | PyBUF_ND)
+    except (BufferError, TypeError, ValueError):  # not contiguous, or objects
+        return bool(np.isfinite(array).all())
+    if view.format == NULL or view.format[0] == 0 or view.format[1] != 0:
+        known = False
+    elif view.format[0] == b"d":
+        finite = kernels(8).all_finite(view.buf, view.len // 8)
+    elif view.format[0] == b"f":
+        finite = kernels(4).all_finite(view.buf, view.len // 4)
+    else:
+        known = False
+    PyBuffer_Release(&view)
+    return finite if known else bool(np.isfinite(array).all())
+
+
 cdef _misfit(array, name, int itemsize, int ndim, ptrdiff_t *shape):
     """The error that says what was wanted and what came."""
     wanted = ", ".join([str(shape[i]) if shape[i] >= 0 else "n" for i in range(ndim)])

@@ -6,8 +6,6 @@ through theta. What users pass is validated before; here are the checks without 
 kernel would leave its buffers, for any caller.
 """
 
-import math
-
 import numpy as np
 
 from cbp._kernels cimport CBP_IDENTITY, kernels, writable_address
@@ -118,8 +116,11 @@ cdef class Network:
         W : list of ndarray of shape (n_in, n_out)
         b : list of ndarray of shape (n_out,)
         """
-        parts = [
-            theta[offset : offset + math.prod(shape)].reshape(shape)
-            for _, offset, shape, _ in self.segments
-        ]
-        return parts[: self.n_layers], parts[self.n_layers :]
+        cdef list W = [], b = []
+        cdef Dense *y
+        cdef int l
+        for l in range(self.n_layers):
+            y = &self.layers[l]
+            W.append(theta[y.W : y.W + y.n_in * y.n_out].reshape(y.n_in, y.n_out))
+            b.append(theta[y.b : y.b + y.n_out])
+        return W, b

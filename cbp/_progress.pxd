@@ -46,6 +46,7 @@ cdef class Schedule:
     cdef double powers_2[POWERS]
     cdef cbp_pair power_1, power_2  # beta^t for the last t that POWERS divides
     cdef cbp_pair factor_1, factor_2  # from there to the next: beta^POWERS
+    cdef void begin(self) noexcept
     cdef void _find_powers(self, int64_t step) noexcept nogil
     cdef inline double rate(self, int64_t step) noexcept nogil:
         """eta of a step, bias corrections included. One call for each, in order."""

@@ -164,7 +164,8 @@ cdef class Schedule:
 
     def __cinit__(self, Settings settings not None):
         self.kind, self.corrects = settings.schedule, settings.corrects_bias
-        self.eta_init = self.learning_rate = settings.learning_rate_init
+        self.eta_init = settings.learning_rate_init
+        self.begin()
         self.power_t = settings.power_t
         if self.corrects:
             self.beta_1, self.beta_2 = settings.beta_1, settings.beta_2
@@ -172,6 +173,10 @@ cdef class Schedule:
             powers(self.beta_2, POWERS, self.powers_2)
             self.factor_1 = power_pair(self.beta_1, POWERS)
             self.factor_2 = power_pair(self.beta_2, POWERS)
+
+    cdef void begin(self) noexcept:
+        """The rate before any step."""
+        self.learning_rate = self.eta_init
 
     cdef void _find_powers(self, int64_t step) noexcept nogil:
         """beta^step in two factors, of which one is new only every POWERS steps."""

@@ -39,6 +39,7 @@ cdef class Recorder:
     cdef double[:, :, ::1] records
     cdef int64_t[::1] epochs
 
+    cdef void clear(self) noexcept
     cdef bint due(self, int64_t step, int64_t epoch) noexcept nogil
     cdef void measure_rows(self, int l, bint back, cbp_panels delta, ptrdiff_t r0,
                            ptrdiff_t r1, ptrdiff_t first) noexcept nogil

@@ -72,6 +72,11 @@ cdef class Recorder:
         self.records = np.zeros((self.room, self.n_layers, N_SUMS))
         self.epochs = np.zeros(self.room, np.int64)
 
+    cdef void clear(self) noexcept:
+        """Begins anew, as if nothing had been recorded."""
+        self.n_records, self.watched, self.stride = 0, 0, 1
+        self.sums[:, :] = 0
+
     cdef bint due(self, int64_t step, int64_t epoch) noexcept nogil:
         """Whether step number `step` of the optimizer (from 0) is to be watched:
         regularly, and the first ones more densely, where gradients change fastest."""

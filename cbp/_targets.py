@@ -24,6 +24,7 @@ from sklearn.utils.multiclass import (
     unique_labels,
 )
 
+from cbp._kernels import all_finite
 from cbp._warn import warn
 
 if TYPE_CHECKING:
@@ -221,7 +222,7 @@ def ready_numbers(y: Any, n_samples: int) -> bool:
         and y.dtype.kind in "biuf"
         and (y.ndim == 1 or (y.ndim == 2 and y.shape[1] > 1))
         and len(y) == n_samples
-        and bool(np.isfinite(y).all())
+        and all_finite(y)
     )
 
 
@@ -243,9 +244,11 @@ def encode_numbers(y: Any, dtype: DTypeLike, loss: str, least: float) -> Floats:
         If a target is too large for the type, or too small for the loss.
     """
     y = _one_column(y.toarray() if sparse.issparse(y) else y)
-    with np.errstate(over="ignore"):
-        target = np.ascontiguousarray(y, dtype=dtype).reshape(len(y), -1)
-    if not np.isfinite(target).all():
+    if y.dtype != dtype:
+        with np.errstate(over="ignore"):
+            y = y.astype(dtype)
+    target = np.ascontiguousarray(y).reshape(len(y), -1)
+    if not all_finite(target):
         raise ValueError(f"y holds values too large for {np.dtype(dtype)}.")
     if target.min() < least:
         raise ValueError(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from numbers import Number
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from sklearn.utils import check_array
 from sklearn.utils.validation import _get_feature_names, validate_data
 
 from cbp._fitted import Fitted
+from cbp._kernels import all_finite
 from cbp._parameters import named_overflow
 from cbp._warn import warn
 
@@ -30,6 +31,24 @@ if TYPE_CHECKING:
 _WEIGHT_EXPONENT = 32
 
 FLOATS = (np.dtype(np.float64), np.dtype(np.float32))
+
+
+class Checked(NamedTuple):
+    """What users pass, checked, as the kernels take it.
+
+    X is an array or a CSR matrix; `target` int32 class numbers or a matrix; `weight`
+    None or counted in `unit`, a power of two.
+    """
+
+    X: Any
+    target: NDArray
+    weight: Floats | None
+    unit: float
+    n_outputs: int
+
+    @property
+    def weighs_nothing(self) -> bool:
+        return self.weight is not None and not self.weight.any()
 
 
 # ---- X
@@ -224,7 +243,7 @@ def _float_weights(given: Any) -> Floats:
         and given.dtype in FLOATS
         and given.flags.c_contiguous
         and len(given) > 0
-        and np.isfinite(given).all()
+        and all_finite(given)
     ):
         return given
     with named_overflow("sample_weight"):

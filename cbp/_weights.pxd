@@ -33,6 +33,9 @@ cdef load_forward(Layout layout, const void *theta)
 cdef aligned_zeros(n_items, dtype)
 
 
+cdef aligned_empty(n_items, dtype)
+
+
 cdef inline ptrdiff_t round_up(ptrdiff_t n, ptrdiff_t multiple) noexcept nogil:
     return (n + multiple - 1) // multiple * multiple
 

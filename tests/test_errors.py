@@ -19,7 +19,7 @@ from sklearn.datasets import load_iris, make_regression
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.model_selection import GridSearchCV
 
-from cbp import BPClassifier, BPRegressor, _fitting, _parameters, _solvers
+from cbp import BPClassifier, BPRegressor, _fitting, _memory, _solvers
 from cbp._network import Network
 from cbp._prediction import predict
 from cbp.estimators import DivergenceError
@@ -203,12 +203,12 @@ def test_sizes_beyond_memory_are_refused_before_any_work(
 def test_memory_is_counted_beyond_the_parameters_themselves(monkeypatch):
     model = BPRegressor(hidden_layer_sizes=1000, max_iter=1).fit(X, y)
     parameters = model._theta.nbytes
-    monkeypatch.setattr(_parameters, "_physical_memory", lambda: 3 * parameters)
+    monkeypatch.setattr(_memory, "_physical_memory", lambda: 3 * parameters)
     with pytest.raises(MemoryError):
         model.fit(X, y)
-    monkeypatch.setattr(_parameters, "_physical_memory", lambda: 100 * parameters)
+    monkeypatch.setattr(_memory, "_physical_memory", lambda: 100 * parameters)
     model.fit(X, y)
-    monkeypatch.setattr(_parameters, "_physical_memory", lambda: None)
+    monkeypatch.setattr(_memory, "_physical_memory", lambda: None)
     model.fit(X, y)
 
 

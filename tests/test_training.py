@@ -704,6 +704,8 @@ def test_python_sees_nothing_of_a_trainer_that_only_compiled_code_may_call():
         "loss_gradient",
         "end_iteration",
         "backpropagate",
+        "let_go",
+        "renew",
     }
     assert not {name for name in methods - public if not name.startswith("__")}
     with pytest.raises(TypeError):
