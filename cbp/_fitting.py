@@ -81,14 +81,14 @@ class Run:
     summary: FitSummary | None = None
 
     @property
-    def scores(self) -> bool:
+    def holds_out(self) -> bool:
         """Whether early stopping scores the weights."""
         return self.trainer is not None and self.trainer.best_theta is not None
 
     @property
     def chosen_theta(self) -> Floats:
         """The weights to keep: with early stopping those of the best score."""
-        kept = self.scores and self.progress.scored
+        kept = self.holds_out and self.progress.scored
         return self.trainer.best_theta if kept else self.theta
 
 
@@ -165,9 +165,9 @@ def fit(est: Any, X: Any, y: Any, sample_weight: Any, *, incremental: bool) -> N
     except KeyboardInterrupt:
         if run.look:
             run.summary = run.look().at_end("interrupted")
-        est._fitted = _fitted(est._fitted, run, incremental)
+        est._fitted = _model_after(est._fitted, run, incremental)
         raise
-    est._fitted = _fitted(est._fitted, run, incremental)
+    est._fitted = _model_after(est._fitted, run, incremental)
     if incremental:
         est._fitted._kept = _stream.keep(est, trainer, layers, data)
 
@@ -180,7 +180,7 @@ def start(est: Any, X: Any, y: Any) -> Fitted:
     rng = generator(est.random_state)
     theta = draw_weights(network, init_factors(est, network.activations), rng)
     run = Run(network, theta, data, None, Progress(), trainer=None)
-    return _fitted(est._fitted, run, incremental=False)
+    return _model_after(est._fitted, run, incremental=False)
 
 
 # ---- the data
@@ -452,7 +452,7 @@ def _failed_flow(run: Run) -> FailedFlow:
     )
 
 
-def _fitted(former: Fitted, run: Run, incremental: bool) -> Fitted:
+def _model_after(former: Fitted, run: Run, incremental: bool) -> Fitted:
     """All that the run leaves behind."""
     flow: dict[str, Any] = {}
     if run.summary is not None:
@@ -479,7 +479,7 @@ def _counted(former: Fitted, run: Run, incremental: bool) -> dict[str, Any]:
     """The fitted attributes that are made of the run's progress."""
     progress = run.progress
     scores, best_score = None, None
-    if run.scores:
+    if run.holds_out:
         scores, best_score = progress.validation_scores, progress.best_score
     elif incremental:  # leaves the record of an earlier early stopping
         scores = former.get("validation_scores_")
@@ -489,7 +489,7 @@ def _counted(former: Fitted, run: Run, incremental: bool) -> dict[str, Any]:
         "t_": progress.t,
         "loss_": progress.loss,
         "loss_curve_": progress.loss_curve,
-        "best_loss_": None if run.scores else progress.best_loss,
+        "best_loss_": None if run.holds_out else progress.best_loss,
         "validation_scores_": scores,
         "best_validation_score_": best_score,
         "_no_improvement_count": progress.no_improvement_count,
