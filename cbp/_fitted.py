@@ -273,7 +273,9 @@ def pickled(fitted: Fitted, keep_optimizer: bool) -> dict[str, Any]:
     network = state.pop("_network")
     del state["_weights"]
     state.pop("_kept", None)
-    if not keep_optimizer:
+    optimizer = state.get("_optimizer")
+    # Moments can overflow where weights do not; nothing could go on with them.
+    if optimizer and not (keep_optimizer and all_finite(optimizer.state)):
         state["_optimizer"] = None
     if "classes_" in state:  # said twice, so that a change of one is noticed
         state["_labels"] = (len(state["classes_"]), state["_multilabel"])

@@ -108,7 +108,7 @@ def fit(est: Any, X: Any, y: Any, sample_weight: Any, *, incremental: bool) -> N
     Raises
     ------
     KeyboardInterrupt
-        With `est._fitted` set to the weights reached.
+        With `est._fitted` set to the weights reached, if they are finite.
     """
     kept = _stream.take(est) if incremental else None
     layers = hidden_layers(est) if kept is None else kept.layers
@@ -163,9 +163,11 @@ def fit(est: Any, X: Any, y: Any, sample_weight: Any, *, incremental: bool) -> N
         if run.look and (trainer.recorder.n_records or not incremental):
             _summarize(run)
     except KeyboardInterrupt:
-        if run.look:
-            run.summary = run.look().at_end("interrupted")
-        est._fitted = _model_after(est._fitted, run, incremental)
+        # Weights that have overflowed are no model, at whatever line it came.
+        if all_finite(run.chosen_theta):
+            if run.look:
+                run.summary = run.look().at_end("interrupted")
+            est._fitted = _model_after(est._fitted, run, incremental)
         raise
     est._fitted = _model_after(est._fitted, run, incremental)
     if incremental:

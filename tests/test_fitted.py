@@ -2,6 +2,7 @@
 
 import copy
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -358,6 +359,15 @@ def test_a_pickle_of_one_estimator_is_not_read_as_another():
     state = fitted("regression").__getstate__()
     with pytest.raises(ValueError, match="BPClassifier is damaged"):
         BPClassifier().__setstate__(state)
+
+
+def test_moments_that_have_overflowed_go_into_no_pickle():
+    model = BPClassifier(max_iter=2, random_state=0).fit(X, y).partial_fit(X, y)
+    assert pickle.loads(pickle.dumps(model))._optimizer is not None
+    model._optimizer.state[-1, 3] = np.inf
+    twin = pickle.loads(pickle.dumps(model))
+    assert twin._optimizer is None
+    np.testing.assert_array_equal(twin.predict(X), model.predict(X))
 
 
 def test_parameters_that_are_newer_than_a_pickle_have_their_defaults():

@@ -190,3 +190,18 @@ def test_buffers_of_a_fit_do_not_wait_for_the_garbage_collector(solver, monitor)
     finally:
         gc.enable()
     assert left == []
+
+
+def test_an_interrupt_after_an_overflow_leaves_the_model_as_it_was(monkeypatch):
+    model = fitted(BPClassifier, LABELS)
+    before = model._theta.copy()
+
+    def overflow(est, run, incremental):
+        run.theta[:] = np.nan
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_fitting, "_train", overflow)
+    for call in (model.fit, model.partial_fit):
+        with pytest.raises(KeyboardInterrupt):
+            call(X, LABELS)
+        np.testing.assert_array_equal(model._theta, before)
