@@ -17,6 +17,7 @@ from sklearn.exceptions import NotFittedError
 
 from cbp._catalog import OPTIMIZERS
 from cbp._fit_summary import FitSummary
+from cbp._fitted import Fitted
 from cbp._solvers import SOLVERS
 from cbp.gradient_flow import FailedFlow, GradientFlow, ratio
 
@@ -289,7 +290,9 @@ def _records_of(
 ) -> tuple[GradientFlow, Sequence[float], FitSummary, int]:
     """Flow, loss curve, summary and epochs of the last fit, a failed one first."""
     name = type(estimator).__name__
-    if not hasattr(estimator, "hidden_layer_sizes"):
+    fitted = getattr(estimator, "_fitted", None)
+    ours = isinstance(fitted, Fitted) and hasattr(estimator, "hidden_layer_sizes")
+    if not ours:
         raise TypeError(
             f"diagnose needs a BPClassifier or BPRegressor, got {name}. Of a pipeline "
             "pass the last step, model[-1]; of a search best_estimator_; of a "
@@ -303,8 +306,7 @@ def _records_of(
                 "summary of its data. Fit it again, with monitor=True."
             )
         return failed, failed.loss_curve, failed.summary, _epochs_of(failed, estimator)
-    coefs = getattr(estimator, "coefs_", None)
-    if coefs is None:
+    if not fitted.is_model:
         raise NotFittedError(
             f"This {name} is not fitted yet, so there is nothing to diagnose. Call "
             "fit(X, y) first, with monitor=True."
@@ -328,6 +330,7 @@ def _records_of(
         )
     if not isinstance(flow, GradientFlow):
         raise TypeError(f"gradient_flow_ must be a GradientFlow, got {type(flow)}.")
+    coefs = estimator.coefs_
     sizes = (np.shape(coefs[0])[0], *(np.shape(W)[-1] for W in coefs))
     if tuple(flow.layer_sizes) != sizes:
         raise ValueError(
@@ -367,5 +370,5 @@ def _went_on(estimator: Any, fit: Fit, n_iter: int) -> bool:
         return fit.summary.given_weights
     # A fit that failed has left the former model in its place.
     failed = isinstance(fit.flow, FailedFlow)
-    former = failed and getattr(estimator, "coefs_", None) is not None
+    former = failed and estimator._fitted.has_weights
     return former or len(fit.curve) > n_iter

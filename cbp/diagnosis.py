@@ -742,6 +742,7 @@ def diagnose(estimator: Any) -> Diagnosis:
         Fitted with ``monitor=True``; a fit that raised because it diverged counts.
         Of it are read its parameters, which should still be those of the fit, and
 
+        - `_fitted`, a Fitted: whether there is a model;
         - `_failed_flow`, a FailedFlow, if the last fit diverged; otherwise
         - `gradient_flow_`, a GradientFlow; `_fit_summary`, a FitSummary; `coefs_`,
           `loss_`, `loss_curve_`, `n_iter_`, and `validation_scores_` if there are any.

@@ -9,6 +9,7 @@ from sklearn.base import clone
 from sklearn.datasets import load_diabetes, load_iris
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
+from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -84,6 +85,16 @@ def test_weights_without_training_are_told_to_fit(moons):
         diagnose(model)
 
 
+def test_weights_set_by_hand_are_no_fit(moons):
+    X, _ = moons
+    model = BPClassifier((4,), warm_start=True)
+    model.coefs_ = [np.ones((X.shape[1], 4)), np.ones((4, 1))]
+    model.intercepts_ = [np.zeros(4), np.zeros(1)]
+    for say in (diagnose, BPClassifier.diagnose):
+        with pytest.raises(NotFittedError, match="not fitted.*Call fit"):
+            say(model)
+
+
 def test_without_monitor_the_parameter_is_named(moons):
     model = fitted(BPClassifier(monitor=False, max_iter=3), *moons)
     assert not hasattr(model, "gradient_flow_")
@@ -107,6 +118,11 @@ def test_other_estimators_are_told_where_the_network_is(moons):
     assert diagnose(pipeline[-1]).verdict
     with pytest.raises(TypeError, match="got LogisticRegression"):
         diagnose(LogisticRegression().fit(X, y))
+    # Others may have the same parameters.
+    with pytest.raises(TypeError, match="got MLPClassifier"):
+        diagnose(MLPClassifier())
+    with pytest.raises(TypeError, match="diagnose needs a BPClassifier"):
+        diagnose(BPClassifier)
 
 
 def test_a_damaged_attribute_is_named(deep):
