@@ -35,15 +35,15 @@ def calm(fit: Fit) -> str:
         return lower_alpha(fit)
     if fit.given_weights and fit.outcome == "diverged" and fit.n_epochs == 0:
         # With a usual rate it was the weights.
-        if fit.solver == "lbfgs" or fit.rate <= fit.highest_rate:
+        if fit.steps_usual:
             return "warm_start=False"
-    if fit.solver != "lbfgs":
+    if not fit.chooses_its_steps:
         return _lower_rate(fit)
     if len(fit.flow.epoch):
         least = max(fit.mean_weight, 10 * fit.parameters["alpha"])
         return f"alpha={one_digit(least)}"
     # The first weights already had an infinite cost, which no penalty makes finite.
-    return scale_input(fit) if fit.input_off else "solver='adam'"
+    return scale_input(fit) if fit.input_off else other_solver(fit)
 
 
 def against_vanishing(fit: Fit, activation_share: float) -> str:
@@ -67,7 +67,7 @@ def against_lost_units(fit: Fit, start: bool) -> str:
         return "warm_start=False"
     if not start and fit.target_off:
         return SCALE_TARGET
-    if not start and fit.solver != "lbfgs":
+    if not start and not fit.chooses_its_steps:
         return _lower_rate(fit)
     return other_activation(fit)
 
@@ -108,6 +108,10 @@ def _fewer_layers(fit: Fit) -> str:
     return advice + (", warm_start=False" if fit.parameters["warm_start"] else "")
 
 
+def other_solver(fit: Fit) -> str:
+    return f"solver={fit.solver.instead!r}"
+
+
 def lower_alpha(fit: Fit) -> str:
     """A penalty a thousand times smaller than the limit."""
     return f"alpha={one_digit(fit.penalty_limit / 1000)}"
@@ -121,7 +125,7 @@ def _lower_rate(fit: Fit) -> str:
     if factor < 1e-4:
         wanted = min(wanted, 0.001)
     if wanted < 1e-30:  # then it is not the rate that makes steps large
-        return "warm_start=False" if fit.given_weights else "solver='lbfgs'"
+        return "warm_start=False" if fit.given_weights else other_solver(fit)
     return f"learning_rate_init={one_digit(wanted)}"
 
 
@@ -144,14 +148,13 @@ def longer(fit: Fit) -> str:
     if fit.outcome in ("partial", "interrupted"):
         return call_again(fit)
     if fit.outcome == "max_iter":
-        if fit.solver == "lbfgs" and fit.n_epochs < p["max_iter"]:
+        if fit.max_fun_ended:
             return f"max_fun={max(5 * p['max_fun'], 15000)}"
         advice = f"max_iter={5 * p['max_iter']}"
-        # An iteration takes two evaluations or so.
-        short = fit.solver == "lbfgs" and p["max_fun"] < 10 * p["max_iter"]
-        return advice + (f", max_fun={10 * p['max_iter'] + 15000}" if short else "")
-    if fit.solver == "lbfgs" and fit.scores is None:
-        return smaller_tol(fit) if fit.tol_was_met else "solver='adam'"
+        more = f", max_fun={10 * p['max_iter'] + 15000}"
+        return advice + (more if fit.max_fun_is_next else "")
+    if not fit.was_patient:
+        return smaller_tol(fit) if fit.tol_was_met else other_solver(fit)
     if p["n_iter_no_change"] == math.inf:  # changed since the fit
         return f"max_iter={5 * p['max_iter']}"
     return _with_more_epochs(fit, f"n_iter_no_change={10 * p['n_iter_no_change']}")
@@ -168,7 +171,7 @@ def smaller_tol(fit: Fit) -> str:
     patience if nothing improved."""
     p = fit.parameters
     tol = min(1e-4 * fit.summary.constant_cost, p["tol"] / 100)
-    if fit.solver == "lbfgs" and fit.scores is None:
+    if not fit.was_patient:
         return f"tol={one_digit(tol)}"
     # The largest improvement during the patience has to count as one. With warm_start
     # patience may have begun in an earlier fit, whose epochs are over.
@@ -180,8 +183,8 @@ def smaller_tol(fit: Fit) -> str:
     # The first score to beat is that of weights to go on from, which is not noted.
     unknown = fit.scores is not None and fit.given_weights
     if unknown or not gain > 0 or p["tol"] == 0:
-        # With early stopping L-BFGS may have ended by either.
-        either = f"tol={one_digit(tol)}, " if fit.solver == "lbfgs" else ""
+        # With early stopping either may have ended it.
+        either = f"tol={one_digit(tol)}, " if fit.solver.watches_gradient else ""
         return either + longer(fit)
     return _with_more_epochs(fit, f"tol={one_digit(min(tol, gain / 2))}")
 

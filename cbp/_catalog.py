@@ -82,11 +82,21 @@ class Loss:
         None: a loss for regressors.
     least_target : float
         Numbers below it are refused.
+    unit_targets : bool
+        Whether the outputs are linear and best learn targets of a size near 1.
+    squared : bool
+        Whether the cost grows with the square of a target, which may overflow.
+    exponential : bool
+        Whether the outputs grow exponentially with the inputs, so that these overflow
+        early, and the first gradients are as large as the targets.
     """
 
     column_costs: Callable[[Columns], tuple[float, float]] | None
     label_costs: Callable[[NDArray, int], tuple[float, float]] | None = None
     least_target: float = -np.inf
+    unit_targets: bool = False
+    squared: bool = False
+    exponential: bool = False
 
 
 def _log_loss_of_labels(p, n_outputs):
@@ -125,8 +135,10 @@ LOSSES = {
     ("logistic", "squared_error"): Loss(
         _squared_error_from(0.5), _squared_error_of_labels
     ),
-    ("identity", "squared_error"): Loss(_squared_error_from(0.0)),
-    ("exp", "poisson"): Loss(_poisson_of_columns, least_target=0.0),
+    ("identity", "squared_error"): Loss(
+        _squared_error_from(0.0), unit_targets=True, squared=True
+    ),
+    ("exp", "poisson"): Loss(_poisson_of_columns, least_target=0.0, exponential=True),
 }
 
 
@@ -151,6 +163,8 @@ class Optimizer:
 
     Attributes
     ----------
+    title : str
+        Its name in a sentence.
     highest_rate : float
         The highest learning rate that is worth a try without further knowledge.
     beta_1, beta_2 : str
@@ -165,6 +179,7 @@ class Optimizer:
         Whether the parameter learning_rate names a schedule.
     """
 
+    title: str
     highest_rate: float
     beta_1: str
     beta_2: str = ""
@@ -174,6 +189,14 @@ class Optimizer:
 
 
 OPTIMIZERS = {
-    "sgd": Optimizer(0.3, "momentum", scheduled=True),
-    "adam": Optimizer(0.01, "beta_1", "beta_2", second_moment=1, corrects_bias=True),
+    "sgd": Optimizer("SGD", 0.3, "momentum", scheduled=True),
+    "adam": Optimizer(
+        "Adam", 0.01, "beta_1", "beta_2", second_moment=1, corrects_bias=True
+    ),
 }
+
+# Solvers of _solvers.py that are not compiled: they ask for losses and gradients only,
+# and make their steps themselves.
+WITHOUT_STEPS = ("lbfgs",)
+
+SOLVER_NAMES = (*OPTIMIZERS, *WITHOUT_STEPS)

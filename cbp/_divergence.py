@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import sparse
 
-from cbp._catalog import is_regressors
+from cbp._catalog import LOSSES, is_regressors
 from cbp._solvers import SOLVERS
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def message_of_divergence(
     solver = SOLVERS[est.solver]
     problem, cures = _problem(est, network, X, target, weight, unit)
     settings = f"solver={str(est.solver)!r}"
-    if solver.stochastic:
+    if not solver.chooses_its_steps:
         settings += f", learning_rate_init={est.learning_rate_init!r}"
         rate = est.learning_rate_init
         below = f"below {rate!r}" if rate <= 1 else "such as the default, 0.001"
@@ -64,10 +64,10 @@ def _problem(
         return " X holds NaN or infinity.", ["finite inputs"]
     problem, cures = "", ["inputs scaled by StandardScaler"]
     numbers = is_regressors(network.output, network.loss)
-    squared = numbers and network.loss == "squared_error"
+    loss = LOSSES[network.output, network.loss]
     largest = float(np.abs(target).max()) if target.dtype.kind == "f" else 0.0
     limits = np.finfo(X.dtype)
-    if squared and largest > 2.0 ** (limits.maxexp // 2 - 12):
+    if loss.squared and largest > 2.0 ** (limits.maxexp // 2 - 12):
         problem += (
             f" The targets reach {largest:.0e}; the squares of such errors, or "
             f"their sums, overflow {limits.dtype}."
@@ -75,7 +75,7 @@ def _problem(
     if numbers:
         cures.append(
             "targets scaled to unit variance"
-            if squared
+            if loss.unit_targets
             else "targets divided by their mean"
         )
     if weight is not None:

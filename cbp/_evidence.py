@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from sklearn.base import RegressorMixin
 from sklearn.exceptions import NotFittedError
 
-from cbp._catalog import OPTIMIZERS
+from cbp._catalog import LOSSES, OUTPUT_OF, Loss
 from cbp._fit_summary import FitSummary
 from cbp._fitted import Fitted
-from cbp._solvers import SOLVERS
+from cbp._solvers import SOLVERS, Solver
 from cbp.gradient_flow import FailedFlow, GradientFlow, ratio
 
 # Thresholds. None depends on a unit of the data: a layer is compared with the output
@@ -83,12 +83,9 @@ COUNTS_LARGE = 30.0
 # not relu, with 30 neither; Adam and L-BFGS come to that some layers later.
 DEEP_FOR_RELU, DEEP_FOR_ALL = 8, 20
 
-# The least relative decrease of max(cost, 1) that SciPy's L-BFGS-B goes on for.
-LBFGS_FTOL = 2.3e-9
-
 TINY = float(np.finfo(np.float64).tiny)
 
-_PARAMETERS = ("solver", "batch_size", "alpha", "loss", "warm_start", "epsilon")
+_PARAMETERS = ("batch_size", "alpha", "warm_start", "epsilon")
 _PARAMETERS += ("learning_rate_init", "tol", "n_iter_no_change", "max_iter", "max_fun")
 _PARAMETERS += ("activation",)
 # Outcomes of a training that ended by itself.
@@ -103,6 +100,8 @@ class Fit:
         self.parameters: dict[str, Any] = {
             name: getattr(estimator, name) for name in _PARAMETERS
         }
+        self.solver = _solver_of(estimator)
+        self.loss = _loss_of(estimator)
         self.flow: GradientFlow = flow
         failed = isinstance(flow, FailedFlow)
         self.outcome = self.summary.outcome or "interrupted"
@@ -112,12 +111,10 @@ class Fit:
         scores = getattr(estimator, "validation_scores_", None)
         self.scores = None if failed or incremental else scores
         self.n_epochs = len(self.curve) if incremental else n_iter
-        self.is_regressor = isinstance(estimator, RegressorMixin)
         self.given_weights = not incremental and _went_on(estimator, self, n_iter)
         self.late = slice(len(flow.epoch) // 2, None)
         rows = self.summary.n_rows
-        solver = SOLVERS[self.solver]
-        self.batch = solver.batch_size(self.parameters["batch_size"], rows)
+        self.batch = self.solver.batch_size(self.parameters["batch_size"], rows)
         self.steps_per_epoch = -(-rows // self.batch)
         least = max(self.summary.constant_cost, TINY)
         first = max(len(self.curve) - self.n_epochs, 0)
@@ -125,10 +122,6 @@ class Fit:
         self.cost = np.array(self.curve[first:], dtype=np.float64) / least
         loss = getattr(estimator, "loss_", None)
         self.reached = self._reached(math.inf if failed or loss is None else loss)
-
-    @property
-    def solver(self) -> str:
-        return self.parameters["solver"]
 
     @property
     def idle(self) -> bool:
@@ -204,20 +197,25 @@ class Fit:
 
     @property
     def target_off(self) -> bool:
-        """Whether a squared error is asked to reach targets of another scale than 1."""
-        s = self.summary
-        if self.parameters["loss"] != "squared_error" or not self.is_regressor:
+        """Whether linear outputs are asked to reach targets of another scale than 1."""
+        if self.loss is None or not self.loss.unit_targets:
             return False
+        s = self.summary
         return s.target_size > 10 or 0 < s.target_variance < 0.01
 
     @property
-    def counts_large(self) -> bool:
-        """Whether the targets of a Poisson loss are so large that first steps overflow.
+    def exponential(self) -> bool:
+        """Whether the outputs grow exponentially with the inputs."""
+        return self.loss is not None and self.loss.exponential
 
-        L-BFGS finds the length of its steps by itself.
+    @property
+    def counts_large(self) -> bool:
+        """Whether exponential outputs have targets so large that first steps overflow.
+
+        A solver that chooses its steps finds shorter ones.
         """
-        poisson = self.parameters["loss"] == "poisson" and self.solver != "lbfgs"
-        return poisson and self.summary.target_size > COUNTS_LARGE
+        large = self.exponential and self.summary.target_size > COUNTS_LARGE
+        return large and not self.chooses_its_steps
 
     @property
     def input_off(self) -> bool:
@@ -227,8 +225,7 @@ class Fit:
     @property
     def input_overflows(self) -> bool:
         """Whether the inputs are so large that no learning rate or penalty would do."""
-        poisson = self.parameters["loss"] == "poisson"
-        limit = INPUT_HUGE if poisson else INPUT_OVERFLOWING
+        limit = INPUT_HUGE if self.exponential else INPUT_OVERFLOWING
         return self.summary.column_size > limit
 
     @property
@@ -262,16 +259,69 @@ class Fit:
     @property
     def highest_rate(self) -> float:
         """The highest learning rate that is worth a try without further knowledge."""
-        return OPTIMIZERS[self.solver].highest_rate
+        return self.solver.optimizer.highest_rate
+
+    @property
+    def chooses_its_steps(self) -> bool:
+        """Whether the solver finds the length of its steps, and there is no rate."""
+        return self.solver.chooses_its_steps
+
+    @property
+    def steps_usual(self) -> bool:
+        """Whether no learning rate can have made the first step too large."""
+        return self.chooses_its_steps or self.rate <= self.highest_rate
+
+    @property
+    def epsilon_counts(self) -> bool:
+        """Whether a step is divided by the root of mean squares plus epsilon."""
+        optimizer = self.solver.optimizer
+        return optimizer is not None and optimizer.second_moment is not None
+
+    @property
+    def was_patient(self) -> bool:
+        """Whether training ended by n_iter_no_change, if it ended by itself."""
+        return not self.solver.watches_gradient or self.scores is not None
+
+    @property
+    def max_fun_ended(self) -> bool:
+        """Whether it was max_fun, if training ended by one of its limits."""
+        few = self.n_epochs < self.parameters["max_iter"]
+        return self.chooses_its_steps and few
+
+    @property
+    def max_fun_is_next(self) -> bool:
+        """Whether max_fun would end a fit whose max_iter is raised; an iteration takes
+        two evaluations or so."""
+        p = self.parameters
+        return self.chooses_its_steps and p["max_fun"] < 10 * p["max_iter"]
 
     @property
     def tol_was_met(self) -> bool:
-        """Whether it was tol that ended L-BFGS: SciPy also ends it if an iteration
-        hardly lowers the cost, whatever tol is."""
+        """Whether it was tol that ended training, not too small a decrease of the cost,
+        which ends it whatever tol is."""
         if len(self.cost) < 2 or self.scores is not None:
             return True
         before, after = self.curve[-2:]
-        return before - after > LBFGS_FTOL * max(abs(before), abs(after), 1)
+        least = self.solver.least_decrease * max(abs(before), abs(after), 1)
+        return before - after > least
+
+
+def _solver_of(estimator: Any) -> Solver:
+    """The row of the solver, which may have been changed since the fit."""
+    name = estimator.solver
+    if not isinstance(name, str) or name not in SOLVERS:
+        raise ValueError(
+            f"The 'solver' parameter of {type(estimator).__name__} must be one of "
+            f"{', '.join(SOLVERS)}, got {name!r}. Set it to that of the last fit."
+        )
+    return SOLVERS[name]
+
+
+def _loss_of(estimator: Any) -> Loss | None:
+    """The row of a regressor's loss; None for labels, whose scales never matter."""
+    if not isinstance(estimator, RegressorMixin) or not isinstance(estimator.loss, str):
+        return None
+    return LOSSES.get((OUTPUT_OF.get(estimator.loss), estimator.loss))
 
 
 def _share_of(a: NDArray, b: NDArray) -> NDArray:

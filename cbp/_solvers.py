@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
-from cbp._catalog import OPTIMIZERS
+from cbp._catalog import LOSSES, OPTIMIZERS, Optimizer
 from cbp._progress import Progress
 from cbp._training import Trainer
 
@@ -82,7 +82,7 @@ def _tell(listeners: Sequence[AfterEpoch], progress: Progress) -> bool:
     return any([listener(progress) for listener in listeners])
 
 
-# ---- adam and sgd
+# ---- compiled optimizers
 
 
 def run_stochastic(
@@ -235,7 +235,7 @@ def _output_unit(trainer: Trainer, target: NDArray) -> float:
     counted in units of the targets' size.
     """
     network = trainer.network
-    if network.output != "identity":
+    if not LOSSES[network.output, network.loss].squared:
         return 1.0
     size = float(np.abs(target).max())
     if size * np.finfo(network.dtype).eps < 1:
@@ -327,19 +327,40 @@ class Solver:
     ----------
     run : callable
         Trains: `run_stochastic` or `run_lbfgs`.
-    stochastic : bool
-        Whether it takes steps on batches, with a learning rate, so that `partial_fit`
-        may go on with it.
+    title : str
+        Its name in a sentence.
     epoch : str
         What one round over the data is called.
+    instead : str
+        The solver to try where this one can do no better.
+    optimizer : Optimizer or None
+        The catalogue's row, if it is compiled.
+    chooses_its_steps : bool
+        Whether it finds the length of each step by evaluations, which max_fun limits.
+        Otherwise there is a learning rate.
+    watches_gradient : bool
+        Whether training ends where no entry of the gradient is above tol. Otherwise it
+        ends where the loss makes no progress above tol for n_iter_no_change epochs.
+    least_decrease : float
+        Training also ends where a step lowers max(loss, 1) by less than this share.
     workspace : int
         Bytes per parameter beside those that the trainer counts.
     """
 
     run: Callable[..., End]
-    stochastic: bool
+    title: str
     epoch: str
+    instead: str
+    optimizer: Optimizer | None = None
+    chooses_its_steps: bool = False
+    watches_gradient: bool = False
+    least_decrease: float = 0.0
     workspace: int = 0
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether it takes steps on batches, as `partial_fit` does."""
+        return self.optimizer is not None
 
     def batch_size(self, wanted: int | str, n_rows: int) -> int:
         """Rows per step, of `n_rows` to train on; `wanted` is the parameter."""
@@ -356,12 +377,24 @@ class Solver:
 
 # SciPy keeps ten pairs of vectors, and a few more, in float64.
 _SCIPY_BYTES = 26 * 8
+# The default of its option ftol, rounded up.
+_SCIPY_FTOL = 2.3e-9
 
 # Every optimizer of the catalogue is compiled, and run in the same way.
 SOLVERS = {
-    name: Solver(run_stochastic, stochastic=True, epoch="epoch") for name in OPTIMIZERS
+    name: Solver(run_stochastic, row.title, "epoch", instead="lbfgs", optimizer=row)
+    for name, row in OPTIMIZERS.items()
 }
-SOLVERS["lbfgs"] = Solver(run_lbfgs, False, epoch="iteration", workspace=_SCIPY_BYTES)
+SOLVERS["lbfgs"] = Solver(
+    run_lbfgs,
+    "L-BFGS",
+    "iteration",
+    instead="adam",
+    chooses_its_steps=True,
+    watches_gradient=True,
+    least_decrease=_SCIPY_FTOL,
+    workspace=_SCIPY_BYTES,
+)
 
 STOCHASTIC = tuple(name for name, solver in SOLVERS.items() if solver.stochastic)
 

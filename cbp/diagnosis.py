@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cbp import _advice
-from cbp._catalog import ACTIVATIONS, OPTIMIZERS
+from cbp._catalog import ACTIVATIONS
 from cbp._evidence import (
     CONSTANT,
     DEAD,
@@ -395,8 +395,7 @@ def _dead(fit: Fit) -> tuple[NDArray, NDArray]:
 
 def _find_epsilon_floor(fit: Fit) -> Finding | None:
     flow = fit.flow
-    optimizer = OPTIMIZERS.get(fit.solver)
-    if optimizer is None or optimizer.second_moment is None or fit.learned:
+    if not fit.epsilon_counts or fit.learned:
         return None
     floored = fit.share(flow.floored)
     # Weights of dead units have no gradient, whatever epsilon is.
@@ -412,9 +411,9 @@ def _find_epsilon_floor(fit: Fit) -> Finding | None:
     if floored.max() <= FLOORED or not 0 < gradient <= 100 * epsilon:
         return None
     message = (
-        f"In {_percent(floored[layer - 1])} of the weights of layer {layer} Adam's "
-        f"steps are shortened by epsilon={epsilon:g}: the gradient, of size "
-        f"{gradient:.0e}, lies below it."
+        f"In {_percent(floored[layer - 1])} of the weights of layer {layer} "
+        f"{fit.solver.title}'s steps are shortened by epsilon={epsilon:g}: the "
+        f"gradient, of size {gradient:.0e}, lies below it."
     )
     advice = _advice.against_floor(fit, epsilon, gradient)
     evidence = {"floored": [float(x) for x in floored], "gradient": gradient}
@@ -423,7 +422,7 @@ def _find_epsilon_floor(fit: Fit) -> Finding | None:
 
 def _find_learning_rate_too_high(fit: Fit) -> Finding | None:
     cost = fit.cost
-    if fit.solver == "lbfgs" or fit.learned or len(cost) < 4:
+    if fit.chooses_its_steps or fit.learned or len(cost) < 4:
         return None
     change = np.diff(cost[len(cost) // 2 :])
     rises = change[change > 0]
@@ -463,7 +462,7 @@ def _find_learning_rate_too_high(fit: Fit) -> Finding | None:
 
 
 def _find_update_too_large(fit: Fit) -> Finding | None:
-    if fit.solver == "lbfgs" or fit.learned:
+    if fit.chooses_its_steps or fit.learned:
         return None
     first = fit.first_step
     last = np.nan_to_num(fit.typical(fit.step_ratio), nan=math.inf, posinf=math.inf)
@@ -484,7 +483,7 @@ def _find_update_too_large(fit: Fit) -> Finding | None:
 
 
 def _find_update_too_small(fit: Fit) -> Finding | None:
-    if fit.solver == "lbfgs" or fit.learned or fit.outcome == "diverged":
+    if fit.chooses_its_steps or fit.learned or fit.outcome == "diverged":
         return None
     if len(fit.cost) == 0:
         return None
@@ -525,7 +524,7 @@ def _find_stopped_by_tol(fit: Fit) -> Finding | None:
     # Steadily, and not slower than before: else it is an optimum that is near.
     falling = fall > 0.5 * float(np.abs(np.diff(window)).sum())
     falling = falling and fall > 0.1 * float(fit.cost[0] - fit.cost[-1])
-    if fit.solver == "lbfgs":
+    if fit.solver.watches_gradient:
         falling = False
         if not fit.tol_was_met and not fit.target_off:
             return None
@@ -560,8 +559,8 @@ def _find_stopped_by_tol(fit: Fit) -> Finding | None:
 
 
 def _find_stopped_before_first_step(fit: Fit) -> Finding | None:
-    """L-BFGS ends at once where the gradient is below tol: at an optimum, or because
-    all gradients are small."""
+    """A solver that watches the gradient ends at once where that is below tol: at an
+    optimum, or because all gradients are small."""
     p, s = fit.parameters, fit.summary
     if fit.outcome != "converged" or fit.learned or p["tol"] == 0:
         return None
@@ -613,8 +612,8 @@ def _find_constant_prediction(fit: Fit) -> Finding | None:
         advice = _advice.lower_alpha(fit)
     elif "logistic" in fit.flow.activations:
         advice = _advice.other_activation(fit)
-    elif fit.solver == "lbfgs":
-        advice = "solver='adam'"
+    elif fit.chooses_its_steps:
+        advice = _advice.other_solver(fit)
     else:
         advice = _advice.higher_rate(fit)
     return Finding("constant-prediction", None, message, evidence, advice)
@@ -649,12 +648,12 @@ def _note_stuck(fit: Fit) -> Finding | None:
     if fit.outcome != "stuck" or fit.learned:
         return None
     message = (
-        f"L-BFGS ended after {_count(fit.n_epochs, 'iteration')}: it found no step "
-        "that lowers the cost."
+        f"{fit.solver.title} ended after {_count(fit.n_epochs, fit.solver.epoch)}: it "
+        "found no step that lowers the cost."
     )
     if fit.target_off:
         message += _target_sentence(fit)
-    advice = _advice.SCALE_TARGET if fit.target_off else "solver='adam'"
+    advice = _advice.SCALE_TARGET if fit.target_off else _advice.other_solver(fit)
     evidence = {"iterations": fit.n_epochs}
     return Finding("not-converged", None, message, evidence, advice, NOTE)
 
@@ -757,7 +756,7 @@ def diagnose(estimator: Any) -> Diagnosis:
         If there was no training yet.
     ValueError
         If it was not monitored, or interrupted before the first record; if the records
-        are of another network.
+        are of another network; if its solver is unknown.
     TypeError
         If it is another kind of estimator.
 

@@ -74,8 +74,16 @@ def test_optimizers_have_the_same_rows_everywhere():
     assert names == set(_catalog.OPTIMIZERS)
     assert names == set(reference.STEPS)
     assert names == set(_solvers.STOCHASTIC)
+    assert set(_catalog.SOLVER_NAMES) == set(_solvers.SOLVERS)
     # And a case in the tests of steps, which would not miss it.
     assert names == {solver for solver, _ in STEPS.values()}
+
+
+@pytest.mark.parametrize("name, row", _solvers.SOLVERS.items())
+def test_another_solver_is_one_that_goes_another_way(name, row):
+    other = _solvers.SOLVERS[row.instead]
+    assert other.chooses_its_steps != row.chooses_its_steps
+    assert (name in _catalog.WITHOUT_STEPS) == (row.optimizer is None)
 
 
 @pytest.mark.parametrize("name", _catalog.ACTIVATIONS)

@@ -14,6 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from cbp import BPClassifier, BPRegressor
+from cbp._solvers import SOLVERS
 from cbp.diagnosis import diagnose
 from cbp.gradient_flow import FailedFlow, GradientFlow
 
@@ -123,6 +124,15 @@ def test_other_estimators_are_told_where_the_network_is(moons):
         diagnose(MLPClassifier())
     with pytest.raises(TypeError, match="diagnose needs a BPClassifier"):
         diagnose(BPClassifier)
+
+
+@pytest.mark.parametrize("solver", ["nonsense", None, ["adam"]])
+def test_an_unknown_solver_is_refused_with_the_valid_ones(deep, solver):
+    model = pickle.loads(pickle.dumps(deep)).set_params(solver=solver)
+    with pytest.raises(ValueError, match="'solver' parameter of BPClass") as error:
+        diagnose(model)
+    message = str(error.value)
+    assert repr(solver) in message and all(name in message for name in SOLVERS)
 
 
 def test_a_damaged_attribute_is_named(deep):
