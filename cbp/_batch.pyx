@@ -32,6 +32,7 @@ from cbp._weights cimport (
     round_up,
 )
 
+from cbp._catalog import SOLVER_NAMES
 from cbp._kernels import OPTIMIZERS, isa
 
 
@@ -94,7 +95,8 @@ def fit_bytes(Network network not None, batch_size, solver, sparse=False):
     ----------
     network : Network
     batch_size : int
-    solver : {"sgd", "adam", "lbfgs"}
+    solver : str
+        One of `SOLVER_NAMES`.
     sparse : bool, default=False
         Whether X is a CSR matrix.
 
@@ -105,8 +107,8 @@ def fit_bytes(Network network not None, batch_size, solver, sparse=False):
     cdef Layout layout = Layout(network)
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    if solver not in OPTIMIZERS and solver != "lbfgs":
-        raise ValueError(f"solver {solver!r}; valid: {[*OPTIMIZERS, 'lbfgs']}")
+    if solver not in SOLVER_NAMES:
+        raise ValueError(f"solver {solver!r}; valid: {[*SOLVER_NAMES]}")
     # Enough for any machine, and not too large for C.
     divided = not sparse and divides(layout, min(batch_size, 2**62))
     rows = min(int(batch_size), PIECE_ROWS if divided else CBP_CHUNK_ROWS) + 17

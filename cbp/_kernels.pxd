@@ -9,8 +9,6 @@ cdef extern from "cbp.h" nogil:
         CBP_GROUP_PANELS
         CBP_IDENTITY
         CBP_SOFTMAX_LOG_LOSS
-        CBP_SGD
-        CBP_ADAM
         CBP_MAX_STATES
 
     ctypedef struct cbp_pair:

@@ -25,7 +25,7 @@ cdef class Network:
     output : str
         One of `OUTPUTS`.
     loss : str
-        "log_loss", "squared_error" or "poisson"; (output, loss) is one of `LOSSES`.
+        (output, loss) is one of `LOSSES`.
     dtype : numpy dtype
         float32 or float64.
 

@@ -16,7 +16,7 @@ from libc.stdint cimport int64_t
 
 from cbp._kernels cimport power, power_pair, powers, product
 
-from cbp._catalog import OPTIMIZERS as OPTIMIZER_ROWS
+from cbp._catalog import OPTIMIZERS as OPTIMIZER_ROWS, SOLVER_NAMES
 from cbp._kernels import OPTIMIZERS
 
 SCHEDULES = {"constant": 0, "invscaling": 1, "adaptive": 2}
@@ -57,8 +57,8 @@ cdef class Settings:
         nesterovs_momentum=True, beta_1=0.9, beta_2=0.999, epsilon=1e-8, tol=1e-4,
         n_iter_no_change=10, n_threads=1, exclusive=True, monitor=False,
     ):
-        if solver not in OPTIMIZERS and solver != "lbfgs":
-            raise ValueError(f"solver {solver!r}; valid: {[*OPTIMIZERS, 'lbfgs']}")
+        if solver not in SOLVER_NAMES:
+            raise ValueError(f"solver {solver!r}; valid: {[*SOLVER_NAMES]}")
         if learning_rate not in SCHEDULES:
             raise ValueError(f"learning_rate {learning_rate!r}; valid: {[*SCHEDULES]}")
         self.solver, self.learning_rate = solver, learning_rate
@@ -94,7 +94,8 @@ class Optimizer:
 
     Attributes
     ----------
-    solver : {"sgd", "adam"}
+    solver : str
+        The name of a row of `OPTIMIZERS`.
     learning_rate : float
         Current learning rate; with adam, bias corrections included.
     steps : int

@@ -198,7 +198,7 @@ def state_shape(Network network not None, solver):
     Parameters
     ----------
     network : Network
-    solver : {"sgd", "adam"}
+    solver : str
 
     Returns
     -------
