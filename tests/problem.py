@@ -11,14 +11,12 @@ import pytest
 import reference
 
 from cbp._data import Data
-from cbp._kernels import LOSSES
+from cbp._kernels import LOSSES, OPTIMIZERS
 from cbp._network import Network
 from cbp._progress import Progress, Settings
 from cbp._training import Trainer
 
-SOLVERS = ("adam", "sgd")
-
-every_solver = pytest.mark.parametrize("solver", SOLVERS)
+every_solver = pytest.mark.parametrize("solver", OPTIMIZERS)
 every_dtype = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 every_loss = pytest.mark.parametrize("output, loss", sorted(LOSSES))
 
@@ -102,7 +100,8 @@ class Problem:
             self.target = rng.randint(max(sizes[-1], 2), size=n_rows).astype(np.int32)
             self.T = reference.fill_targets(self.target, sizes[-1], np.float64)
         else:
-            self.T = rng.poisson(1.5, (n_rows, sizes[-1])).astype(np.float64)
+            draw = reference.LOSSES[output, loss].draw
+            self.T = draw(rng, (n_rows, sizes[-1])).astype(np.float64)
             self.target = self.T.astype(dtype)
         self.weight = rng.uniform(0.2, 2, n_rows).astype(dtype)
 

@@ -5,14 +5,15 @@ columns) arrays instead of panels. Where the numerical contract fixes the order 
 operations they return the same bits, thanks to `fma`; outputs and costs, which need exp
 or log, are computed in a wider type and agree to rounding.
 Second half: `Network` and `train`, the article's equations and scikit-learn's schedules
-in float64 with NumPy's own products. Of the first half it uses the tables of
-activations and losses only.
+in float64 with NumPy's own products. Of the first half it uses the tables only.
+The tables also say with what the tests try each row: ACTIVATIONS, LOSSES, OPTIMIZERS.
 The mathematics stands in docs/backpropagation.md.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import reduce
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
@@ -334,22 +335,49 @@ def exp_poisson(z, t):
 
 
 class Loss(NamedTuple):
-    """A row of the twin of losses.h."""
+    """A row of the twin of losses.h, and the targets that tests take."""
 
     cost: Callable  # of z and t, for every output, but in softmax for every row
     delta: Callable  # of a, z and t: (2.5), dl/dz; for most the output's slope cancels
+    targets: tuple  # the least and the greatest that is allowed
+    draw: Callable  # of a RandomState and a shape: some of them
+    # Of a and t: delta in the kernel's operations; None if it needs exp or the like.
+    exact_delta: Callable | None = lambda a, t: a - t
+
+
+NUMBERS, COUNTS, SHARES = (-np.inf, np.inf), (0.0, np.inf), (0.0, 1.0)
+
+
+def draw_numbers(rng, shape):
+    return rng.standard_normal(shape)
+
+
+def draw_counts(rng, shape):
+    return rng.poisson(1.5, shape)
+
+
+def draw_labels(rng, shape):
+    return rng.randint(2, size=shape)
 
 
 LOSSES = {
-    ("softmax", "log_loss"): Loss(softmax_log_loss, lambda a, z, t: a - t),
-    ("logistic", "log_loss"): Loss(logistic_log_loss, lambda a, z, t: a - t),
+    ("softmax", "log_loss"): Loss(
+        softmax_log_loss, lambda a, z, t: a - t, SHARES, draw_labels
+    ),
+    ("logistic", "log_loss"): Loss(
+        logistic_log_loss, lambda a, z, t: a - t, SHARES, draw_labels
+    ),
     ("logistic", "squared_error"): Loss(
-        lambda z, t: (logistic(z) - t) ** 2 / 2, lambda a, z, t: (a - t) * a * (1 - a)
+        lambda z, t: (logistic(z) - t) ** 2 / 2,
+        lambda a, z, t: (a - t) * a * (1 - a),
+        SHARES,
+        lambda rng, shape: rng.uniform(size=shape),
+        lambda a, t: multiply_derivative(a - t, a, "logistic"),
     ),
     ("identity", "squared_error"): Loss(
-        lambda z, t: (z - t) ** 2 / 2, lambda a, z, t: a - t
+        lambda z, t: (z - t) ** 2 / 2, lambda a, z, t: a - t, NUMBERS, draw_numbers
     ),
-    ("exp", "poisson"): Loss(exp_poisson, lambda a, z, t: a - t),
+    ("exp", "poisson"): Loss(exp_poisson, lambda a, z, t: a - t, COUNTS, draw_counts),
 }
 
 
@@ -402,6 +430,20 @@ def sum_weights(W):
     return float(chain[0])
 
 
+class Optimizer(NamedTuple):
+    """A row of the twin of optimizers.h, and how tests try it.
+
+    Every row is also tried with the usual settings; see `cases`.
+    """
+
+    step: Callable  # of W, G, state and s: new W and state, in the kernel's operations
+    update: Callable  # of a Run, its gradient and parameters: what theta moves by
+    steps: dict  # settings of `step` that matter to it, by name
+    trainings: dict  # parameters of `train` likewise
+    rate: float  # at which small networks learn
+    scheduled: bool = False  # whether it knows learning_rate
+
+
 def step_adam(W, G, state, s):
     """Kingma and Ba, algorithm 1; s: eta, scale, alpha, beta_1, beta_2, epsilon.
 
@@ -431,7 +473,67 @@ def step_sgd(W, G, state, s):
     return W + move, (u,)
 
 
-STEPS = {"sgd": step_sgd, "adam": step_adam}
+def update_adam(run, gradient, p):
+    m, v = run.state
+    m[:] = p.beta_1 * m + (1 - p.beta_1) * gradient
+    v[:] = p.beta_2 * v + (1 - p.beta_2) * gradient**2
+    correction = np.sqrt(1 - p.beta_2**run.steps) / (1 - p.beta_1**run.steps)
+    run.learning_rate = p.learning_rate_init * correction
+    return -run.learning_rate * m / (np.sqrt(v) + p.epsilon)
+
+
+def update_sgd(run, gradient, p):
+    u = run.state[0]
+    u[:] = p.momentum * u - run.learning_rate * gradient
+    if p.nesterovs_momentum:
+        return p.momentum * u - run.learning_rate * gradient
+    return u
+
+
+OPTIMIZERS = {
+    "sgd": Optimizer(
+        step_sgd,
+        update_sgd,
+        {
+            "momentum": {"nesterov": 0},
+            "plain": {"nesterov": 0, "beta_1": 0.0, "alpha": 0.0},
+        },
+        {
+            "plain": {"momentum": 0.0, "nesterovs_momentum": False},
+            "momentum": {"nesterovs_momentum": False},
+            "invscaling": {"learning_rate": "invscaling", "power_t": 0.3},
+            "adaptive": {
+                "learning_rate": "adaptive",
+                "tol": 10.0,
+                "n_iter_no_change": 1,
+            },
+        },
+        rate=0.1,
+        scheduled=True,
+    ),
+    "adam": Optimizer(
+        step_adam,
+        update_adam,
+        {"without memory": {"beta_1": 0.0, "beta_2": 0.0}},
+        {
+            "with other betas": {"beta_1": 0.5, "beta_2": 0.9, "epsilon": 1e-3},
+            "without memory": {"beta_1": 0.0, "beta_2": 0.0, "epsilon": 1e-2},
+        },
+        rate=0.02,
+    ),
+}
+
+
+def cases(field, usual):
+    """By name: an optimizer, and settings for it to be tried with.
+
+    Those of its row's `steps` or `trainings`, and `usual` ones that all are tried with.
+    """
+    return {
+        f"{name} {case}".strip(): (name, settings)
+        for name, row in OPTIMIZERS.items()
+        for case, settings in {**usual, **getattr(row, field)}.items()
+    }
 
 
 def all_finite(x):
@@ -545,6 +647,7 @@ class Run:
 
     theta: np.ndarray
     learning_rate: float
+    state: list  # the optimizer's vectors, as many as any needs
     t: int = 0  # samples seen
     steps: int = 0
     best_loss: float = np.inf
@@ -582,35 +685,32 @@ def train(
     As in the engine, the loss of an epoch is averaged by weight, and a batch without
     weight changes nothing.
     """
-    run = Run(theta.copy(), learning_rate_init)
+    row = OPTIMIZERS[solver]
+    run = Run(
+        theta.copy(), learning_rate_init, [np.zeros_like(theta) for _ in range(2)]
+    )
+    parameters = SimpleNamespace(
+        learning_rate_init=learning_rate_init,
+        momentum=momentum,
+        nesterovs_momentum=nesterovs_momentum,
+        beta_1=beta_1,
+        beta_2=beta_2,
+        epsilon=epsilon,
+    )
     weight = np.ones(len(X)) if sample_weight is None else sample_weight
     order = np.arange(len(X))
-    first, second = np.zeros_like(theta), np.zeros_like(theta)
-
-    def adam(gradient):
-        first[:] = beta_1 * first + (1 - beta_1) * gradient
-        second[:] = beta_2 * second + (1 - beta_2) * gradient**2
-        correction = np.sqrt(1 - beta_2**run.steps) / (1 - beta_1**run.steps)
-        run.learning_rate = learning_rate_init * correction
-        return -run.learning_rate * first / (np.sqrt(second) + epsilon)
-
-    def sgd(gradient):
-        first[:] = momentum * first - run.learning_rate * gradient
-        if nesterovs_momentum:
-            return momentum * first - run.learning_rate * gradient
-        return first
 
     def patience_is_out():
         """Once patience has run out, `adaptive` goes on with a fifth of the rate."""
         if run.no_improvement_count <= n_iter_no_change:
             return False
-        if solver != "sgd" or learning_rate != "adaptive" or run.learning_rate <= 1e-6:
+        adaptive = row.scheduled and learning_rate == "adaptive"
+        if not adaptive or run.learning_rate <= 1e-6:
             return True
         run.learning_rate /= 5
         run.no_improvement_count = 0
         return False
 
-    step = {"adam": adam, "sgd": sgd}[solver]
     for _ in range(max_iter):
         if shuffle:
             order = sklearn_shuffle(order, random_state=random_state)
@@ -625,7 +725,7 @@ def train(
             )
             run.steps += 1
             run.t += len(rows)
-            run.theta += step(gradient)
+            run.theta += row.update(run, gradient, parameters)
             sum_loss += loss * w.sum()
             sum_weight += w.sum()
         loss = sum_loss / sum_weight
@@ -633,7 +733,7 @@ def train(
         improved = loss <= run.best_loss - tol
         run.no_improvement_count = 0 if improved else run.no_improvement_count + 1
         run.best_loss = min(run.best_loss, loss)
-        if solver == "sgd" and learning_rate == "invscaling":
+        if row.scheduled and learning_rate == "invscaling":
             run.learning_rate = learning_rate_init / (run.t + 1) ** power_t
         if patience_is_out():
             run.status = "converged"

@@ -8,11 +8,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import reference
 from fits import fitted, with_records
 from scipy import sparse
 from sklearn.datasets import load_iris
 
 from cbp import BPClassifier, BPRegressor
+from cbp._catalog import OPTIMIZERS
 from cbp.diagnosis import diagnose
 
 
@@ -106,8 +108,8 @@ def test_scaling_of_sparse_inputs_keeps_them_sparse(moons):
     assert diagnose(model).findings[0].advice == "make_pipeline(MaxAbsScaler(), model)"
 
 
-@pytest.mark.parametrize("solver, highest", [("adam", 0.01), ("sgd", 0.3)])
-def test_after_an_absurd_rate_the_advice_is_a_usual_one(solver, highest):
+@pytest.mark.parametrize("solver", OPTIMIZERS)
+def test_after_an_absurd_rate_the_advice_is_a_usual_one(solver):
     X, y = load_iris(return_X_y=True)
     model = BPClassifier(
         20, "identity", solver=solver, learning_rate_init=1e150, random_state=0
@@ -117,4 +119,5 @@ def test_after_an_absurd_rate_the_advice_is_a_usual_one(solver, highest):
     advice = [finding.advice for finding in model.diagnose().findings]
     rates = [float(text.split("=")[1]) for text in advice if "learning_rate" in text]
     assert rates
-    assert max(rates) <= highest
+    assert max(rates) <= OPTIMIZERS[solver].highest_rate
+    assert OPTIMIZERS[solver].highest_rate <= 3 * reference.OPTIMIZERS[solver].rate

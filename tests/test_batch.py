@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from child import run_python
-from kernel_table import TIERS
+from kernel_table import N_STATES, TIERS
 from problem import (
     Problem,
     every_dtype,
@@ -18,7 +18,8 @@ from problem import (
 from scipy.sparse import csr_array, csr_matrix
 
 from cbp._batch import divides, fit_bytes
-from cbp._kernels import ACTIVATIONS
+from cbp._catalog import SOLVER_NAMES
+from cbp._kernels import ACTIVATIONS, OPTIMIZERS
 from cbp._network import Network
 from cbp._weights import Layout
 
@@ -128,7 +129,7 @@ def test_threads_share_units_with_every_activation_and_cost(
     n_threads, output, loss, activation
 ):
     problem = Problem(output, loss, (activation,), (70, 90, 3), n_rows=1300)
-    for solver in ("sgd", "adam"):
+    for solver in OPTIMIZERS:
         settings = dict(solver=solver, batch_size=640, max_iter=2)
         alone, _ = problem.train(**settings)
         team, _ = problem.train(n_threads=n_threads, **settings)
@@ -182,26 +183,28 @@ def test_callbacks_change_no_bit_and_see_the_weights_of_their_epoch():
 
 TRAININGS_ON_THIS_TIER = """
 import hashlib
+from itertools import product
+
 import numpy as np
 from scipy.sparse import csr_matrix
 from problem import Problem, make_trainer, outcome
-from cbp._kernels import LOSSES
+from cbp._kernels import ACTIVATIONS, LOSSES, OPTIMIZERS
 from cbp._prediction import predict
 from cbp import _kernels
 
 print(_kernels.isa())
 for dtype in (np.float32, np.float64):
     for output, loss in sorted(LOSSES):
-        for activation in ("tanh", "logistic", "relu"):
+        for activation in ACTIVATIONS:
             problem = Problem(
                 output, loss, (activation, "relu"), (9, 18, 7, 3), 150, dtype, 0.5
             )
-            for solver, batch_size, n_rows, X in (
-                ("adam", 1, 40, problem.X),
-                ("sgd", 1, 40, problem.X),
-                ("adam", 131, 150, problem.X),
-                ("sgd", 64, 150, csr_matrix(problem.X)),
-            ):
+            cases = (
+                (1, 40, problem.X),
+                (131, 150, problem.X),
+                (64, 150, csr_matrix(problem.X)),
+            )
+            for solver, (batch_size, n_rows, X) in product(OPTIMIZERS, cases):
                 run, _ = problem.train(
                     X,
                     rows=np.arange(n_rows),
@@ -279,7 +282,7 @@ MEMORY = {
 
 @pytest.mark.thread_unsafe(reason="measures the memory of the process")
 @pytest.mark.parametrize("sizes, n_rows, batch_size", MEMORY.values(), ids=MEMORY)
-@pytest.mark.parametrize("solver", ["adam", "sgd", "lbfgs"])
+@pytest.mark.parametrize("solver", SOLVER_NAMES)
 @every_dtype
 def test_fit_allocates_what_fit_bytes_says(sizes, n_rows, batch_size, solver, dtype):
     problem = Problem(activations=("relu",), sizes=sizes, n_rows=n_rows, dtype=dtype)
@@ -328,10 +331,11 @@ def test_copies_of_the_inputs_for_threads_are_bounded():
     assert peak <= 1.05 * promised + (1 << 23)
 
 
-@pytest.mark.parametrize("solver, copies", [("adam", 4), ("sgd", 3), ("lbfgs", 3)])
+@pytest.mark.parametrize("solver", SOLVER_NAMES)
 @every_dtype
-def test_fit_keeps_few_copies_of_the_parameters(solver, copies, dtype):
+def test_fit_keeps_few_copies_of_the_parameters(solver, dtype):
     """Panels and their mirror, and what the solver keeps; theta comes on top."""
+    copies = 2 + N_STATES.get(solver, 1)
     network = Network(
         (1000, 1000, 1000, 10), ("relu",) * 2, "softmax", "log_loss", dtype
     )

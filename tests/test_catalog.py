@@ -1,4 +1,4 @@
-"""Every activation and loss has its rows: in C, in cbp/_catalog.py, in the slow twin.
+"""Every activation, loss and optimizer has its rows: in C, in Python, in the twin.
 
 C's rows come from the lists of cbp.h; one without its formula does not compile. The
 kernel tests run over these lists, so a twin that is missing would fail there, too.
@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import reference
 from sklearn.metrics import accuracy_score, r2_score
-from test_kernels import STEPS
 
 from cbp import BPClassifier, BPRegressor, _catalog, _kernels, _solvers
 
@@ -28,6 +27,10 @@ def test_activations_have_the_same_rows_everywhere():
 
 def test_losses_have_the_same_rows_everywhere():
     assert set(_kernels.LOSSES) == set(_catalog.LOSSES) == set(reference.LOSSES)
+    for pair, row in _catalog.LOSSES.items():
+        least, greatest = reference.LOSSES[pair].targets
+        assert row.least_target == least or row.label_costs
+        assert bool(row.label_costs) == (greatest == 1)
     outputs = {output for output, _ in _kernels.LOSSES}
     assert outputs == set(_kernels.OUTPUTS) == set(reference.OUTPUTS)
 
@@ -71,12 +74,12 @@ def test_an_estimator_trains_every_loss_scores_it_and_is_pickled(output, loss):
 
 def test_optimizers_have_the_same_rows_everywhere():
     names = set(_kernels.OPTIMIZERS)
+    for name, row in _catalog.OPTIMIZERS.items():
+        assert row.scheduled == reference.OPTIMIZERS[name].scheduled
     assert names == set(_catalog.OPTIMIZERS)
-    assert names == set(reference.STEPS)
+    assert names == set(reference.OPTIMIZERS)
     assert names == set(_solvers.STOCHASTIC)
     assert set(_catalog.SOLVER_NAMES) == set(_solvers.SOLVERS)
-    # And a case in the tests of steps, which would not miss it.
-    assert names == {solver for solver, _ in STEPS.values()}
 
 
 @pytest.mark.parametrize("name, row", _solvers.SOLVERS.items())

@@ -133,7 +133,7 @@ def test_fits_of_one_estimator_at_once_leave_the_model_of_one_of_them():
 
 
 @pytest.mark.parametrize("random_state", [0, None])
-@pytest.mark.parametrize("solver", ["sgd", "adam", "lbfgs"])
+@pytest.mark.parametrize("solver", _solvers.SOLVERS)
 def test_whoever_fits_or_predicts_does_not_wait_for_another_fit(
     solver, random_state, monkeypatch
 ):
@@ -235,7 +235,7 @@ def test_models_predict_as_ever_while_another_is_fitted():
             np.testing.assert_array_equal(dW, gradient)
 
     def train():
-        for solver in ("adam", "sgd", "lbfgs") * 5:
+        for solver in [*_solvers.SOLVERS] * 5:
             model.set_params(solver=solver, warm_start=solver != "sgd").fit(X, y)
         done.append(True)
 

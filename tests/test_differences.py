@@ -16,6 +16,7 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.utils import get_tags
 
 from cbp import BPClassifier, BPRegressor, _fitting
+from cbp._solvers import SOLVERS, STOCHASTIC
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -52,7 +53,7 @@ def test_multi_output_squared_error_is_summed_so_that_loss_and_gradient_agree():
     assert fall == pytest.approx(eta * squared_gradient, rel=1e-3)
 
 
-@pytest.mark.parametrize("solver", ["sgd", "adam", "lbfgs"])
+@pytest.mark.parametrize("solver", SOLVERS)
 def test_early_stopping_keeps_a_copy_of_the_weights_that_scored_best(solver):
     X, y = make_classification(200, 10, flip_y=0.3, random_state=0)
     model = BPClassifier(
@@ -162,7 +163,7 @@ def test_epoch_loss_is_averaged_by_weight_with_a_short_last_batch():
     assert model.loss_ == pytest.approx(expected, rel=1e-6)
 
 
-@pytest.mark.parametrize("solver", ["sgd", "adam"])
+@pytest.mark.parametrize("solver", STOCHASTIC)
 def test_a_mini_batch_of_weightless_rows_is_a_no_op(solver):
     X, y = make_classification(60, 5, random_state=0)
     weight = np.ones(60)
@@ -273,7 +274,7 @@ def pickle_limit(model):
     return 1.2 * parameters + 8 * 1024 + records
 
 
-@pytest.mark.parametrize("solver", ["sgd", "adam", "lbfgs"])
+@pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("sizes", [(3,), (100, 50)])
 @pytest.mark.parametrize("estimator", [BPClassifier, BPRegressor])
 def test_a_pickle_is_little_larger_than_the_parameters(estimator, sizes, solver):

@@ -13,6 +13,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+import reference
 import scipy.sparse as sp
 from interrupts import interrupt, needs_timer
 from sklearn.datasets import load_iris, make_regression
@@ -28,7 +29,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceW
 
 X, y = load_iris(return_X_y=True)
 BOTH = pytest.mark.parametrize("estimator", [BPClassifier, BPRegressor])
-SOLVERS = pytest.mark.parametrize("solver", ["sgd", "adam", "lbfgs"])
+SOLVERS = pytest.mark.parametrize("solver", _solvers.SOLVERS)
 
 # ------------------------------------------------------------------------- parameters
 
@@ -97,12 +98,13 @@ def test_a_bad_value_is_refused_by_a_message_that_names_it(estimator, name, valu
 @pytest.mark.parametrize("name", ["solver", "loss", "activation", "learning_rate"])
 def test_the_message_for_an_unknown_option_lists_the_valid_ones(estimator, name):
     options = {
-        "solver": ["adam", "sgd", "lbfgs"],
-        "loss": {
-            BPClassifier: ["log_loss", "squared_error"],
-            BPRegressor: ["squared_error", "poisson"],
-        }[estimator],
-        "activation": ["identity", "logistic", "sigmoid", "tanh", "relu"],
+        "solver": [*reference.OPTIMIZERS, "lbfgs"],
+        "loss": [
+            loss
+            for output, loss in reference.LOSSES
+            if (output in ("softmax", "logistic")) == (estimator is BPClassifier)
+        ],
+        "activation": [*reference.ACTIVATIONS, "sigmoid"],
         "learning_rate": ["constant", "invscaling", "adaptive"],
     }[name]
     values = ["nonsense"] + [("nonsense",)] * (name == "activation")
@@ -472,7 +474,7 @@ def test_weights_that_do_not_fit_are_refused(estimator):
 
 
 @BOTH
-@pytest.mark.parametrize("solver", ["sgd", "adam"])
+@pytest.mark.parametrize("solver", _solvers.STOCHASTIC)
 def test_divergence_names_epoch_learning_rate_and_cures(estimator, solver):
     model = estimator(solver=solver, learning_rate_init=1e300, activation="identity")
     model.set_params(batch_size=50)
@@ -767,7 +769,7 @@ def test_an_interrupt_stops_a_grid_search(begun):
         interrupt(partial(search.fit, data, labels), begun, compiled=False)
 
 
-@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+@SOLVERS
 def test_an_interrupt_before_training_leaves_a_fitted_model_as_it_was(
     solver, monkeypatch
 ):
@@ -845,7 +847,7 @@ def test_a_fit_in_a_forked_child_does_not_hang():
     )
 
 
-@pytest.mark.parametrize("solver", ["sgd", "adam"])
+@pytest.mark.parametrize("solver", _solvers.STOCHASTIC)
 def test_a_warm_start_that_diverges_at_once_keeps_the_weights_it_started_from(solver):
     data, target = make_regression(60, 4, random_state=0)
     model = BPRegressor(

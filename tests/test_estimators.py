@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import joblib
 import numpy as np
 import pytest
+import reference
 import scipy.sparse as sp
 import sklearn
 from child import run_python
@@ -33,7 +34,8 @@ from sklearn.utils.fixes import parse_version
 from sklearn.utils.validation import check_is_fitted
 
 import cbp
-from cbp import BPClassifier, BPRegressor, _base, _fitting
+from cbp import BPClassifier, BPRegressor, _base, _fitting, _solvers
+from cbp._catalog import LOSSES, OUTPUT_OF, is_regressors
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -42,7 +44,10 @@ X = scale(X)
 X_real, y_real = load_diabetes(return_X_y=True)
 X_real, y_real = scale(X_real), scale(y_real)
 BOTH = pytest.mark.parametrize("estimator", [BPClassifier, BPRegressor])
-SOLVERS = pytest.mark.parametrize("solver", ["sgd", "adam", "lbfgs"])
+CLASSIFIERS_LOSSES = pytest.mark.parametrize(
+    "loss", sorted({loss for output, loss in LOSSES if not is_regressors(output, loss)})
+)
+SOLVERS = pytest.mark.parametrize("solver", _solvers.SOLVERS)
 PREDICTIONS = ("predict", "predict_proba", "predict_log_proba", "decision_function")
 
 
@@ -188,20 +193,22 @@ def test_outputs_follow_the_kind_of_target():
 
 
 @SOLVERS
-@pytest.mark.parametrize("loss", ["log_loss", "squared_error"])
-@pytest.mark.parametrize("activation", ["logistic", "tanh", "relu", ("tanh", "relu")])
+@CLASSIFIERS_LOSSES
+@pytest.mark.parametrize("activation", [*reference.ACTIVATIONS, ("tanh", "relu")])
 def test_classifiers_learn(solver, loss, activation):
     model = BPClassifier((20, 10), activation, loss=loss, solver=solver)
-    rate = {"sgd": 0.5 if loss == "squared_error" else 0.1, "adam": 0.02, "lbfgs": 1}
-    model.set_params(learning_rate_init=rate[solver], max_iter=600, tol=1e-7)
+    if solver in reference.OPTIMIZERS:
+        model.set_params(learning_rate_init=reference.OPTIMIZERS[solver].rate)
+    model.set_params(max_iter=600, tol=1e-7)
     model.set_params(batch_size=30, random_state=0)
     assert model.fit(X, y).score(X, y) > 0.94
 
 
 @SOLVERS
-@pytest.mark.parametrize("loss", ["squared_error", "poisson"])
+@pytest.mark.parametrize("loss", OUTPUT_OF)
 def test_regressors_learn(solver, loss):
-    target = y_real if loss == "squared_error" else np.exp(y_real)
+    any_sign = LOSSES[OUTPUT_OF[loss], loss].least_target < 0
+    target = y_real if any_sign else np.exp(y_real)
     model = BPRegressor(loss, (20,), "tanh", solver=solver, random_state=0)
     model.set_params(learning_rate_init=0.01, max_iter=200)
     assert model.fit(X_real, target).score(X_real, target) > 0.4
@@ -577,7 +584,7 @@ def test_n_jobs_is_resolved_by_joblib(monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("loss", ["log_loss", "squared_error"])
+@CLASSIFIERS_LOSSES
 @pytest.mark.parametrize("kind", ["binary", "multiclass", "multilabel"])
 def test_a_row_has_the_same_bits_alone_and_in_any_batch(kind, loss, dtype):
     target = {"binary": y == 1, "multiclass": y, "multilabel": np.eye(3, dtype=int)[y]}
@@ -798,7 +805,7 @@ def test_fit_after_partial_fit_begins_anew():
     assert list(model.classes_) == [0, 1, 2]
 
 
-@pytest.mark.parametrize("solver", ["sgd", "adam"])
+@pytest.mark.parametrize("solver", _solvers.STOCHASTIC)
 def test_partial_fit_after_loading_goes_on_with_the_saved_optimizer(solver):
     model = BPClassifier(solver=solver, random_state=0)
     model.partial_fit(X, y, classes=[0, 1, 2]).partial_fit(X, y)

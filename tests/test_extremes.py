@@ -11,13 +11,13 @@ from sklearn.datasets import load_iris
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.estimator_checks import check_estimator
 
-from cbp import BPClassifier, BPRegressor
+from cbp import BPClassifier, BPRegressor, _solvers
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
 X, y = load_iris(return_X_y=True)
 BOTH = pytest.mark.parametrize("estimator", [BPClassifier, BPRegressor])
-SOLVERS = pytest.mark.parametrize("solver", ["sgd", "adam", "lbfgs"])
+SOLVERS = pytest.mark.parametrize("solver", _solvers.SOLVERS)
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 
 
@@ -50,7 +50,7 @@ def test_a_common_power_of_two_in_the_weights_changes_no_bit(
 
 
 @BOTH
-@pytest.mark.parametrize("solver", ["sgd", "adam"])
+@pytest.mark.parametrize("solver", _solvers.STOCHASTIC)
 def test_partial_fit_goes_on_with_weights_of_another_size(estimator, solver):
     one, two = make(estimator, solver=solver), make(estimator, solver=solver)
     more = {"classes": [0, 1, 2]} if estimator is BPClassifier else {}
@@ -96,7 +96,7 @@ def test_lbfgs_learns_targets_that_a_first_step_cannot_move(dtype):
         assert model.score(X.astype(dtype), target * size) > 0.95, size
 
 
-@pytest.mark.parametrize("solver", ["adam", "lbfgs", "sgd"])
+@SOLVERS
 @pytest.mark.parametrize("size", [1e19, 1e37])
 def test_targets_whose_squares_overflow_are_named(solver, size):
     with pytest.raises(

@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+import reference
 from problem import make_trainer
 from scipy import sparse
 
+from cbp._catalog import LOSSES, output_of_labels
 from cbp._fit_summary import FitSummary
 from cbp._network import Network
 
@@ -39,34 +41,34 @@ def test_only_the_rows_of_training_count():
     assert some.n_rows == 3
 
 
+# Every loss with one output and with several; its targets are labels, numbers or both.
+KINDS = [
+    (output, loss, n_outputs, kind)
+    for (output, loss), row in LOSSES.items()
+    for n_outputs in (1, 2, 3)
+    for kind, known in (("labels", row.label_costs), ("columns", row.column_costs))
+    # Labels exclude each other, which decides on the output.
+    if known and (kind == "columns" or output == output_of_labels(loss, n_outputs > 1))
+]
+
+
 @pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize(
-    "output, loss, n_outputs",
-    [
-        ("softmax", "log_loss", 3),
-        ("logistic", "log_loss", 1),
-        ("logistic", "log_loss", 2),
-        ("logistic", "squared_error", 1),
-        ("logistic", "squared_error", 3),
-        ("identity", "squared_error", 2),
-        ("exp", "poisson", 1),
-    ],
-)
+@pytest.mark.parametrize("output, loss, n_outputs, kind", KINDS)
 def test_constant_cost_is_the_least_and_zero_cost_the_first(
-    output, loss, n_outputs, weighted
+    output, loss, n_outputs, kind, weighted
 ):
     """Against networks of biases alone, trained and untrained."""
     rng = np.random.RandomState(0)
     X = np.zeros((200, 1))
-    if loss == "poisson":
-        y = rng.poisson(3.0, (200, 1)).astype(float)
-    elif output == "identity":
-        y = rng.normal(2, 1, (200, n_outputs))
-    elif (output, loss, n_outputs) == ("logistic", "log_loss", 2):
-        y = (rng.uniform(size=(200, 2)) < [0.3, 0.6]).astype(float)
-    else:
+    row = reference.LOSSES[output, loss]
+    if kind == "labels":
         y = rng.choice(max(n_outputs, 2), 200).astype(np.int32)
         y[:40] = 0
+    else:
+        y = row.draw(rng, (200, n_outputs)).astype(float)
+        # So that the best answers differ, and none is that of zeros.
+        for j in range(n_outputs):
+            y[: 40 + 20 * j, j] = min(5.0, row.targets[1])
     weight = rng.uniform(0.5, 2, 200) if weighted else None
     summary = summary_of(X, y, output, loss, n_outputs, sample_weight=weight)
 
@@ -128,15 +130,15 @@ def test_the_size_of_sample_weights_does_not_matter_to_scales(size):
 @pytest.mark.parametrize("value", [0.1, 1.0, 1e12])
 def test_equal_targets_leave_nothing_to_learn_whatever_the_loss(value):
     X, weight = np.zeros((77, 1)), np.random.RandomState(0).uniform(size=77)
-    y = np.full((77, 1), value)
-    for output, loss in [("identity", "squared_error"), ("exp", "poisson")]:
-        summary = summary_of(X, y, output, loss, 1, sample_weight=weight)
-        assert summary.constant_cost == 0
-    labels = np.ones((77, 2))
-    assert summary_of(X, labels, "logistic", "log_loss", 2).constant_cost == 0
-    one = np.zeros(77, np.int32)
-    summary = summary_of(X, one, "softmax", "log_loss", 3, sample_weight=weight)
-    assert summary.constant_cost == 0
+    for output, loss, n_outputs, kind in KINDS:
+        greatest = reference.LOSSES[output, loss].targets[1]
+        y = np.full((77, n_outputs), value if greatest > 1 else greatest)
+        if kind == "labels":
+            y = np.zeros(77, np.int32)
+        kinds = output, loss, n_outputs
+        for w in (None, weight):
+            summary = summary_of(X, y, *kinds, sample_weight=w)
+            assert summary.constant_cost == 0, (*kinds, kind)
 
 
 def test_scales_of_the_largest_inputs_are_finite():

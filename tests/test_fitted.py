@@ -16,7 +16,7 @@ from sklearn.exceptions import NotFittedError
 
 from cbp import BPClassifier, BPRegressor, _fitting
 from cbp._parameters import n_threads
-from cbp._solvers import _OneBlasThread
+from cbp._solvers import STOCHASTIC, _OneBlasThread
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -166,7 +166,7 @@ def test_weights_may_be_given_before_the_first_fit_and_training_begins_with_them
 
 @KINDS
 @pytest.mark.parametrize("make", [copy.copy, copy.deepcopy], ids=["copy", "deepcopy"])
-@pytest.mark.parametrize("solver", ["sgd", "adam"])
+@pytest.mark.parametrize("solver", STOCHASTIC)
 def test_a_copy_goes_on_training_as_the_original_does(kind, make, solver):
     model = fitted(kind, solver=solver, learning_rate_init=0.01)
     target = {"binary": y > 0}.get(kind, y)

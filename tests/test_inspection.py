@@ -14,6 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from cbp import BPClassifier, BPRegressor, backpropagate, check_gradient, inspection
+from cbp._solvers import SOLVERS
 from cbp.datasets import make_two_spheres
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -367,7 +368,7 @@ def test_initialize_draws_the_weights_that_fit_starts_from(problem):
     assert (est.n_iter_, est.t_, est.loss_curve_) == (0, 0, [])
 
 
-@pytest.mark.parametrize("solver", ["sgd", "adam", "lbfgs"])
+@pytest.mark.parametrize("solver", SOLVERS)
 def test_training_goes_on_from_initialized_weights(solver):
     est, y = make("three classes", solver=solver, warm_start=True, max_iter=5)
     est.initialize(X, y)

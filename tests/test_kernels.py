@@ -769,9 +769,10 @@ def test_csr_gradient_has_the_bits_of_the_dense_one(kernels, n_rows, density):
 # ---- output layer and costs ----------------------------------------------------------
 
 
-def tolerance(dtype, z, t, n_out):
+def tolerance(dtype, z, t, output, n_out):
     """Rounding that outputs and costs may carry: terms of this size are added."""
-    size = (1 + abs(z).max()) * (1 + abs(t).max()) * (n_out + 4)
+    largest = max(abs(z).max(), abs(reference.apply_output(z, output)).max())
+    size = (1 + largest) * (1 + abs(t).max()) * (n_out + 4)
     return 2 * np.finfo(dtype).eps * float(size)
 
 
@@ -783,12 +784,8 @@ def loss_case(dtype, loss, rows, n_out):
     if loss[0] == "softmax":
         target = rng.randint(n_out, size=rows).astype(np.int32)
         T = (target[:, None] == np.arange(n_out)).astype(dtype)
-    elif loss == ("logistic", "log_loss"):
-        T = target = rng.randint(2, size=(rows, n_out)).astype(dtype)
-    elif loss[1] == "poisson":
-        T = target = rng.poisson(1.5, size=(rows, n_out)).astype(dtype)
     else:
-        T = target = rng.standard_normal((rows, n_out)).astype(dtype)
+        T = target = reference.LOSSES[loss].draw(rng, (rows, n_out)).astype(dtype)
     weight = rng.uniform(0, 2, size=rows).astype(dtype)
     weight[::5] = 0
     return z, target, T, weight
@@ -817,7 +814,7 @@ def test_cost_and_delta_are_those_of_the_formulas(kernels, loss, n_out):
     for w in (None, weight):
         delta, cost = call_loss(kernels, z, target, w, loss)
         twin_delta, twin_cost = reference.compute_loss(z, T, w, *loss)
-        close = tolerance(kernels.dtype, np.exp(z) if "exp" in loss else z, T, n_out)
+        close = tolerance(kernels.dtype, z, T, loss[0], n_out)
         np.testing.assert_allclose(delta, twin_delta, rtol=0, atol=close)
         np.testing.assert_allclose(cost, twin_cost, rtol=0, atol=close)
         oracle = call_loss(scalar_twin(kernels), z, target, w, loss)
@@ -837,24 +834,15 @@ def test_cost_writes_only_the_rows_it_is_given(kernels, loss):
         assert_same_bytes(part_cost, cost[r0:r1])
 
 
-# Losses whose delta is a - t, times f' where the output's derivative does not cancel.
-OUTPUT_MINUS_TARGET = [
-    ("softmax", "log_loss"),
-    ("logistic", "log_loss"),
-    ("logistic", "squared_error"),
-    ("identity", "squared_error"),
-    ("exp", "poisson"),
-]
+EXACT = [loss for loss in LOSSES if reference.LOSSES[loss].exact_delta]
 
 
 @every_table
-@pytest.mark.parametrize("loss", OUTPUT_MINUS_TARGET, ids="-".join)
-def test_delta_equals_output_minus_target_bit_for_bit(kernels, loss):
+@pytest.mark.parametrize("loss", EXACT, ids="-".join)
+def test_delta_has_the_bits_of_its_formula(kernels, loss):
     z, target, T, weight = loss_case(kernels.dtype, loss, 33, 9)
-    expected = call_output(kernels, z, loss[0])
-    a, expected = expected, expected - T
-    if loss == ("logistic", "squared_error"):
-        expected = reference.multiply_derivative(expected, a, "logistic")
+    a = call_output(kernels, z, loss[0])
+    expected = reference.LOSSES[loss].exact_delta(a, T)
     assert_same(call_loss(kernels, z, target, None, loss)[0], expected)
     expected = expected * weight[:, None]
     assert_same(call_loss(kernels, z, target, weight, loss)[0], expected)
@@ -873,7 +861,7 @@ def test_cost_of_one_row_has_the_bits_of_its_row_in_a_batch(kernels, loss, n_out
             assert_same_bytes(row[0], delta[r])
             assert row[1] == cost[r]
     twin = reference.compute_loss_row(z[7], T[7], weight[7], *loss)
-    close = tolerance(kernels.dtype, np.exp(z) if "exp" in loss else z, T, n_out)
+    close = tolerance(kernels.dtype, z, T, loss[0], n_out)
     np.testing.assert_allclose(row[0], twin[0], rtol=0, atol=close)
     np.testing.assert_allclose(row[1], twin[1], rtol=0, atol=close)
 
@@ -881,26 +869,23 @@ def test_cost_of_one_row_has_the_bits_of_its_row_in_a_batch(kernels, loss, n_out
 # ---- optimizers ----------------------------------------------------------------------
 
 
-def settings(nesterov=True, **changes):
-    kept = dict(
+def settings(**changes):
+    usual = dict(
         eta=0.01,
         scale=1 / 7,
         alpha=0.1,
         beta_1=0.9,
         beta_2=0.999,
         epsilon=1e-8,
-        nesterov=int(nesterov),
+        nesterov=1,
     )
-    return SimpleNamespace(**{**kept, **changes})
+    return SimpleNamespace(**{**usual, **changes})
 
 
+USUAL_STEPS = {"": {}, "without penalty": {"alpha": 0.0}}
 STEPS = {
-    "adam": ("adam", settings()),
-    "adam without penalty": ("adam", settings(alpha=0.0)),
-    "adam without memory": ("adam", settings(beta_1=0.0, beta_2=0.0)),
-    "sgd nesterov": ("sgd", settings()),
-    "sgd momentum": ("sgd", settings(nesterov=False)),
-    "sgd plain": ("sgd", settings(nesterov=False, beta_1=0.0, alpha=0.0)),
+    case: (solver, settings(**changes))
+    for case, (solver, changes) in reference.cases("steps", USUAL_STEPS).items()
 }
 every_step = pytest.mark.parametrize("solver, s", STEPS.values(), ids=STEPS)
 
@@ -926,7 +911,7 @@ def step_case(dtype, solver, lines):
 def test_steps_have_the_bits_of_their_formulas(kernels, solver, s, lines):
     W, G, states = step_case(kernels.dtype, solver, lines)
     got, got_states, squares = call_step(kernels, solver, W, G, states, s)
-    expected, expected_states = reference.STEPS[solver](W, G, states, s)
+    expected, expected_states = reference.OPTIMIZERS[solver].step(W, G, states, s)
     assert_same(got, expected)
     for mine, theirs in zip(got_states, expected_states, strict=True):
         assert_same(mine, theirs)
@@ -1077,10 +1062,11 @@ def test_outputs_make_no_nan_from_finite_input(kernels, output):
 
 def extreme_targets(loss, dtype):
     """Targets that a cost allows, up to the ends of their range."""
-    if loss[0] == "logistic":
-        return np.array([0, 1], dtype)
+    least, greatest = reference.LOSSES[loss].targets
+    if np.isfinite([least, greatest]).all():
+        return np.array([least, greatest], dtype)
     ends = extremes(dtype)
-    return ends[ends >= 0] if loss[1] == "poisson" else ends
+    return ends[(least <= ends) & (ends <= greatest)]
 
 
 @every_table
@@ -1246,7 +1232,7 @@ def slow_rows(kernels, W, b, activation, solver, transposed, case, s, eta):
         [[z[l].copy() for _ in range(n_states)] for z in zeros] for l in range(len(W))
     ]
     total = weights = 0.0
-    steps = 0
+    step, steps = reference.OPTIMIZERS[solver].step, 0
     for r in order:
         w_row = 1.0 if weight is None else float(weight[r])
         if not w_row > 0:
@@ -1272,12 +1258,8 @@ def slow_rows(kernels, W, b, activation, solver, transposed, case, s, eta):
             for part in sum_of_blocks(W[l].T if transposed[l] else W[l], P):
                 squares += part
             G = a[l][:, None] * deltas[l]
-            W[l], states[l][0] = reference.STEPS[solver](
-                W[l], G, states[l][0], settings_W
-            )
-            b[l], states[l][1] = reference.STEPS[solver](
-                b[l], deltas[l], states[l][1], settings_b
-            )
+            W[l], states[l][0] = step(W[l], G, states[l][0], settings_W)
+            b[l], states[l][1] = step(b[l], deltas[l], states[l][1], settings_b)
         total += cost + (0.5 * s.alpha * squares if s.alpha else 0.0)
         weights += w_row
     return W, b, total, weights
@@ -1303,6 +1285,10 @@ ROW_NETWORKS = {
 }
 
 
+ROW_NETWORKS |= {
+    f"hidden {activation}": ((5, 18, 3), (False, True), activation)
+    for activation in ACTIVATIONS
+}
 # Every network with every cost, and one with every kind of step.
 ROW_CASES = [(n, loss, "adam") for n in ROW_NETWORKS for loss in LOSSES]
 ROW_CASES += [("narrow output", LOSSES[1], step) for step in STEPS if step != "adam"]
