@@ -35,7 +35,7 @@ from cbp._sums cimport sum_squares
 from cbp._threads cimport FLOPS_PER_TICK, Signals, Team, Worker
 from cbp._weights cimport Weights, aligned_empty, aligned_zeros
 
-from cbp._catalog import is_regressors
+from cbp._catalog import OPTIMIZERS, WITHOUT_STEPS, is_regressors
 from cbp._progress import Optimizer  # old pickles look for it here
 from cbp._weights import state_shape
 
@@ -824,7 +824,7 @@ cdef class Trainer(Epochs):
             What a signal handler raised (KeyboardInterrupt), theta written back.
         """
         if not self._steps():
-            raise ValueError('run needs solver="adam" or "sgd"')
+            raise ValueError(f"run needs a solver that steps: {[*OPTIMIZERS]}")
         if not 1 <= max_iter < 2**31:
             raise ValueError(f"max_iter must lie in 1 .. {2**31 - 1}, got {max_iter}")
         if after_epoch is not None and not callable(after_epoch):
@@ -930,7 +930,8 @@ cdef class Trainer(Epochs):
         cdef double scale, squares, alpha = self.settings.alpha
         cdef const double[::1] W
         if self._steps():
-            raise ValueError('loss_gradient needs solver="lbfgs"')
+            raise ValueError("loss_gradient needs a solver that makes no steps: "
+                             f"{[*WITHOUT_STEPS]}")
         self._take_theta(theta)
         self.position = 0
         self._advance()
