@@ -11,7 +11,7 @@ import copy
 import functools
 import inspect
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -135,6 +135,7 @@ class BaseBP(BaseEstimator):
 
     # What there is before the first fit; shared by all, never changed.
     _fitted = Fitted()
+    _checked_parameters: Sequence = ()
 
     # Fitted attributes, described in the docstrings of the two classes.
     coefs_: list[Floats] = weight_list()
@@ -232,7 +233,7 @@ class BaseBP(BaseEstimator):
             given = [own.get(name) for name in self._parameter_constraints]
         else:  # the class of a user may keep them elsewhere
             given = [getattr(self, name, None) for name in self._parameter_constraints]
-        checked = own.get("_checked_parameters", ())
+        checked = self._checked_parameters
         if len(checked) != len(given) or not all(map(operator.is_, given, checked)):
             default = _sound_defaults(type(self))
             if not default:

@@ -58,7 +58,7 @@ cdef class Propagation:
     cdef ptrdiff_t chunk_rows, piece_rows, stretch_rows
     cdef bint one_row
     # How threads share it.
-    cdef int n_threads, most_threads  # those at work; never are more of use
+    cdef int n_threads, most_threads  # at work; that can be of use at all
     cdef bint by_units             # the units of the hidden layer, not the rows
     cdef cbp_barrier barrier
     cdef cbp_reached *reached     # per thread, the rows of which others may go on

@@ -142,6 +142,7 @@ def fit(est: Any, X: Any, y: Any, sample_weight: Any, *, incremental: bool) -> N
         labels = data.target if data.target.ndim == 1 else None
         rows, held_out = split(data.X.shape[0], labels, est.validation_fraction, rng)
         demand_weight(data.weight, held_out)
+    _warn_if_clipped(est, data.X.shape[0] if rows is None else len(rows))
     if kept is None:
         trainer = _make_trainer(
             est, network, theta, data, rows, held_out, progress, rng
@@ -150,6 +151,7 @@ def fit(est: Any, X: Any, y: Any, sample_weight: Any, *, incremental: bool) -> N
         trainer = kept.trainer
         rows_of = Data(network, data.X, data.target, data.weight)
         trainer.renew(theta, rows_of, progress, rng)
+    n_asked = trainer.n_threads
     if early_stopping and not fresh:
         # Weights to go on from are the best so far, whatever others scored.
         trainer.score_weights(theta, starting=True)
@@ -170,7 +172,8 @@ def fit(est: Any, X: Any, y: Any, sample_weight: Any, *, incremental: bool) -> N
             est._fitted = _model_after(est._fitted, run, incremental)
         raise
     est._fitted = _model_after(est._fitted, run, incremental)
-    if incremental:
+    # Threads that could not be had are asked for again by a new trainer.
+    if incremental and trainer.n_threads == n_asked:
         est._fitted._kept = _stream.keep(est, trainer, layers, data)
 
 
@@ -339,12 +342,6 @@ def _make_trainer(
     n_rows = data.X.shape[0] if rows is None else len(rows)
     solver = SOLVERS[est.solver]
     batch_size = solver.batch_size(est.batch_size, n_rows)
-    if solver.clips(est.batch_size, n_rows):
-        warn(
-            "Got `batch_size` less than 1 or larger than sample size. It is going "
-            f"to be clipped: batch_size={est.batch_size}, but there are {n_rows} "
-            "rows to train on."
-        )
     patience = est.n_iter_no_change
     numbers = {name: number(est, name) for name in _REAL_PARAMETERS}
     # The penalty stands beside sums of weights.
@@ -374,6 +371,16 @@ def _make_trainer(
         held_out=None if held_out is None else (rows_of, held_out),
         random_state=rng,
     )
+
+
+def _warn_if_clipped(est: Any, n_rows: int) -> None:
+    """Warn, as scikit-learn does, of batches that were to be larger than the data."""
+    if SOLVERS[est.solver].clips(est.batch_size, n_rows):
+        warn(
+            "Got `batch_size` less than 1 or larger than sample size. It is going "
+            f"to be clipped: batch_size={est.batch_size}, but there are {n_rows} "
+            "rows to train on."
+        )
 
 
 def _train(est: Any, run: Run, incremental: bool) -> None:

@@ -116,11 +116,11 @@ cdef class Network:
         W : list of ndarray of shape (n_in, n_out)
         b : list of ndarray of shape (n_out,)
         """
-        cdef list W = [], b = []
-        cdef Dense *y
-        cdef int l
-        for l in range(self.n_layers):
-            y = &self.layers[l]
-            W.append(theta[y.W : y.W + y.n_in * y.n_out].reshape(y.n_in, y.n_out))
-            b.append(theta[y.b : y.b + y.n_out])
-        return W, b
+        cdef list parts = []
+        cdef ptrdiff_t n
+        for _, offset, shape, _ in self.segments:
+            n = 1
+            for m in shape:
+                n *= m
+            parts.append(theta[offset : offset + n].reshape(shape))
+        return parts[: self.n_layers], parts[self.n_layers :]

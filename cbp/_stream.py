@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from cbp._batch import fit_bytes
 from cbp._parameters import n_threads
 from cbp._training import Trainer
 
 if TYPE_CHECKING:
     from cbp._validation import Checked
 
-# Parameters of a network that is kept, at most; its buffers are memory that is not free
-# between calls. One row of 64-100-10 takes 0.67 times as long if they are kept, of
-# 256-256-10 0.77 times, of 784-400-10 0.86 times.
-_MOST_PARAMS = 100_000
+# Bytes that are kept, at most: they are not free between calls. One row of 64-100-10
+# takes 0.67 times as long if its buffers are kept, of 256-256-10 0.77 times.
+_MOST_BYTES = 1 << 22
 
 
 class Kept(NamedTuple):
@@ -52,10 +52,10 @@ class Kept(NamedTuple):
 
 
 def take(est: Any) -> Kept | None:
-    """What the last call has kept, for the caller alone, if parameters are unchanged.
+    """What the last call has kept, if parameters are unchanged.
 
-    Copies of a model share it. Who takes it has it; in any other thread, and for any
-    other copy, there is none.
+    Copies of a model share it, in any number of threads. The first that takes it has it
+    alone; for all others nothing is kept.
     """
     try:
         kept = est._fitted.get("_kept", []).pop()
@@ -66,12 +66,20 @@ def take(est: Any) -> Kept | None:
 
 
 def keep(est: Any, trainer: Trainer, layers: tuple, data: Checked) -> list[Kept]:
-    """What `take` takes: an empty list if nothing is worth keeping."""
-    # Other sequences may change without notice.
-    fixed = isinstance(est.hidden_layer_sizes, Integral | tuple)
-    fixed = fixed and isinstance(est.activation, str | tuple)
-    dense = type(data.X) is np.ndarray and data.unit == 1
-    if not (fixed and dense and trainer.network.n_params <= _MOST_PARAMS):
+    """What a call leaves for the next one; an empty list if nothing is worth it."""
+    n_rows = data.X.shape[0]
+    network, settings = trainer.network, trainer.settings
+    batch = min(settings.batch_size, n_rows)
+    # Of a user's class nobody knows which parameters are checked. Sequences other than
+    # tuples may change without notice.
+    fixed = (
+        type(est).__module__ == "cbp.estimators"
+        and isinstance(est.hidden_layer_sizes, Integral | tuple)
+        and isinstance(est.activation, str | tuple)
+    )
+    if not fixed or type(data.X) is not np.ndarray or data.unit != 1:
+        return []
+    if fit_bytes(network, batch, settings.solver) + 8 * n_rows > _MOST_BYTES:
         return []
     trainer.let_go()
-    return [Kept(trainer, layers, est._checked_parameters, data.X.shape[0])]
+    return [Kept(trainer, layers, est._checked_parameters, n_rows)]

@@ -697,9 +697,13 @@ cdef class Trainer(Epochs):
     def let_go(self):
         """Forgets the data, which others may want to free. `renew` brings others."""
         self._claim()
-        self.data = self.batch.data = None
-        self.random_state = None
-        cbp_unclaim(&self.claim)
+        try:
+            if self.team is not None:
+                raise RuntimeError("this Trainer's threads may still need its data")
+            self.data = self.batch.data = None
+            self.random_state = None
+        finally:
+            cbp_unclaim(&self.claim)
 
     def renew(self, theta, Data data not None, Progress progress not None,
               random_state=None):
@@ -764,7 +768,7 @@ cdef class Trainer(Epochs):
 
     def __exit__(self, kind=None, error=None, traceback=None):
         # Not *exception: where no memory is left there is none for a tuple.
-        self._claim()
+        self._claim(False)
         try:
             if self.team is None:
                 raise RuntimeError("this Trainer was not entered")

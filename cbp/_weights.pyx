@@ -215,7 +215,7 @@ cdef aligned_zeros(n_items, dtype):
 
 
 cdef aligned_empty(n_items, dtype):
-    """As aligned_zeros, for who fills it."""
+    """As aligned_zeros, but not filled."""
     return _aligned(np.empty(n_items * dtype.itemsize + 64, "u1"), dtype)
 
 

@@ -225,10 +225,12 @@ class BPClassifier(ClassifierMixin, BaseBP):
     Notes
     -----
     An interrupt (Ctrl-C) during `fit` or `partial_fit` is raised again after the
-    weights reached by then have been stored, so the model is usable. Every other error
-    leaves the model as it was before the call.
+    weights reached by then have been stored, so the model is usable (if they have
+    overflowed, they are not stored). Every other error leaves the model as it was
+    before the call.
 
-    During a fit the memory in use is the data, at most four times the parameters (SGD:
+    After `partial_fit` up to 4 MB of buffers are kept for the next call. During a fit
+    the memory in use is the data, at most four times the parameters (SGD:
     three), and the workspace of one batch (its inputs again for each thread); on top
     come a second copy of the parameters in the layout of the kernels, the best weights
     of early stopping, the former model until the call succeeds, at most 4 MiB of
@@ -702,10 +704,12 @@ class BPRegressor(RegressorMixin, BaseBP):
     Notes
     -----
     An interrupt (Ctrl-C) during `fit` or `partial_fit` is raised again after the
-    weights reached by then have been stored, so the model is usable. Every other error
-    leaves the model as it was before the call.
+    weights reached by then have been stored, so the model is usable (if they have
+    overflowed, they are not stored). Every other error leaves the model as it was
+    before the call.
 
-    During a fit the memory in use is the data, at most four times the parameters (SGD:
+    After `partial_fit` up to 4 MB of buffers are kept for the next call. During a fit
+    the memory in use is the data, at most four times the parameters (SGD:
     three), and the workspace of one batch (its inputs again for each thread); on top
     come a second copy of the parameters in the layout of the kernels, the best weights
     of early stopping, the former model until the call succeeds, at most 4 MiB of

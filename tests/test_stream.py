@@ -1,8 +1,9 @@
-"""What partial_fit keeps from call to call: never another bit, never anybody's data.
+"""What partial_fit keeps from call to call: no other bits, no hold on anybody's data.
 
 The slow twin is the same stream with nothing kept.
 """
 
+import _thread
 import copy
 import gc
 import pickle
@@ -10,7 +11,7 @@ import weakref
 
 import numpy as np
 import pytest
-from problem import Problem, every_dtype, outcome
+from problem import Problem, every_dtype, no_thread_outlives, outcome
 from scipy.sparse import csr_matrix
 
 from cbp import BPClassifier, BPRegressor
@@ -198,10 +199,60 @@ def test_no_data_is_held_after_a_call():
     assert [array() for array in held] == [None, None, None]
 
 
-def test_large_networks_are_not_kept():
-    model = BPClassifier((400, 400), max_iter=1, random_state=0)
-    model.fit(X[:6], LABELS[:6]).partial_fit(X[:1], LABELS[:1])
+@pytest.mark.parametrize(
+    "layers, data",
+    [((400, 400), X[:1]), (7, np.zeros((1000, 2000))), (2, np.zeros((600_000, 1)))],
+)
+def test_what_is_large_is_not_kept(layers, data):
+    model = BPRegressor(hidden_layer_sizes=layers, max_iter=1, random_state=0)
+    model.partial_fit(data, np.zeros(len(data)))
     assert model._fitted._kept == []
+
+
+def test_the_class_of_a_user_keeps_nothing():
+    """Its parameters may be checked in other ways, or not at all."""
+
+    class Own(BPRegressor):
+        _parameter_constraints = {}
+
+    y = TARGETS["numbers"][1]
+    model = Own(hidden_layer_sizes=5, random_state=0).partial_fit(X, y)
+    plain = BPRegressor(hidden_layer_sizes=5, random_state=0).partial_fit(X, y)
+    for each in (model, plain):
+        each.set_params(alpha=100.0).partial_fit(X, y)
+    np.testing.assert_array_equal(model._theta, plain._theta)
+
+
+def test_every_call_warns_of_batches_larger_than_the_data():
+    model = model_of("labels", batch_size=50)
+    for _ in range(3):
+        with pytest.warns(UserWarning, match="clipped"):
+            model.partial_fit(X[:10], LABELS[:10])
+
+
+def test_threads_that_could_not_be_had_are_asked_for_again(monkeypatch):
+    data = random.normal(size=(400, 64))
+    y = random.normal(size=(400, 10))
+    model = BPRegressor(
+        hidden_layer_sizes=(100, 100), n_jobs=2, batch_size=400, random_state=0
+    )
+    model.partial_fit(data, y)
+    started = []
+    start = _thread.start_new_thread
+
+    def fail(*_):
+        raise RuntimeError("can't start new thread")
+
+    def count(*arguments):
+        started.append(arguments)
+        return start(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(_thread, "start_new_thread", fail)
+        model.partial_fit(data, y)
+    monkeypatch.setattr(_thread, "start_new_thread", count)
+    model.partial_fit(data, y)
+    assert len(started) == 1
 
 
 # ---- the trainer's part
@@ -272,6 +323,14 @@ def test_a_trainer_without_data_refuses_to_work():
     for call in (lambda: trainer.run(1), trainer.let_go, trainer.__enter__):
         with pytest.raises(RuntimeError, match="let go"):
             call()
+
+
+def test_data_that_threads_may_need_stay():
+    trainer = Problem(n_rows=30).trainer(n_threads=2)
+    with no_thread_outlives(), trainer:
+        with pytest.raises(RuntimeError, match="may still need"):
+            trainer.let_go()
+        trainer.run(1)
 
 
 # ---- are all numbers finite?
