@@ -47,9 +47,14 @@ PACKAGES = {"qemu-aarch64": "qemu-user", "qemu-x86_64": "qemu-user", "wine": "wi
 # Tests that cannot run under qemu-user, each with its cause.
 NOT_UNDER_QEMU = {}
 # What an AVX-512 tier on pairs is tested by: all that computes.
-KERNEL_TESTS = ["tiers", "kernels", "math", "gradients", "engine", "extremes"]
+KERNEL_TESTS = ["tiers", "kernels", "math", "gradients", "batch", "training"]
+KERNEL_TESTS += ["prediction", "bounds", "extremes"]
 # The same in every Python: a part that shows that the wheel works there.
-PYTHON_TESTS = ["engine", "fitted", "recorder", "datasets"]
+PYTHON_TESTS = ["batch", "training", "prediction", "bounds", "threads"]
+PYTHON_TESTS += ["fitted", "recorder", "datasets"]
+# Under an emulator the whole suite takes hours: what depends on the CPU comes first.
+FIRST_TESTS = ["math", "kernels", "gradients", "tiers", "batch", "training"]
+FIRST_TESTS += ["prediction", "recorder", "same_run"]
 NEVER_RUN = (
     "Only compiled, never run here: macOS (arm64, x86-64) and the Python of Windows; "
     "there is no emulator of the first and no installer of the second. musl: "
@@ -57,6 +62,14 @@ NEVER_RUN = (
 )
 
 rows = []
+
+
+def unknown_tests():
+    """Test files that a list names and tests/ does not have."""
+    names = [*KERNEL_TESTS, *PYTHON_TESTS, *FIRST_TESTS]
+    files = {f"test_{name}.py" for name in names}
+    files |= {test.partition("::")[0] for test in NOT_UNDER_QEMU}
+    return sorted(file for file in files if not (ROOT / "tests" / file).exists())
 
 
 class NotHereError(Exception):
@@ -386,13 +399,6 @@ def arm_installed():
     return python, path
 
 
-def emulated_order(name):
-    """What depends on the CPU comes first: a run under an emulator takes hours, and its
-    log says how far it got."""
-    first = ["math", "kernels", "gradients", "tiers", "recorder", "same_run", "engine"]
-    return (first.index(name) if name in first else len(first)), name
-
-
 def part_neon():
     def body():
         python, path = arm_installed()
@@ -404,10 +410,11 @@ def part_neon():
         for file in ("pyproject.toml", "README.md"):
             shutil.copy2(ROOT / file, folder)
         names = [file.stem.removeprefix("test_") for file in ROOT.glob("tests/test_*")]
+        names = dict.fromkeys([*FIRST_TESTS, *sorted(names)])
         deselect = [f"--deselect=tests/{test}" for test in NOT_UNDER_QEMU]
         compiler = str(zig(TARGETS["arm-glibc"]))
         summary = tests(
-            [python], folder, sorted(names, key=emulated_order), "neon", "-n", "auto",
+            [python], folder, names, "neon", "-n", "auto",
             "-v", "-o", "timeout=7200", *deselect, CC=compiler,
         )  # fmt: skip
         return summary, ""
@@ -520,6 +527,8 @@ def main(names):
     unknown = set(names) - set(PARTS)
     if unknown:
         sys.exit(f"no parts of these names: {sorted(unknown)}; there are {list(PARTS)}")
+    if unknown := unknown_tests():
+        sys.exit(f"this program lists tests that do not exist: {', '.join(unknown)}")
     for name in names or PARTS:
         PARTS[name]()
     heads = ("platform", "built with", "what was run", "result", "hash")
