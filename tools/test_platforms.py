@@ -11,7 +11,8 @@ Parts:
     wine     check_tiers for Windows on x86-64, by wine
     avx512   the AVX-512 tier on pairs of AVX2 registers: check_tiers and tests
     neon     the whole test suite on aarch64, emulated, with a wheel from dist/ if one
-             is there and newer than the sources
+             is there and newer than the sources; file by file, hours. Stopped and
+             started again, it goes on with the next file
     pythons  the native wheel in every CPython of this machine
     bits     one hash of tools/bits.py for each tier, compiler and architecture
 
@@ -21,6 +22,7 @@ are Debian packages, installed if this runs as root, else named. Everything is m
 build/platforms. Exits 1 if anything that could be run failed.
 """
 
+import hashlib
 import os
 import re
 import shutil
@@ -399,6 +401,48 @@ def arm_installed():
     return python, path
 
 
+def state_of_sources():
+    """A hash of all that decides whether a test passes."""
+    patterns = ["cbp/*.p*", "src_c/*", "tests/**/*", "docs/*", "tools/*", "*.py"]
+    files = {file for pattern in patterns for file in ROOT.glob(pattern)}
+    state = hashlib.sha256()
+    for file in sorted(files | {ROOT / "pyproject.toml", ROOT / "README.md"}):
+        if file.is_file() and file.suffix != ".pyc":
+            state.update(f"{file.relative_to(ROOT)} {file.stat().st_size}\n".encode())
+            state.update(file.read_bytes())
+    return state.hexdigest()[:16]
+
+
+def file_by_file(run_file, record):
+    """Every test file by itself; what all of them come to.
+
+    A line of `record` is a file that passed. It is not run again from the same sources,
+    so a run that was stopped goes on with the next file.
+    """
+    state = state_of_sources()
+    lines = record.read_text().splitlines() if record.exists() else []
+    passed = dict(line.split(": ")[1:] for line in lines if line.startswith(state))
+    failed, numbers = [], {}
+    names = [file.stem[len("test_") :] for file in ROOT.glob("tests/test_*.py")]
+    for name in dict.fromkeys([*FIRST_TESTS, *sorted(names)]):
+        start, when = time.monotonic(), "before"
+        if name not in passed:
+            try:
+                passed[name] = run_file(name)
+            except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
+                failed.append(name)
+            else:
+                with record.open("a") as file:
+                    file.write(f"{state}: {name}: {passed[name]}\n")
+            when = f"{time.monotonic() - start:.0f} s"
+        print(f"   {name}: {passed.get(name, 'FAILED')} ({when})", flush=True)
+        for number, word in re.findall(r"(\d+) (\w+)", passed.get(name, "")):
+            numbers[word] = numbers.get(word, 0) + int(number)
+    if failed:
+        raise subprocess.CalledProcessError(1, "pytest", ", ".join(failed))
+    return ", ".join(f"{number} {word}" for word, number in numbers.items())
+
+
 def part_neon():
     def body():
         python, path = arm_installed()
@@ -409,15 +453,15 @@ def part_neon():
             shutil.copytree(ROOT / part, folder / part)
         for file in ("pyproject.toml", "README.md"):
             shutil.copy2(ROOT / file, folder)
-        names = [file.stem.removeprefix("test_") for file in ROOT.glob("tests/test_*")]
-        names = dict.fromkeys([*FIRST_TESTS, *sorted(names)])
-        deselect = [f"--deselect=tests/{test}" for test in NOT_UNDER_QEMU]
+        options = ["-n", "auto", "-v", "-o", "timeout=7200"]
+        options += [f"--deselect=tests/{test}" for test in NOT_UNDER_QEMU]
         compiler = str(zig(TARGETS["arm-glibc"]))
-        summary = tests(
-            [python], folder, names, "neon", "-n", "auto",
-            "-v", "-o", "timeout=7200", *deselect, CC=compiler,
-        )  # fmt: skip
-        return summary, ""
+
+        def run_file(name):
+            log = f"neon-{name}"
+            return tests([python], folder, [name], log, *options, CC=compiler)
+
+        return file_by_file(run_file, HOME / "arm" / "passed.txt"), ""
 
     row("glibc aarch64, emulated", "clang", "wheel, the whole test suite (NEON)", body)
 
