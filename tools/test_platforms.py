@@ -17,6 +17,7 @@ Parts:
     bits     one hash of tools/bits.py for each tier, compiler and architecture
 
 check_tiers is tests/check_tiers.c, which compares tiers and hashes what they compute.
+A row whose hash is not that of the first row with such a hash has failed.
 clang is that of PyPI's ziglang, which brings the C libraries of all targets. Emulators
 are Debian packages, installed if this runs as root, else named. Everything is made in
 build/platforms. Exits 1 if anything that could be run failed.
@@ -64,6 +65,8 @@ NEVER_RUN = (
 )
 
 rows = []
+# What the first row of a kind computed: "kernels" (check_tiers) or "bits" (bits.py).
+first_bits = {}
 
 
 def unknown_tests():
@@ -101,7 +104,10 @@ def run(command, log, timeout=3600, **environment):
 
 
 def row(platform, built, what, body):
-    """Adds a line to the table: body returns (result, hash), or raises."""
+    """Adds a line to the table: body returns (result, hash), or raises.
+
+    A hash begins with its kind. All of one kind must be the same.
+    """
     print(f"== {platform}, {built}: {what}", flush=True)
     start = time.monotonic()
     try:
@@ -112,6 +118,9 @@ def row(platform, built, what, body):
         result, bits = f"FAILED: {error.timeout:.0f} s were not enough", ""
     except subprocess.CalledProcessError as error:
         result, bits = f"FAILED: {error.output.strip().splitlines()[-1:]}", ""
+    kind = bits.partition(" ")[0]
+    if bits and bits != first_bits.setdefault(kind, bits):
+        result = f"FAILED: not the bits of the first row ({result})"
     rows.append((platform, built, what, result, bits))
     print(f"   {result} {bits} ({time.monotonic() - start:.0f} s)", flush=True)
 
@@ -184,7 +193,7 @@ def checked(name, command, timeout=3600, **environment):
     hashes = {size: bits for _, size, bits in found}
     return (
         "passed: " + ", ".join(tiers),
-        f"{hashes['4']} {hashes['8']}, powers {powers}",
+        f"kernels {hashes['4']} {hashes['8']}, powers {powers}",
     )
 
 
@@ -519,7 +528,7 @@ def part_pythons():
 def common_hash(text):
     """What must be the same everywhere: not L-BFGS, whose BLAS is the machine's."""
     (line,) = [line for line in text.splitlines() if line.endswith("  all")]
-    return line[:16]
+    return f"bits {line[:16]}"
 
 
 def part_bits():
