@@ -554,6 +554,7 @@ def test_compare_wants_names_and_fits(display, fits):
         display.compare(fits)
 
 
+@pytest.mark.thread_unsafe(reason="counts the figures of the process")
 @pytest.mark.parametrize("display", CLASSES)
 def test_what_is_no_axes_is_refused_with_what_to_pass(display):
     figure, row = plt.subplots(1, 2)
