@@ -45,6 +45,7 @@ from cbp._kernels import all_finite
 from cbp._network import Network
 from cbp._prediction import predict
 from cbp._progress import Optimizer
+from cbp._scoring import Given
 from cbp._solvers import SOLVERS
 from cbp._validation import checked_rows, is_ready, refuse_overflow
 from cbp.diagnosis import Diagnosis, diagnose
@@ -125,6 +126,7 @@ class BaseBP(BaseEstimator):
         ],
         "precision": [None, StrOptions({"float32", "float64"})],
         "monitor": ["boolean"],
+        "scoring": [None, str, callable],
     }
 
     # scikit-learn's HTML representation links here, and shows parameters' docs.
@@ -144,7 +146,9 @@ class BaseBP(BaseEstimator):
     best_loss_: float | None = attribute()
     loss_curve_: list[float] = attribute()
     validation_scores_: list[float] | None = attribute()
+    validation_loss_curve_: list[float] | None = attribute()
     best_validation_score_: float | None = attribute()
+    best_iter_: int | None = attribute()
     n_iter_: int = attribute()
     t_: int = attribute()
     n_layers_: int = attribute()
@@ -252,7 +256,14 @@ class BaseBP(BaseEstimator):
             self._checked_parameters = given
 
     def fit(
-        self, X: Rows, y: ArrayLike, sample_weight: ArrayLike | float | None = None
+        self,
+        X: Rows,
+        y: ArrayLike,
+        sample_weight: ArrayLike | float | None = None,
+        *,
+        X_val: Rows | None = None,
+        y_val: ArrayLike | None = None,
+        sample_weight_val: ArrayLike | float | None = None,
     ) -> Self:
         """Train the network.
 
@@ -272,6 +283,12 @@ class BaseBP(BaseEstimator):
             penalty `alpha` is divided by the sum of a batch's weights: with weights of
             1/n it is n times as strong as without. Scale weights to a mean of 1 to
             leave it as it is.
+
+        X_val, y_val, sample_weight_val : as X, y and sample_weight, default=None
+            A validation set, scored after every epoch as `scoring` says. With
+            ``early_stopping=True`` it is used instead of a part of X; without, its
+            scores are only recorded. A column or a label that X and y do not have is an
+            error.
 
         Returns
         -------
@@ -295,7 +312,10 @@ class BaseBP(BaseEstimator):
         """
         with self._trial() as trial:
             trial._check_parameters()
-            _fitting.fit(trial, X, y, sample_weight, incremental=False)
+            given = Given(X_val, y_val, sample_weight_val)
+            _fitting.fit(
+                trial, X, y, sample_weight, incremental=False, validation=given
+            )
         return self
 
     def initialize(self, X: Rows, y: ArrayLike) -> Self:

@@ -87,7 +87,7 @@ cdef class Propagation:
                       ptrdiff_t r1) noexcept nogil
     cdef void propagate(self, int thread, const int64_t *order) noexcept nogil
     cdef void propagate_units(self, int thread, const int64_t *order) noexcept nogil
-    cdef void compute_loss(self, int thread, ptrdiff_t r0,
+    cdef void compute_loss(self, Data data, int thread, ptrdiff_t start, ptrdiff_t r0,
                            ptrdiff_t r1) noexcept nogil
     cdef void backward(self, ptrdiff_t r0, ptrdiff_t r1) noexcept nogil
     cdef void derive(self, cbp_layer *y, cbp_layer *below, ptrdiff_t r0,

@@ -313,7 +313,7 @@ cdef class Propagation:
             end = min(r + self.stretch_rows, r1)
             self.gather(self.data, thread, order, r, end)
             self.forward(self.data, thread, order, r, end)
-            self.compute_loss(thread, r, end)
+            self.compute_loss(self.data, thread, self.piece.start, r, end)
             self.backward(r, end)
             if thread == 0:
                 self.signals.poll(4.0 * self.network.n_weights * (end - r))
@@ -362,7 +362,7 @@ cdef class Propagation:
                 self.k.extend_forward(y.A, above.n_in, above.W, above.A, above.n_out,
                                       r, end)
             if thread == last:
-                self.compute_loss(thread, r, end)
+                self.compute_loss(self.data, thread, self.piece.start, r, end)
             cbp_report(&self.reached[thread], end)
             if thread == 0:
                 self.signals.poll(flops * (end - r))
@@ -379,11 +379,12 @@ cdef class Propagation:
         # Nobody must wait for a thread that was interrupted.
         cbp_report(&self.reached[thread], self.piece.rows)
 
-    cdef void compute_loss(self, int thread, ptrdiff_t r0,
+    cdef void compute_loss(self, Data data, int thread, ptrdiff_t start, ptrdiff_t r0,
                            ptrdiff_t r1) noexcept nogil:
-        """(2.5): the cost of each row, and delta^L where z^L was."""
+        """(2.5): the cost of each row, and delta^L where z^L was. start: the place of
+        row 0 in the chunk."""
         cdef cbp_layer *y = &self.layers[self.n_layers - 1]
-        cdef void *weight = self.buffers.weight if self.data.weight != NULL else NULL
+        cdef void *weight = self.buffers.weight if data.weight != NULL else NULL
         if self.one_row:
             self.k.compute_loss_row(
                 y.D.data, self.buffers.T.data, self.buffers.labels[0], weight, y.n_out,
@@ -392,7 +393,7 @@ cdef class Propagation:
         else:
             self.k.compute_loss(
                 y.D, self.buffers.T, self.buffers.labels, weight, y.n_out, r0, r1,
-                self.network.loss_code, self.buffers.row_loss + self.piece.start,
+                self.network.loss_code, self.buffers.row_loss + start,
                 self.scratch_of(thread)
             )
 
@@ -524,7 +525,7 @@ cdef class Batch(Propagation):
         """A watched batch of one row, like any other batch."""
         self.gather(self.data, 0, self.order, 0, 1)
         self.forward(self.data, 0, self.order, 0, 1)
-        self.compute_loss(0, 0, 1)
+        self.compute_loss(self.data, 0, 0, 0, 1)
         self.backward(0, 1)
         self._update(0)
         self._end_piece()
@@ -846,7 +847,7 @@ cdef backpropagate(Batch batch, const int64_t *order, ptrdiff_t n_rows):
         rows = min(n_rows - start, batch.piece_rows)
         batch.gather(batch.data, 0, order + start, 0, rows)
         show_forward(batch, order + start, start, rows, z, a)
-        batch.compute_loss(0, 0, rows)
+        batch.compute_loss(batch.data, 0, 0, 0, rows)
         l = batch.n_layers - 1
         show(batch, batch.layers[l].D, start, rows, delta[l])
         for l in range(batch.n_layers - 1, 0, -1):

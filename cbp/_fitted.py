@@ -378,13 +378,18 @@ def _check_numbers(state: dict[str, Any]) -> None:
         x = state.get(name)
         _demand(_is_whole(x, 0) and x < 2**62, f"{name} is {x!r}")
     _demand(_is_real(state.get("loss_")), f"loss_ is {state.get('loss_')!r}")
+    # The first version knew neither.
+    for name in ("validation_loss_curve_", "best_iter_"):
+        state.setdefault(name, None)
+    x = state["best_iter_"]
+    _demand(x is None or _is_whole(x, 0), f"best_iter_ is {x!r}")
     for name in ("best_loss_", "best_validation_score_"):
         x = state.get(name)
         _demand(x is None or _is_real(x), f"{name} is {x!r}")
-    for name in ("loss_curve_", "validation_scores_"):
+    for name in ("loss_curve_", "validation_scores_", "validation_loss_curve_"):
         x = state.get(name)
         numbers = isinstance(x, list) and all(map(_is_real, x))
-        may_miss = name == "validation_scores_" and x is None
+        may_miss = name != "loss_curve_" and x is None
         _demand(numbers or may_miss, f"{name} is no list of numbers")
     for name, kind in (("gradient_flow_", GradientFlow), ("_fit_summary", FitSummary)):
         _demand(

@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from numbers import Integral
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from scipy import sparse
@@ -38,6 +38,7 @@ from cbp._parameters import (
 )
 from cbp._prediction import predict
 from cbp._progress import Optimizer, Progress, Settings
+from cbp._scoring import Given, demand_scoring, make_scorer, named, settings_name
 from cbp._solvers import SOLVERS, Limits, print_loss, print_patience
 from cbp._split import demand_fraction, demand_weight, split
 from cbp._training import Trainer
@@ -57,12 +58,26 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.floating[Any]]
 
+# What a fit notes of rows that are held out.
+_SCORES = ("validation_scores_", "validation_loss_curve_", "best_validation_score_")
+_SCORES += ("best_iter_",)
+
 # The records of a fit, which `monitor` asks for.
 _FLOW = ("gradient_flow_", "_fit_summary")
 
 # Parameters that the trainer takes as floats.
 _REAL_PARAMETERS = ("alpha", "learning_rate_init", "power_t", "momentum", "beta_1")
 _REAL_PARAMETERS += ("beta_2", "epsilon", "tol")
+
+
+class HeldOut(NamedTuple):
+    """Rows of some data that are scored after every epoch."""
+
+    data: Checked
+    rows: NDArray
+
+
+_NOTHING_GIVEN = Given()
 
 
 @dataclass
@@ -79,20 +94,35 @@ class Run:
     # that holds the run: only the garbage collector would end such a pair.
     look: Callable[[], FitSummary] | None = None
     summary: FitSummary | None = None
+    # Scores the held-out rows if the engine does not.
+    score: Callable[[Progress], float] | None = None
 
     @property
     def holds_out(self) -> bool:
-        """Whether early stopping scores the weights."""
-        return self.trainer is not None and self.trainer.best_theta is not None
+        """Whether rows are held out, on which the weights are scored."""
+        return self.trainer is not None and self.trainer.holds_out
+
+    @property
+    def stops_early(self) -> bool:
+        """Whether the score decides when to end and which weights to keep."""
+        return self.holds_out and self.trainer.best_theta is not None
 
     @property
     def chosen_theta(self) -> Floats:
         """The weights to keep: with early stopping those of the best score."""
-        kept = self.holds_out and self.progress.scored
+        kept = self.stops_early and self.progress.scored
         return self.trainer.best_theta if kept else self.theta
 
 
-def fit(est: Any, X: Any, y: Any, sample_weight: Any, *, incremental: bool) -> None:
+def fit(
+    est: Any,
+    X: Any,
+    y: Any,
+    sample_weight: Any,
+    *,
+    incremental: bool,
+    validation: Given = _NOTHING_GIVEN,
+) -> None:
     """Train from new weights, or go on; `est._fitted` is set at the end.
 
     Parameters
@@ -104,6 +134,8 @@ def fit(est: Any, X: Any, y: Any, sample_weight: Any, *, incremental: bool) -> N
         As users pass them.
     incremental : bool
         One epoch without early stopping, for `partial_fit`.
+    validation : Given
+        Rows to score instead of a split of X.
 
     Raises
     ------
@@ -113,8 +145,10 @@ def fit(est: Any, X: Any, y: Any, sample_weight: Any, *, incremental: bool) -> N
     kept = _stream.take(est) if incremental else None
     layers = hidden_layers(est) if kept is None else kept.layers
     early_stopping = bool(est.early_stopping) and not incremental
-    if early_stopping:
+    splits = early_stopping and not validation.is_there
+    if splits:
         demand_fraction(est.validation_fraction)
+    demand_scoring(est.scoring)
     fresh = not (est._fitted.has_weights and (est.warm_start or incremental))
     data = check_data(est, X, y, sample_weight, fresh=fresh, incremental=incremental)
     # Only partial_fit comes here with rows that weigh nothing: they change nothing.
@@ -128,7 +162,7 @@ def fit(est: Any, X: Any, y: Any, sample_weight: Any, *, incremental: bool) -> N
         network = _make_network(est, layers, data, goes_on=not fresh)
     # Draws come in scikit-learn's order: weights, validation split, shuffles.
     rng = None
-    if fresh or early_stopping or (est.shuffle and data.X.shape[0] > 1):
+    if fresh or splits or (est.shuffle and data.X.shape[0] > 1):
         rng = generator(est.random_state)
     if fresh:
         theta = draw_weights(network, init_factors(est, network.activations), rng)
@@ -138,10 +172,13 @@ def fit(est: Any, X: Any, y: Any, sample_weight: Any, *, incremental: bool) -> N
         optimizer = _optimizer(est, network) if incremental else None
         progress = _progress_of(est._fitted, optimizer)
     rows, held_out = None, None
-    if early_stopping:
+    if splits:
         labels = data.target if data.target.ndim == 1 else None
         rows, held_out = split(data.X.shape[0], labels, est.validation_fraction, rng)
         demand_weight(data.weight, held_out)
+        held_out = HeldOut(data, held_out)
+    elif validation.is_there:
+        held_out = _check_validation(est, validation, data)
     _warn_if_clipped(est, data.X.shape[0] if rows is None else len(rows))
     if kept is None:
         trainer = _make_trainer(
@@ -152,10 +189,13 @@ def fit(est: Any, X: Any, y: Any, sample_weight: Any, *, incremental: bool) -> N
         rows_of = Data(network, data.X, data.target, data.weight)
         trainer.renew(theta, rows_of, progress, rng)
     n_asked = trainer.n_threads
+    run = Run(network, theta, data, rows, progress, trainer)
+    if held_out is not None and settings_name(est.scoring) == "told":
+        run.score = make_scorer(est, network, theta, *held_out)
     if early_stopping and not fresh:
         # Weights to go on from are the best so far, whatever others scored.
-        trainer.score_weights(theta, starting=True)
-    run = Run(network, theta, data, rows, progress, trainer)
+        score = None if run.score is None else run.score(progress)
+        trainer.score_weights(theta, score, starting=True)
     if est.monitor:
         went_on = bool(est.warm_start) and not fresh and not incremental
         run.look = functools.partial(_look, network, data, rows, went_on)
@@ -212,7 +252,25 @@ def check_data(
     weight, unit = checked_weight(sample_weight, X, incremental)
     if target is None:
         target = est._encode(y, X.dtype, incremental)
-    return Checked(X, target, weight, unit, est._n_outputs(target))
+    return Checked(X, target, weight, unit, est._n_outputs(target), y)
+
+
+def _check_validation(est: Any, given: Given, data: Checked) -> HeldOut:
+    """The validation set, by the columns and labels of the data trained on."""
+    dtype = data.X.dtype
+    with named():
+        y = est._read_targets(given.y)
+        X, y = checked_rows_and_targets(est, given.X, y, [dtype], reset=False)
+        if sparse.issparse(data.X) and not sparse.issparse(X):
+            X = sparse.csr_matrix(X)
+        weight, unit = checked_weight(given.sample_weight, X, incremental=False)
+        target = est._encode(y, dtype, incremental=True)
+        if target.shape[1:] != data.target.shape[1:]:
+            raise ValueError(
+                f"y_val has {est._n_outputs(target)} columns, y {data.n_outputs}"
+            )
+    checked = Checked(kernel_ready(X), target, weight, unit, data.n_outputs, y)
+    return HeldOut(checked, np.arange(X.shape[0], dtype=np.int64))
 
 
 def _is_ready_array(model: Fitted, X: Any, dtypes: list) -> bool:
@@ -226,7 +284,7 @@ def one_batch(
     """Network, theta and data of one batch, as `cbp.backpropagate` needs them."""
     model = est._model()
     network, theta = model._network, model.theta()
-    X, target, weight, unit, n_outputs = check_data(
+    X, target, weight, unit, n_outputs, _ = check_data(
         est._with(copy.copy(model)),
         X,
         y,
@@ -320,6 +378,7 @@ def _progress_of(fitted: Fitted, optimizer: Optimizer | None) -> Progress:
         best_loss=math.inf if best_loss is None else best_loss,
         loss_curve=fitted.get("loss_curve_", ()),
         validation_scores=fitted.get("validation_scores_") or (),
+        validation_loss_curve=fitted.get("validation_loss_curve_") or (),
         no_improvement_count=fitted.get("_no_improvement_count", 0),
         optimizer=optimizer,
     )
@@ -334,7 +393,7 @@ def _make_trainer(
     theta: Floats,
     data: Checked,
     rows: NDArray | None,
-    held_out: NDArray | None,
+    held_out: HeldOut | None,
     progress: Progress,
     rng: Any,
 ) -> Trainer:
@@ -358,9 +417,16 @@ def _make_trainer(
         # No run is so long; the loop counts in float64.
         n_iter_no_change=patience if patience < 2**53 else math.inf,
         monitor=bool(est.monitor),
+        early_stopping=bool(est.early_stopping),
+        scoring=settings_name(est.scoring),
         **numbers,
     )
     rows_of = Data(network, data.X, data.target, data.weight)
+    scored = None
+    if held_out is not None:
+        of, at = held_out
+        same = of is data
+        scored = rows_of if same else Data(network, of.X, of.target, of.weight), at
     return Trainer(
         network,
         theta if solver.stochastic else theta.copy(),
@@ -368,7 +434,7 @@ def _make_trainer(
         settings,
         progress,
         rows=rows,
-        held_out=None if held_out is None else (rows_of, held_out),
+        held_out=scored,
         random_state=rng,
     )
 
@@ -393,7 +459,9 @@ def _train(est: Any, run: Run, incremental: bool) -> None:
     )
     listeners = [print_loss] if est.verbose else []
     solver = SOLVERS[est.solver]
-    end = solver.run(run.trainer, run.theta, run.data.target, limits, listeners)
+    end = solver.run(
+        run.trainer, run.theta, run.data.target, limits, listeners, run.score
+    )
     progress.outcome = "partial" if incremental else end.outcome
     if end.reason == "diverged":
         _diverged(est, run)
@@ -487,20 +555,23 @@ def _model_after(former: Fitted, run: Run, incremental: bool) -> Fitted:
 def _counted(former: Fitted, run: Run, incremental: bool) -> dict[str, Any]:
     """The fitted attributes that are made of the run's progress."""
     progress = run.progress
-    scores, best_score = None, None
+    scores = dict.fromkeys(_SCORES)
     if run.holds_out:
-        scores, best_score = progress.validation_scores, progress.best_score
-    elif incremental:  # leaves the record of an earlier early stopping
-        scores = former.get("validation_scores_")
-        best_score = former.get("best_validation_score_")
+        scores = {
+            "validation_scores_": progress.validation_scores,
+            "validation_loss_curve_": progress.validation_loss_curve,
+            "best_validation_score_": progress.best_score,
+            "best_iter_": progress.best_iter,
+        }
+    elif incremental:  # leaves the record of an earlier fit
+        scores = {name: former.get(name) for name in _SCORES}
     return {
         "n_iter_": progress.n_iter,
         "t_": progress.t,
         "loss_": progress.loss,
         "loss_curve_": progress.loss_curve,
-        "best_loss_": None if run.holds_out else progress.best_loss,
-        "validation_scores_": scores,
-        "best_validation_score_": best_score,
+        "best_loss_": None if run.stops_early else progress.best_loss,
+        **scores,
         "_no_improvement_count": progress.no_improvement_count,
         "_optimizer": progress.optimizer,
     }

@@ -11,14 +11,21 @@ cdef enum:
     POWERS = 64
 
 
+cdef enum:
+    ACCURACY_OR_R2
+    LOSS
+    TOLD
+
+
 @cython.final
 cdef class Settings:
-    cdef readonly str solver, learning_rate
+    cdef readonly str solver, learning_rate, scoring
     cdef readonly int64_t batch_size, n_threads
     cdef readonly double alpha, learning_rate_init, power_t, beta_1, beta_2
     cdef readonly double epsilon, tol, n_iter_no_change
-    cdef readonly bint nesterovs_momentum, shuffle, exclusive, monitor
+    cdef readonly bint nesterovs_momentum, shuffle, exclusive, monitor, early_stopping
     cdef int optimizer             # its number in cbp.h; -1: L-BFGS
+    cdef int score                 # what held-out rows are scored by
     cdef int schedule              # constant if the optimizer has none
     cdef bint corrects_bias
     cdef int second_moment         # number of that vector; -1: there is none
@@ -30,7 +37,8 @@ cdef class Progress:
     cdef readonly int64_t t, no_improvement_count
     cdef public double loss, best_loss
     cdef readonly double best_score
-    cdef readonly list loss_curve, validation_scores
+    cdef readonly list loss_curve, validation_scores, validation_loss_curve
+    cdef readonly int64_t best_iter
     cdef public bint scored
     cdef readonly object optimizer
     cdef public str outcome

@@ -23,6 +23,8 @@ class Settings:
     shuffle: bool
     exclusive: bool
     monitor: bool
+    early_stopping: bool
+    scoring: str
     def __init__(
         self,
         *,
@@ -40,6 +42,8 @@ class Settings:
         epsilon: float = 1e-8,
         tol: float = 1e-4,
         n_iter_no_change: float = 10,
+        early_stopping: bool = True,
+        scoring: str = "accuracy_or_r2",
         n_threads: int = 1,
         exclusive: bool = True,
         monitor: bool = False,
@@ -67,6 +71,8 @@ class Progress:
     best_score: float
     loss_curve: list[float]
     validation_scores: list[float]
+    validation_loss_curve: list[float]
+    best_iter: int
     scored: bool
     optimizer: Optimizer | None
     outcome: str
@@ -78,5 +84,6 @@ class Progress:
         no_improvement_count: int = 0,
         loss_curve: Sequence[float] = (),
         validation_scores: Sequence[float] = (),
+        validation_loss_curve: Sequence[float] = (),
         optimizer: Optimizer | None = None,
     ) -> None: ...

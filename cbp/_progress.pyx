@@ -19,6 +19,9 @@ from cbp._kernels cimport power, power_pair, powers, product
 from cbp._catalog import OPTIMIZERS as OPTIMIZER_ROWS, SOLVER_NAMES
 from cbp._kernels import OPTIMIZERS
 
+# What rows that are held out are scored by: scikit-learn's scores, less their mean cost,
+# or what `run` is told.
+SCORES = {"accuracy_or_r2": ACCURACY_OR_R2, "loss": LOSS, "told": TOLD}
 SCHEDULES = {"constant": 0, "invscaling": 1, "adaptive": 2}
 
 cdef enum:
@@ -39,6 +42,11 @@ cdef class Settings:
         Rows per step; at most as many as there are. L-BFGS takes all.
     n_threads : int, default=1
         Fewer are used when a batch has no work for them. Never changes a bit.
+    early_stopping : bool, default=True
+        Whether the score of held-out rows, if there are any, rules patience and which
+        weights are kept. Otherwise it is only noted.
+    scoring : {"accuracy_or_r2", "loss", "told"}, default="accuracy_or_r2"
+        "loss": the mean cost, negated. "told": see `Trainer.run`.
     exclusive : bool, default=True
         Whether nobody else draws from the random state meanwhile. Otherwise its lock is
         taken for each shuffle, not for all of the run, which others would wait for.
@@ -55,13 +63,18 @@ cdef class Settings:
         self, *, solver="adam", alpha=0.0, batch_size=200, shuffle=True,
         learning_rate="constant", learning_rate_init=1e-3, power_t=0.5, momentum=0.9,
         nesterovs_momentum=True, beta_1=0.9, beta_2=0.999, epsilon=1e-8, tol=1e-4,
-        n_iter_no_change=10, n_threads=1, exclusive=True, monitor=False,
+        n_iter_no_change=10, early_stopping=True, scoring="accuracy_or_r2", n_threads=1,
+        exclusive=True, monitor=False,
     ):
         if solver not in SOLVER_NAMES:
             raise ValueError(f"solver {solver!r}; valid: {[*SOLVER_NAMES]}")
         if learning_rate not in SCHEDULES:
             raise ValueError(f"learning_rate {learning_rate!r}; valid: {[*SCHEDULES]}")
+        if scoring not in SCORES:
+            raise ValueError(f"scoring {scoring!r}; valid: {[*SCORES]}")
         self.solver, self.learning_rate = solver, learning_rate
+        self.early_stopping, self.scoring = early_stopping, scoring
+        self.score = SCORES[scoring]
         self.optimizer = OPTIMIZERS.get(solver, -1)
         self.alpha, self.tol = number(alpha, "alpha"), number(tol, "tol")
         self.n_iter_no_change = number(n_iter_no_change, "n_iter_no_change")
@@ -120,7 +133,8 @@ cdef class Progress:
 
     Parameters
     ----------
-    t, best_loss, no_improvement_count, loss_curve, validation_scores, optimizer
+    t, best_loss, no_improvement_count, loss_curve, validation_scores,
+    validation_loss_curve, optimizer
         Where an earlier run of the same model stood. The optimizer's state is copied.
 
     Attributes
@@ -131,10 +145,13 @@ cdef class Progress:
         Rows seen, by all runs of the model.
     loss, best_loss : float
         That of the last epoch, and the least of all.
-    loss_curve, validation_scores : list of float
-        One per epoch; a score is NaN where an output was not finite.
+    loss_curve, validation_scores, validation_loss_curve : list of float
+        One per epoch; the latter two, of held-out rows, are NaN where an output was not
+        finite.
     best_score : float
         The best score of this run.
+    best_iter : int
+        The epoch, or iteration, of this run that ended with it, counted from 1.
     scored : bool
         Whether this run has scored weights that it had trained.
     no_improvement_count : int
@@ -145,7 +162,7 @@ cdef class Progress:
     """
 
     def __cinit__(self, *, t=0, best_loss=np.inf, no_improvement_count=0, loss_curve=(),
-                  validation_scores=(), optimizer=None):
+                  validation_scores=(), validation_loss_curve=(), optimizer=None):
         self.t = count(t, "t", 0)
         self.no_improvement_count = count(
             no_improvement_count, "no_improvement_count", 0
@@ -153,6 +170,7 @@ cdef class Progress:
         self.best_loss, self.best_score = best_loss, -INFINITY
         self.loss_curve = list(loss_curve)
         self.validation_scores = list(validation_scores)
+        self.validation_loss_curve = list(validation_loss_curve)
         self.loss = INFINITY
         if self.loss_curve:
             self.loss = self.loss_curve[len(self.loss_curve) - 1]

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 # true ends training.
 AfterEpoch: TypeAlias = Callable[[Progress], bool | None]
 
+# score(progress) -> float: of held-out rows, where the engine does not know it.
+Score: TypeAlias = Callable[[Progress], float]
+
 # The most epochs or evaluations that are counted.
 _ENDLESS = 2**31 - 1
 
@@ -91,10 +94,11 @@ def run_stochastic(
     target: NDArray,
     limits: Limits,
     listeners: Sequence[AfterEpoch] = (),
+    score: Score | None = None,
 ) -> End:
     """Epochs of compiled batches; theta is the trainer's own."""
     after_epoch = functools.partial(_tell, listeners) if listeners else None
-    status = trainer.run(min(limits.max_iter, _ENDLESS), after_epoch)
+    status = trainer.run(min(limits.max_iter, _ENDLESS), after_epoch, score)
     if status == "converged":
         return End("patience")
     warning = ""
@@ -119,13 +123,14 @@ def run_lbfgs(
     target: NDArray,
     limits: Limits,
     listeners: Sequence[AfterEpoch] = (),
+    score: Score | None = None,
 ) -> End:
     """SciPy's L-BFGS-B on loss and gradient over all rows.
 
     Theta is that of the last iteration. It is not the trainer's own, into which the
     trainer writes every theta that SciPy asks about.
     """
-    run, progress = _LBFGS(trainer, theta, target, listeners), trainer.progress
+    run, progress = _LBFGS(trainer, theta, target, listeners, score), trainer.progress
     try:
         with trainer, _OneBlasThread():
             return run.minimize(limits)
@@ -150,8 +155,10 @@ class _LBFGS:
         theta: Floats,
         target: NDArray,
         listeners: Sequence[AfterEpoch],
+        score: Score | None,
     ):
         self.trainer, self.theta, self.listeners = trainer, theta, listeners
+        self.score = score
         self.progress = trainer.progress
         self.unit = _output_unit(trainer, target)
         self.units: Floats | None = None
@@ -216,8 +223,10 @@ class _LBFGS:
         np.copyto(self.theta, theta, casting="same_kind")
         if not (math.isfinite(self.loss) and np.isfinite(self.theta).all()):
             raise _Stop("diverged")
-        scored = trainer.best_theta is not None
-        worn_out = scored and trainer.score_weights(self.theta)
+        worn_out = False
+        if trainer.holds_out:
+            told = None if self.score is None else self.score(progress)
+            worn_out = trainer.score_weights(self.theta, told)
         progress.n_iter += 1
         progress.loss_curve.append(self.loss)
         progress.loss = self.loss

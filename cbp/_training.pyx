@@ -13,6 +13,7 @@ cimport cython
 
 from libc.math cimport NAN, isfinite
 from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.string cimport memcpy
 
 from cpython.pycapsule cimport PyCapsule_GetPointer
 
@@ -22,6 +23,7 @@ from cbp._kernels cimport (
     CBP_SOFTMAX_LOG_LOSS,
     address,
     cbp_kernels,
+    cbp_layer,
     cbp_online,
     cbp_panels,
     cbp_step,
@@ -29,7 +31,16 @@ from cbp._kernels cimport (
     writable_floats,
 )
 from cbp._network cimport Network
-from cbp._progress cimport Progress, Schedule, Settings, count, number
+from cbp._progress cimport (
+    ACCURACY_OR_R2,
+    LOSS,
+    TOLD,
+    Progress,
+    Schedule,
+    Settings,
+    count,
+    number,
+)
 from cbp._recorder cimport UPDATE_SQUARES, Recorder
 from cbp._sums cimport sum_squares
 from cbp._threads cimport FLOPS_PER_TICK, Signals, Team, Worker
@@ -114,9 +125,10 @@ cdef void shuffle(int64_t *x, ptrdiff_t n, bitgen_t *bits) noexcept nogil:
 
 @cython.final
 cdef class HeldOut:
-    """Rows that early stopping scores, and the weights that scored best.
+    """Rows that are scored after every epoch, and the weights that scored best.
 
-    scikit-learn's accuracy where targets are classes or labels, else its R2.
+    The score is scikit-learn's accuracy where targets are classes or labels, else its
+    R2, or what Settings.scoring asks for.
 
     Parameters
     ----------
@@ -124,6 +136,7 @@ cdef class HeldOut:
         Whose buffers are used, between its batches.
     data : Data
     rows : int64 ndarray
+    settings : Settings
     theta : ndarray of shape (n_params,)
         The weights to start from.
     """
@@ -136,29 +149,43 @@ cdef class HeldOut:
     cdef ptrdiff_t n_rows
     cdef object best_theta
     cdef char *best                # the data of best_theta
+    cdef int kind                  # of the score
     cdef bint by_r2, one_class
+    # a^L, where z^L must stay for the cost; NULL where they are the same.
+    cdef object _outputs
+    cdef char *outputs
+    cdef double weight_sum         # of all rows
+    cdef double cost               # the weighted sum of their costs
     # Per output the squares of errors and of targets less their mean; for accuracy, in
     # the first item, the weights of the rows that are right and of all.
     cdef double[::1] sums, base
 
-    def __cinit__(self, Batch batch not None, Data data not None, rows, theta):
+    def __cinit__(self, Batch batch not None, Data data not None, rows,
+                  Settings settings not None, theta):
         cdef Network network = batch.network
+        cdef cbp_layer *y = &batch.layers[batch.n_layers - 1]
         if data.network.kind != network.kind:
             raise ValueError("held_out: the data are those of another network")
         if data.sparse is None and batch.data.sparse is not None:
             # The batch keeps no place for dense rows.
             raise ValueError("held_out: X must be sparse, as that of training is")
         self.batch, self.data, self.k = batch, data, batch.k
+        self.kind = settings.score
         rows = checked_rows(rows, data.n_rows)
         self._rows, self.n_rows = rows, len(rows)
         self.rows = <const int64_t *>address(rows)
-        self.best_theta = np.array(theta)
-        self.best = <char *>writable_address(self.best_theta)
+        if settings.early_stopping:
+            self.best_theta = np.array(theta)
+            self.best = <char *>writable_address(self.best_theta)
         # A single class is predicted whatever the network says.
         self.one_class = data.labels != NULL and not data._target.any()
         self.by_r2 = is_regressors(network.output, network.loss)
+        self.by_r2 &= self.kind == ACCURACY_OR_R2
         if self.by_r2 and data.Y == NULL:
             raise ValueError("a score of held_out by R2 needs a matrix of targets")
+        if self.by_r2 and network.output != "identity":
+            self._outputs = aligned_zeros(y.n_panels * y.A.stride, network.dtype)
+            self.outputs = <char *>writable_address(self._outputs)
         self.sums = np.zeros(network.n_outputs)
         self.base = np.zeros(network.n_outputs)
         self._measure_base()
@@ -169,6 +196,7 @@ cdef class HeldOut:
         cdef double first, mean, t, total = 0
         for i in range(self.n_rows):
             total += self.data.row_weight(self.rows[i])
+        self.weight_sum = total
         if not self.by_r2:
             self.base[0] = total
             return
@@ -184,28 +212,54 @@ cdef class HeldOut:
                 t = self.k.item(self.data.Y, self.rows[i] * n_out + c) - first - mean
                 self.base[c] += self.data.row_weight(self.rows[i]) * (t * t)
 
+    cdef double loss(self) noexcept nogil:
+        """The mean cost of the last score, no penalty in it."""
+        return self.cost / self.weight_sum
+
     cdef double score(self) noexcept nogil:
-        """Accuracy or R2 by the batch's weights; NaN if an output is not finite."""
+        """By the batch's weights; NaN if an output is not finite."""
         cdef ptrdiff_t start = 0, rows, most = self.batch.piece_rows
         most = min(most, self.batch.stretch_rows)
         self.sums[:] = 0
+        self.cost = 0
         while start < self.n_rows:
             rows = min(self.n_rows - start, most)
             self.batch.gather(self.data, 0, self.rows + start, 0, rows)
             self.batch.forward(self.data, 0, self.rows + start, 0, rows)
             self.batch.signals.poll(2.0 * self.batch.network.n_weights * rows)
             if self.batch.signals.interrupted or not self._compare(rows):
+                self.cost = NAN
                 return NAN
+            self._add_costs(rows)
             start += rows
+        if self.kind == TOLD:
+            return NAN
+        if self.kind == LOSS:
+            return -self.loss()
         return self._r2() if self.by_r2 else self.sums[0] / self.base[0]
+
+    cdef void _add_costs(self, ptrdiff_t n_rows) noexcept nogil:
+        """The costs of these rows, one after the other; z becomes delta."""
+        cdef ptrdiff_t r
+        cdef double w
+        self.batch.compute_loss(self.data, 0, 0, 0, n_rows)
+        for r in range(n_rows):
+            w = 1
+            if self.data.weight != NULL:
+                w = self.k.item(self.batch.buffers.weight, r)
+            if w > 0:  # a row of weight 0 does not exist, even if its cost overflows
+                self.cost += w * self.batch.buffers.row_loss[r]
 
     cdef bint _compare(self, ptrdiff_t n_rows) noexcept nogil:
         """Adds what these rows of the batch score; false if an output is not finite."""
         cdef cbp_panels Z = self.batch.layers[self.batch.n_layers - 1].A
         cdef const Buffers *at = &self.batch.buffers
         cdef ptrdiff_t r, c, n_out = self.data.n_outputs
+        cdef cbp_layer *y = &self.batch.layers[self.batch.n_layers - 1]
         cdef double w, error
-        if self.by_r2:
+        if self.outputs != NULL:
+            memcpy(self.outputs, Z.data, y.n_panels * Z.stride * self.k.itemsize)
+            Z.data = self.outputs
             self.k.apply_output(Z, n_out, 0, n_rows, self.batch.network.output_code,
                                 self.batch.buffers.scratch)
         for r in range(n_rows):
@@ -216,7 +270,7 @@ cdef class HeldOut:
                 if self.by_r2:
                     error = self._entry(at.T, r, c) - self._entry(Z, r, c)
                     self.sums[c] += w * (error * error)
-            if not self.by_r2 and self._is_right(Z, r):
+            if self.kind == ACCURACY_OR_R2 and not self.by_r2 and self._is_right(Z, r):
                 self.sums[0] += w
         return True
 
@@ -285,6 +339,7 @@ cdef class Epochs(Worker):
     # Losses and scores that have not yet been moved to the lists of progress.
     cdef double curve[CURVE_ROOM]
     cdef double scores[CURVE_ROOM]
+    cdef double held_out_curve[CURVE_ROOM]
     cdef int curve_used, scores_used
 
     # The run.
@@ -425,7 +480,7 @@ cdef class Epochs(Worker):
             if self.signals.interrupted:
                 return
         if self.held_out is not None:
-            self._score_epoch()
+            self._score_epoch(self.epochs + 1)
             if self.signals.interrupted:  # the epoch does not count
                 return
         self.epochs += 1
@@ -445,7 +500,7 @@ cdef class Epochs(Worker):
         """Patience, stopping and the learning rate of the next epoch, as scikit-learn
         rules them: by the validation score if there is one, else by the loss."""
         cdef double enough
-        if self.held_out is None:
+        if not self._stops_early():
             enough = self.progress.best_loss - self.settings.tol
             self.improved = not self.progress.loss > enough
             if self.progress.loss < self.progress.best_loss:
@@ -469,18 +524,30 @@ cdef class Epochs(Worker):
     cdef bint _is_worn_out(self) noexcept nogil:
         return self.progress.no_improvement_count > self.settings.n_iter_no_change
 
-    cdef void _score_epoch(self) noexcept nogil:
-        """Scores the panels' weights, and keeps them if no earlier ones were better."""
+    cdef bint _stops_early(self) noexcept nogil:
+        """Whether scores rule patience."""
+        return self.held_out is not None and self.settings.early_stopping
+
+    cdef void _score_epoch(self, int64_t epoch) noexcept nogil:
+        """Scores the panels' weights, as those that `epoch` (counted from 1) has left;
+        a score that others know is to be told yet."""
         cdef double score = self.held_out.score()
         if self.signals.interrupted:
             return
+        self.held_out_curve[self.scores_used] = self.held_out.loss()
         self.scores[self.scores_used] = score
         self.scores_used += 1
+        if self.settings.score != TOLD:
+            self._take_score(score, epoch)
+
+    cdef void _take_score(self, double score, int64_t epoch) noexcept nogil:
+        """Keeps the panels' weights if no earlier ones were better."""
         self.progress.scored = True
         self.improved = score >= self.progress.best_score + self.settings.tol
         if score > self.progress.best_score:
-            self.progress.best_score = score
-            self.weights.store(self.held_out.best)
+            self.progress.best_score, self.progress.best_iter = score, epoch
+            if self.settings.early_stopping:
+                self.weights.store(self.held_out.best)
 
     cdef void _shuffle_locked(self) noexcept with gil:
         """A shuffle by a generator that other threads draw from, too."""
@@ -497,6 +564,9 @@ cdef class Epochs(Worker):
         self.curve_used = 0
         self.progress.validation_scores.extend(
             [self.scores[i] for i in range(self.scores_used)]
+        )
+        self.progress.validation_loss_curve.extend(
+            [self.held_out_curve[i] for i in range(self.scores_used)]
         )
         self.scores_used = 0
 
@@ -526,8 +596,8 @@ cdef class Trainer(Epochs):
     rows : int64 ndarray, default=None
         The rows of data to train on; None means all.
     held_out : (Data, int64 ndarray), default=None
-        Rows that early stopping scores after every epoch. The score then rules patience
-        instead of the loss, and the best weights are kept.
+        Rows that are scored after every epoch. With settings.early_stopping the score
+        rules patience instead of the loss, and the best weights are kept.
     random_state : numpy.random.RandomState
         Shuffles come from its bit generator, as scikit-learn draws them.
 
@@ -544,8 +614,11 @@ cdef class Trainer(Epochs):
         No more than these would be of use, whatever settings.n_threads is.
     by_units : bool
         Whether they share the units of the only hidden layer instead of rows.
+    holds_out : bool
+        Whether rows are held out and scored.
     best_theta : ndarray or None
         The weights of the best score; those to start from as long as there is no score.
+        None without early stopping.
     learning_rate : float
         That of the last step, or of the next one.
     recorder : Recorder or None
@@ -580,7 +653,7 @@ cdef class Trainer(Epochs):
                            self.batch_size, settings.n_threads, settings.optimizer)
         self._fill_steps()
         if held_out is not None:
-            self.held_out = HeldOut(self.batch, *held_out, theta)
+            self.held_out = HeldOut(self.batch, *held_out, settings, theta)
         if settings.monitor:
             self._start_recorder()
         self._begin()
@@ -670,6 +743,10 @@ cdef class Trainer(Epochs):
     @property
     def by_units(self):
         return bool(self.batch.by_units)
+
+    @property
+    def holds_out(self):
+        return self.held_out is not None
 
     @property
     def best_theta(self):
@@ -809,7 +886,7 @@ cdef class Trainer(Epochs):
                 self._end_team()
         self.signals.reraise()
 
-    def run(self, max_iter, after_epoch=None):
+    def run(self, max_iter, after_epoch=None, score=None):
         """Trains until patience runs out or max_iter epochs are done.
 
         Parameters
@@ -817,6 +894,9 @@ cdef class Trainer(Epochs):
         max_iter : int
         after_epoch : callable(progress) -> stop, default=None
             Called after each epoch, theta written back. True stops.
+        score : callable(progress) -> float, default=None
+            Called before that; the score of the held-out rows. Needed, and allowed,
+            with scoring="told".
 
         Returns
         -------
@@ -833,18 +913,25 @@ cdef class Trainer(Epochs):
             raise ValueError(f"max_iter must lie in 1 .. {2**31 - 1}, got {max_iter}")
         if after_epoch is not None and not callable(after_epoch):
             raise ValueError("after_epoch must be callable")
+        self._demand_score(score)
         self._claim()
         try:
-            self._run(max_iter, after_epoch)
+            self._run(max_iter, after_epoch, score)
             return STATUS_NAMES[self.status]
         finally:
             cbp_unclaim(&self.claim)
 
-    cdef _run(self, int max_iter, after_epoch):
+    cdef _demand_score(self, score):
+        """Who scores is settled once and for all."""
+        told = self.held_out is not None and self.settings.score == TOLD
+        if (score is not None) != told:
+            raise ValueError('a score goes with held_out and scoring="told"')
+
+    cdef _run(self, int max_iter, after_epoch, score):
         cdef bint own = self.team is None
         self.max_iter, self.epochs, self.progress.n_iter = max_iter, 0, 0
         self.schedule.first_step = self.steps + 1
-        self.listening = after_epoch is not None
+        self.listening = after_epoch is not None or score is not None
         try:
             if own:
                 self._start_team()
@@ -854,7 +941,12 @@ cdef class Trainer(Epochs):
                     break
                 self._flush()
                 self.weights.store(self.theta_data)
-                if after_epoch(self.progress):
+                if score is not None:
+                    told = float(score(self.progress))
+                    scores = self.progress.validation_scores
+                    scores[len(scores) - 1] = told
+                    self._take_score(told, self.epochs)
+                if after_epoch is not None and after_epoch(self.progress):
                     self.status = STOPPED
                     break
                 self.signals.stop_requested = False
@@ -871,7 +963,7 @@ cdef class Trainer(Epochs):
             self.progress.optimizer = self.optimizer
             self._flush()
 
-    def score_weights(self, theta, bint starting=False):
+    def score_weights(self, theta, score=None, bint starting=False):
         """Scores theta, and keeps a copy of it if no earlier one was better.
 
         For weights that `run` does not see: those to start from, and L-BFGS's.
@@ -879,6 +971,8 @@ cdef class Trainer(Epochs):
         Parameters
         ----------
         theta : ndarray of shape (n_params,)
+        score : float, default=None
+            Needed, and allowed, with scoring="told".
         starting : bool, default=False
             Whether these are the weights to start from: not an epoch, so that the score
             is not listed.
@@ -893,20 +987,30 @@ cdef class Trainer(Epochs):
         BaseException
             What a signal handler raised (KeyboardInterrupt).
         """
+        cdef double told = 0
+        cdef int64_t epoch = 0 if starting else self.progress.n_iter + 1
         if self.held_out is None:
             raise ValueError("score_weights needs held_out")
+        self._demand_score(score)
+        if score is not None:
+            told = score
         self._claim()
         try:
             self._flush()
             self._take_theta(theta)
             self._begin_call()
             with nogil:
-                self._score_epoch()
+                self._score_epoch(epoch)
             self.signals.reraise()
+            if score is not None:
+                self.scores[0] = told
+                self._take_score(told, epoch)
             if starting:
                 self.scores_used, self.progress.scored = 0, False
                 return False
             self._flush()
+            if not self.settings.early_stopping:
+                return False
             self._count_patience()
             return bool(self._is_worn_out())
         finally:

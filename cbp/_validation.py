@@ -37,7 +37,7 @@ class Checked(NamedTuple):
     """What users pass, checked, as the kernels take it.
 
     X is an array or a CSR matrix; `target` int32 class numbers or a matrix; `weight`
-    None or counted in `unit`, a power of two.
+    None or counted in `unit`, a power of two. `y` is what the target was made of.
     """
 
     X: Any
@@ -45,6 +45,7 @@ class Checked(NamedTuple):
     weight: Floats | None
     unit: float
     n_outputs: int
+    y: Any
 
     @property
     def weighs_nothing(self) -> bool:

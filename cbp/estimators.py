@@ -8,7 +8,7 @@ docs/differences.md says how and why.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -122,9 +122,10 @@ class BPClassifier(ClassifierMixin, BaseBP):
         Whether SGD's momentum is Nesterov's.
 
     early_stopping : bool, default=False
-        Whether to hold out part of the rows, to score the model on them after every
-        epoch, to let this score, not the loss, decide when training ends, and to keep a
-        copy of the weights that scored best. Works with every solver.
+        Whether to hold out part of the rows (or take `X_val`), to score the model on
+        them after every epoch, to let this score, not the loss, decide when training
+        ends, and to keep a copy of the weights that scored best. Works with every
+        solver.
         The split is stratified by class (not for multilabel targets), and every class
         stays in training. `partial_fit` ignores this setting.
 
@@ -161,6 +162,12 @@ class BPClassifier(ClassifierMixin, BaseBP):
         or two percent of the time of a fit of hundreds of batches, and never changes
         the model.
 
+    scoring : str, callable or None, default=None
+        What rows that are held out are scored by after every epoch: None is `score`,
+        'loss' their mean loss without penalty (negated, so that more is better). A name
+        of :func:`sklearn.metrics.get_scorer_names`, or ``scorer(estimator, X, y)``, is
+        called from Python after every epoch, with sample_weight if there is one.
+
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
@@ -186,11 +193,22 @@ class BPClassifier(ClassifierMixin, BaseBP):
         Least loss of all epochs; None with early stopping.
 
     validation_scores_ : list of float or None
-        Accuracy on the held-out rows after every epoch; None without early
-        stopping. NaN where a prediction was not finite, and last if training diverged.
+        Score of the held-out rows after every epoch, accuracy unless `scoring` says
+        otherwise; None if no rows were held out. NaN where a prediction was not finite,
+        and last if training diverged.
+
+    validation_loss_curve_ : list of float or None
+        Mean loss of the held-out rows after every epoch, penalty not included; None if
+        no rows were held out.
 
     best_validation_score_ : float or None
-        Best of `validation_scores_`, the score of the weights that were kept.
+        Best of `validation_scores_`; with early stopping the score of the weights that
+        were kept.
+
+    best_iter_ : int or None
+        Epoch or iteration of the last call after which the score was best, counted from
+        1; 0 if that of the weights that training began with was never reached again.
+        None if no rows were held out.
 
     n_iter_ : int
         Epochs or iterations of the last call.
@@ -312,6 +330,7 @@ class BPClassifier(ClassifierMixin, BaseBP):
         n_jobs: int | None = None,
         precision: Literal["float32", "float64"] | None = None,
         monitor: bool = True,
+        scoring: str | Callable[..., float] | None = None,
     ) -> None:
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
@@ -340,6 +359,7 @@ class BPClassifier(ClassifierMixin, BaseBP):
         self.n_jobs = n_jobs
         self.precision = precision
         self.monitor = monitor
+        self.scoring = scoring
 
     @available_if(lambda self: demand_stochastic(self.solver))
     def partial_fit(
@@ -605,9 +625,10 @@ class BPRegressor(RegressorMixin, BaseBP):
         Whether SGD's momentum is Nesterov's.
 
     early_stopping : bool, default=False
-        Whether to hold out part of the rows, to score the model on them after every
-        epoch, to let this score, not the loss, decide when training ends, and to keep a
-        copy of the weights that scored best. Works with every solver.
+        Whether to hold out part of the rows (or take `X_val`), to score the model on
+        them after every epoch, to let this score, not the loss, decide when training
+        ends, and to keep a copy of the weights that scored best. Works with every
+        solver.
         `partial_fit` ignores this setting.
 
     validation_fraction : float, default=0.1
@@ -643,6 +664,12 @@ class BPRegressor(RegressorMixin, BaseBP):
         or two percent of the time of a fit of hundreds of batches, and never changes
         the model.
 
+    scoring : str, callable or None, default=None
+        What rows that are held out are scored by after every epoch: None is `score`,
+        'loss' their mean loss without penalty (negated, so that more is better). A name
+        of :func:`sklearn.metrics.get_scorer_names`, or ``scorer(estimator, X, y)``, is
+        called from Python after every epoch, with sample_weight if there is one.
+
     Attributes
     ----------
     coefs_ : list of n_layers_ - 1 arrays
@@ -664,11 +691,22 @@ class BPRegressor(RegressorMixin, BaseBP):
         Least loss of all epochs; None with early stopping.
 
     validation_scores_ : list of float or None
-        R2 score on the held-out rows after every epoch; None without early
-        stopping. NaN where a prediction was not finite, and last if training diverged.
+        Score of the held-out rows after every epoch, R2 unless `scoring` says
+        otherwise; None if no rows were held out. NaN where a prediction was not finite,
+        and last if training diverged.
+
+    validation_loss_curve_ : list of float or None
+        Mean loss of the held-out rows after every epoch, penalty not included; None if
+        no rows were held out.
 
     best_validation_score_ : float or None
-        Best of `validation_scores_`, the score of the weights that were kept.
+        Best of `validation_scores_`; with early stopping the score of the weights that
+        were kept.
+
+    best_iter_ : int or None
+        Epoch or iteration of the last call after which the score was best, counted from
+        1; 0 if that of the weights that training began with was never reached again.
+        None if no rows were held out.
 
     n_iter_ : int
         Epochs or iterations of the last call.
@@ -781,6 +819,7 @@ class BPRegressor(RegressorMixin, BaseBP):
         n_jobs: int | None = None,
         precision: Literal["float32", "float64"] | None = None,
         monitor: bool = True,
+        scoring: str | Callable[..., float] | None = None,
     ) -> None:
         self.loss = loss
         self.hidden_layer_sizes = hidden_layer_sizes
@@ -809,6 +848,7 @@ class BPRegressor(RegressorMixin, BaseBP):
         self.n_jobs = n_jobs
         self.precision = precision
         self.monitor = monitor
+        self.scoring = scoring
 
     def _check_parameters(self) -> None:
         try:
