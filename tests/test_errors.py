@@ -70,6 +70,7 @@ BAD_VALUES = {
     "n_jobs": [0, 1.5, "all"],
     "precision": ["float16", "double", 32, np.float32],
     "monitor": ["yes", None, 2],
+    "scoring": [3, "no scorer", ["loss"]],
 }
 
 

@@ -75,8 +75,9 @@ def test_parameters_have_scikit_learns_names_order_and_defaults(ours, theirs):
     ours, theirs = (
         inspect.signature(estimator.__init__).parameters for estimator in (ours, theirs)
     )
-    new = {"n_jobs", "precision", "loss", "monitor"}
-    assert set(ours) - set(theirs) <= new
+    new = set(ours) - set(theirs) | {"loss"}
+    keywords = [p for name, p in ours.items() if name in new - {"loss"}]
+    assert {p.kind for p in keywords} == {inspect.Parameter.KEYWORD_ONLY}
     shared = [name for name in theirs if name != "loss"]
     for name in shared:
         assert ours[name].default == theirs[name].default
