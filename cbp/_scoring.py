@@ -63,9 +63,10 @@ def demand_scoring(scoring: Any) -> None:
     from sklearn.metrics import get_scorer_names  # takes a while
 
     if scoring not in get_scorer_names():
+        names = ", ".join(map(repr, get_scorer_names()))
         raise ValueError(
-            f"scoring={scoring!r} is no scorer; valid: {LOSS!r}, None, a callable and "
-            f"{', '.join(map(repr, get_scorer_names()))}."
+            f"scoring must be None, {LOSS!r}, a callable, or the name of a scorer "
+            f"({names}), got {scoring!r}."
         )
 
 

@@ -318,7 +318,7 @@ def test_a_regressors_set_has_as_many_columns():
 @both
 def test_the_name_of_no_scorer_is_refused_with_those_that_there_are(early_stopping):
     model = classifier(scoring="acuracy", early_stopping=early_stopping)
-    with pytest.raises(ValueError, match="'acuracy'.*'loss'.*'accuracy'"):
+    with pytest.raises(ValueError, match="'loss'.*'accuracy'.*'acuracy'"):
         model.fit(X, LABELS)
     with pytest.raises(ValueError, match="scoring"):
         classifier(scoring=3).fit(X, LABELS)
