@@ -108,8 +108,9 @@ class Fit:
         incremental = self.outcome == "partial"
         # partial_fit leaves the scores of an earlier fit, and counts one epoch; its
         # loss curve goes over all calls.
-        scores = getattr(estimator, "validation_scores_", None)
-        self.scores = None if failed or incremental else scores
+        # Scores that are only recorded (best_loss_ is a number then) end no training.
+        recorded = failed or incremental or estimator.best_loss_ is not None
+        self.scores = None if recorded else estimator.validation_scores_
         self.n_epochs = len(self.curve) if incremental else n_iter
         self.given_weights = not incremental and _went_on(estimator, self, n_iter)
         self.late = slice(len(flow.epoch) // 2, None)

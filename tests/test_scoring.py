@@ -377,3 +377,12 @@ def test_what_was_recorded_is_pickled():
     twin = pickle.loads(pickle.dumps(model))
     for name in ("validation_loss_curve_", "validation_scores_", "best_iter_"):
         assert getattr(twin, name) == getattr(model, name)
+
+
+@every_solver
+def test_a_diagnosis_goes_by_what_ended_training(solver):
+    """Scores that are only recorded change neither finding nor advice."""
+    options = {"solver": solver, "tol": 0.5, "n_iter_no_change": 2, "max_iter": 60}
+    model = fit(classifier(**options))
+    plain = classifier(**options).fit(X[TRAIN], LABELS[TRAIN])
+    assert str(model.diagnose()) == str(plain.diagnose())
