@@ -141,7 +141,7 @@ cdef class Batch(Propagation):
                           ptrdiff_t number, const void *G, void *room) noexcept nogil
     cdef void _step_bias(self, int l, ptrdiff_t at, const void *g,
                          ptrdiff_t n) noexcept nogil
-    cdef void set_rate(self, double eta, double scale) noexcept nogil
+    cdef void set_rate(self, double eta, double decay, double scale) noexcept nogil
     cdef void _step_all(self, int thread) noexcept nogil
     cdef void _states_at(self, ptrdiff_t at, void **state) noexcept nogil
     cdef void _watch_units(self, int thread) noexcept nogil

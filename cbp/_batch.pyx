@@ -492,11 +492,13 @@ cdef class Batch(Propagation):
         self.loss, self.watching = 0, watching
         self._begin_piece(0)
 
-    cdef void set_rate(self, double eta, double scale) noexcept nogil:
-        """The learning rate of the batch, and what its sums are multiplied by."""
+    cdef void set_rate(self, double eta, double decay, double scale) noexcept nogil:
+        """The learning rate of the batch, the decay of its weights, and what its sums
+        are multiplied by. All W come before all b, which do not decay."""
         cdef int i
         for i in range(2 * self.n_layers):
             self.steps[i].eta, self.steps[i].scale = eta, scale
+            self.steps[i].decay = decay if i < self.n_layers else 0
 
     cdef void run(self, int thread) noexcept nogil:
         """All of it, by every thread in step; `begin` and a meeting come before."""

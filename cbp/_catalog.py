@@ -195,6 +195,30 @@ OPTIMIZERS = {
     ),
 }
 
+@dataclass(frozen=True)
+class Schedule:
+    """What the learning rate follows; the formulas stand in _progress.pyx.
+
+    Attributes
+    ----------
+    over_training : bool
+        Whether it depends on how much of training is done, and so on its length. Those
+        that do not are SGD's only, as in scikit-learn.
+    """
+
+    over_training: bool = False
+
+
+SCHEDULES = {
+    "constant": Schedule(),
+    "invscaling": Schedule(),
+    "adaptive": Schedule(),
+    "cosine": Schedule(over_training=True),
+    "linear": Schedule(over_training=True),
+    "exponential": Schedule(over_training=True),
+    "one_cycle": Schedule(over_training=True),
+}
+
 # Solvers of _solvers.py that are not compiled: they ask for losses and gradients only,
 # and make their steps themselves.
 WITHOUT_STEPS = ("lbfgs",)

@@ -33,6 +33,7 @@ cdef extern from "cbp.h" nogil:
         double eta
         double scale
         double alpha
+        double decay
         double beta_1
         double beta_2
         double epsilon
@@ -63,6 +64,7 @@ cdef extern from "cbp.h" nogil:
         int loss
         cbp_step step
         const double *eta
+        const double *decay
         void *master
         void *state[2]
         const void *X
@@ -146,6 +148,7 @@ cdef const cbp_kernels *kernels(int itemsize) noexcept nogil
 # x^y, products of such, and x^0 ... x^(n - 1): the same bits on every platform.
 cdef cbp_pair power_pair(double x, double y) noexcept nogil
 cdef cbp_pair product(cbp_pair a, cbp_pair b) noexcept nogil
+cpdef double cosine(double x) noexcept nogil
 cpdef double power(double x, double y) noexcept nogil
 cdef void powers(double x, ptrdiff_t n, double *out) noexcept nogil
 

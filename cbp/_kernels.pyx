@@ -34,6 +34,7 @@ cdef extern from "cbp.h" nogil:
     const cbp_kernels *cbp_table(int tier, int itemsize)
     cbp_pair cbp_power(double x, double y)
     cbp_pair cbp_product(cbp_pair a, cbp_pair b)
+    double cbp_cosine(double x)
     void cbp_powers(double x, ptrdiff_t n, double *powers)
 
 cdef int _tier = 0
@@ -95,6 +96,11 @@ cdef const cbp_kernels *kernels(int itemsize) noexcept nogil:
 cpdef double power(double x, double y) noexcept nogil:
     """x^y of src_c/power.c, for x and y >= 0."""
     return cbp_power(x, y).hi
+
+
+cpdef double cosine(double x) noexcept nogil:
+    """cos(pi x) of src_c/power.c, for x in [0, 1]."""
+    return cbp_cosine(x)
 
 
 cdef cbp_pair power_pair(double x, double y) noexcept nogil:

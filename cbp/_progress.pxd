@@ -11,6 +11,7 @@ cdef enum:
     POWERS = 64
 
 
+# What Settings.scoring says.
 cdef enum:
     ACCURACY_OR_R2
     LOSS
@@ -19,10 +20,11 @@ cdef enum:
 
 @cython.final
 cdef class Settings:
-    cdef readonly str solver, learning_rate, scoring
+    cdef readonly str solver, scoring
+    cdef readonly object learning_rate  # the name of a schedule, or callable
     cdef readonly int64_t batch_size, n_threads
     cdef readonly double alpha, learning_rate_init, power_t, beta_1, beta_2
-    cdef readonly double epsilon, tol, n_iter_no_change
+    cdef readonly double epsilon, tol, n_iter_no_change, weight_decay, warmup
     cdef readonly bint nesterovs_momentum, shuffle, exclusive, monitor, early_stopping
     cdef int optimizer             # its number in cbp.h; -1: L-BFGS
     cdef int score                 # what held-out rows are scored by
@@ -47,25 +49,39 @@ cdef class Progress:
 @cython.final
 cdef class Schedule:
     cdef int kind
-    cdef bint corrects
-    cdef double learning_rate, eta_init, power_t, beta_1, beta_2
+    cdef bint corrects             # Adam's bias
+    cdef bint moves                # within an epoch
+    cdef double first, base        # before any epoch, and now
+    cdef double power_t, beta_1, beta_2, warmup, weight_decay
+    cdef double factor             # of this step, by the place in training
+    cdef double learning_rate, decay  # of the last step
+    cdef object caller             # callable(progress) -> factor
+    cdef double[::1] told          # the factors of this epoch
+    cdef double n_batches, n_epochs  # of an epoch; of training
     cdef int64_t first_step        # of this run; steps are counted from 1
     cdef double powers_1[POWERS]   # beta_1^i and beta_2^i
     cdef double powers_2[POWERS]
     cdef cbp_pair power_1, power_2  # beta^t for the last t that POWERS divides
     cdef cbp_pair factor_1, factor_2  # from there to the next: beta^POWERS
-    cdef void begin(self) noexcept
+    cdef begin(self, Settings settings)
+    cdef go_on(self, double learning_rate)
+    cdef begin_run(self, int64_t first_step, double n_batches, double n_epochs)
+    cdef ask(self, int64_t epoch)
+    cdef void move_to(self, int64_t epoch, int64_t batch) noexcept nogil
+    cdef double _factor_at(self, double progress) noexcept nogil
     cdef void _find_powers(self, int64_t step) noexcept nogil
     cdef inline double rate(self, int64_t step) noexcept nogil:
         """eta of a step, bias corrections included. One call for each, in order."""
-        cdef double correct_1, correct_2
+        cdef double correct_1, correct_2, eta = self.base * self.factor
+        self.decay = self.weight_decay * eta
         if self.corrects:
             if step == self.first_step or step % POWERS == 0:
                 self._find_powers(step)
             correct_1 = 1 - self.power_1.hi * self.powers_1[step % POWERS]
             correct_2 = 1 - self.power_2.hi * self.powers_2[step % POWERS]
-            self.learning_rate = self.eta_init * sqrt(correct_2) / correct_1
-        return self.learning_rate
+            eta = eta * sqrt(correct_2) / correct_1
+        self.learning_rate = eta
+        return eta
     cdef void end_epoch(self, int64_t t) noexcept nogil
     cdef bint lower(self) noexcept nogil
 

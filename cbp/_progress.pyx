@@ -14,20 +14,42 @@ cimport cython
 from libc.math cimport INFINITY, isnan
 from libc.stdint cimport int64_t
 
-from cbp._kernels cimport power, power_pair, powers, product
+from cbp._kernels cimport cosine, power, power_pair, powers, product
 
-from cbp._catalog import OPTIMIZERS as OPTIMIZER_ROWS, SOLVER_NAMES
+from cbp._catalog import OPTIMIZERS as OPTIMIZER_ROWS, SCHEDULES, SOLVER_NAMES
 from cbp._kernels import OPTIMIZERS
 
 # What rows that are held out are scored by: scikit-learn's scores, less their mean cost,
 # or what `run` is told.
 SCORES = {"accuracy_or_r2": ACCURACY_OR_R2, "loss": LOSS, "told": TOLD}
-SCHEDULES = {"constant": 0, "invscaling": 1, "adaptive": 2}
-
 cdef enum:
-    CONSTANT = 0
-    INVSCALING = 1
-    ADAPTIVE = 2
+    CONSTANT
+    INVSCALING
+    ADAPTIVE
+    COSINE
+    LINEAR
+    EXPONENTIAL
+    ONE_CYCLE
+    CALLER
+
+_NUMBERS = {
+    "constant": CONSTANT,
+    "invscaling": INVSCALING,
+    "adaptive": ADAPTIVE,
+    "cosine": COSINE,
+    "linear": LINEAR,
+    "exponential": EXPONENTIAL,
+    "one_cycle": ONE_CYCLE,
+}
+
+# "exponential" ends at this share of the first rate.
+cdef double LEAST = 0.01
+# "one_cycle" begins at 1/25 of the highest rate, which it has after RISE of training,
+# and ends at 1/250,000: Smith and Topin's policy with the numbers of PyTorch's
+# OneCycleLR.
+cdef double ONE_CYCLE_START = 1 / 25.0
+cdef double ONE_CYCLE_END = 1 / 25e4
+cdef double ONE_CYCLE_RISE = 0.3
 
 
 @cython.final
@@ -61,15 +83,17 @@ cdef class Settings:
 
     def __cinit__(
         self, *, solver="adam", alpha=0.0, batch_size=200, shuffle=True,
-        learning_rate="constant", learning_rate_init=1e-3, power_t=0.5, momentum=0.9,
+        learning_rate="constant", learning_rate_init=1e-3, power_t=0.5, warmup=0.0,
+        weight_decay=0.0, momentum=0.9,
         nesterovs_momentum=True, beta_1=0.9, beta_2=0.999, epsilon=1e-8, tol=1e-4,
         n_iter_no_change=10, early_stopping=True, scoring="accuracy_or_r2", n_threads=1,
         exclusive=True, monitor=False,
     ):
         if solver not in SOLVER_NAMES:
             raise ValueError(f"solver {solver!r}; valid: {[*SOLVER_NAMES]}")
-        if learning_rate not in SCHEDULES:
-            raise ValueError(f"learning_rate {learning_rate!r}; valid: {[*SCHEDULES]}")
+        if not callable(learning_rate) and learning_rate not in SCHEDULES:
+            raise ValueError(f"learning_rate {learning_rate!r}; valid: a callable and "
+                             f"{[*SCHEDULES]}")
         if scoring not in SCORES:
             raise ValueError(f"scoring {scoring!r}; valid: {[*SCORES]}")
         self.solver, self.learning_rate = solver, learning_rate
@@ -80,6 +104,8 @@ cdef class Settings:
         self.n_iter_no_change = number(n_iter_no_change, "n_iter_no_change")
         self.learning_rate_init = number(learning_rate_init, "learning_rate_init")
         self.power_t = number(power_t, "power_t")
+        self.warmup = number(warmup, "warmup")
+        self.weight_decay = number(weight_decay, "weight_decay")
         decays = {
             "": 0.0,
             "momentum": number(momentum, "momentum"),
@@ -93,8 +119,10 @@ cdef class Settings:
             self.corrects_bias = row.corrects_bias
             if row.second_moment is not None:
                 self.second_moment = row.second_moment
-            if row.scheduled:
-                self.schedule = SCHEDULES[learning_rate]
+            if callable(learning_rate):
+                self.schedule = CALLER
+            elif row.scheduled or SCHEDULES[learning_rate].over_training:
+                self.schedule = _NUMBERS[learning_rate]
         self.epsilon = number(epsilon, "epsilon")
         self.batch_size = count(batch_size, "batch_size", 1)
         self.n_threads = count(n_threads, "n_threads", 1)
@@ -179,13 +207,20 @@ cdef class Progress:
 
 @cython.final
 cdef class Schedule:
-    """The learning rate of each step: its schedule, and Adam's bias corrections."""
+    """The learning rate of each step: base rate, place in training, Adam's corrections.
+
+    The base changes between epochs ("invscaling", "adaptive"); a factor that depends on
+    the place in training changes with every step; `moves` says whether there is one.
+    """
 
     def __cinit__(self, Settings settings not None):
         self.kind, self.corrects = settings.schedule, settings.corrects_bias
-        self.eta_init = settings.learning_rate_init
-        self.begin()
-        self.power_t = settings.power_t
+        self.power_t, self.warmup = settings.power_t, settings.warmup
+        self.weight_decay = settings.weight_decay
+        self.moves = self.kind >= COSINE or self.warmup > 0
+        if self.kind == CALLER:
+            self.caller = settings.learning_rate
+        self.begin(settings)
         if self.corrects:
             self.beta_1, self.beta_2 = settings.beta_1, settings.beta_2
             powers(self.beta_1, POWERS, self.powers_1)
@@ -193,9 +228,70 @@ cdef class Schedule:
             self.factor_1 = power_pair(self.beta_1, POWERS)
             self.factor_2 = power_pair(self.beta_2, POWERS)
 
-    cdef void begin(self) noexcept:
+    cdef begin(self, Settings settings):
         """The rate before any step."""
-        self.learning_rate = self.eta_init
+        self.first = self.base = self.learning_rate = settings.learning_rate_init
+        self.factor = 1
+
+    cdef go_on(self, double learning_rate):
+        """From the rate of an earlier run's last step; Adam's is told by its number."""
+        self.learning_rate = learning_rate
+        if not self.corrects:
+            self.base = learning_rate
+
+    cdef begin_run(self, int64_t first_step, double n_batches, double n_epochs):
+        self.first_step = first_step
+        self.n_batches, self.n_epochs = n_batches, n_epochs
+
+    cdef ask(self, int64_t epoch):
+        """The factors of all steps of an epoch from the user's callable, if he has one.
+
+        epoch: counted from 0, in this run.
+        """
+        if self.kind != CALLER:
+            return
+        told = np.empty(<ptrdiff_t>self.n_batches)
+        for i in range(len(told)):
+            progress = (epoch + i / self.n_batches) / self.n_epochs
+            factor = self.caller(progress)
+            try:
+                told[i] = factor
+            except (TypeError, ValueError):
+                told[i] = np.nan
+            if not 0 <= told[i] < INFINITY:
+                raise ValueError(
+                    "learning_rate must return a finite number >= 0, got "
+                    f"{factor!r} for the progress {progress:g}"
+                )
+        self.told = told
+
+    cdef void move_to(self, int64_t epoch, int64_t batch) noexcept nogil:
+        """The factor of a batch's step, both numbers counted from 0, in this run."""
+        cdef double done = epoch + batch / self.n_batches
+        cdef double share = (epoch + (batch + 1) / self.n_batches) / self.n_epochs
+        if self.kind == CALLER:
+            self.factor = self.told[batch]
+        else:
+            self.factor = self._factor_at(done / self.n_epochs)
+        # "one_cycle" has a rise of its own.
+        if self.kind != ONE_CYCLE and share < self.warmup:
+            self.factor *= share / self.warmup
+
+    cdef double _factor_at(self, double progress) noexcept nogil:
+        """By the share of training that is done."""
+        cdef double rise
+        if self.kind == COSINE:
+            return 0.5 * (1 + cosine(progress))
+        if self.kind == LINEAR:
+            return 1 - progress
+        if self.kind == EXPONENTIAL:
+            return power(LEAST, progress)
+        if self.kind == ONE_CYCLE:
+            rise = self.warmup if self.warmup > 0 else ONE_CYCLE_RISE
+            if progress < rise:
+                return between(1, ONE_CYCLE_START, progress / rise)
+            return between(ONE_CYCLE_END, 1, (progress - rise) / (1 - rise))
+        return 1
 
     cdef void _find_powers(self, int64_t step) noexcept nogil:
         """beta^step in two factors, of which one is new only every POWERS steps."""
@@ -211,14 +307,20 @@ cdef class Schedule:
     cdef void end_epoch(self, int64_t t) noexcept nogil:
         """After an epoch; t: rows seen so far."""
         if self.kind == INVSCALING:
-            self.learning_rate = self.eta_init / power(t + 1, self.power_t)
+            self.base = self.learning_rate = self.first / power(t + 1, self.power_t)
 
     cdef bint lower(self) noexcept nogil:
         """Patience has run out: is there a lower rate to go on with?"""
-        if self.kind != ADAPTIVE or self.learning_rate <= 1e-6:
+        if self.kind != ADAPTIVE or self.base <= 1e-6:
             return False
-        self.learning_rate /= 5
+        self.base /= 5
+        self.learning_rate = self.base
         return True
+
+
+cdef double between(double end, double start, double progress) noexcept nogil:
+    """From start to end along a half cosine."""
+    return end + (start - end) * 0.5 * (1 + cosine(progress))
 
 
 # ---- checks -------------------------------------------------------------------------

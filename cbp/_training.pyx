@@ -335,6 +335,7 @@ cdef class Epochs(Worker):
     cdef int64_t epoch_rows
     cdef int64_t steps             # of the optimizer, by all runs
     cdef double rates[MAX_ROWS]
+    cdef double decays[MAX_ROWS]
     cdef bint improved             # by the last epoch
     # Losses and scores that have not yet been moved to the lists of progress.
     cdef double curve[CURVE_ROOM]
@@ -376,7 +377,7 @@ cdef class Epochs(Worker):
 
     cdef void _begin_batch(self) noexcept nogil:
         """Chooses the next rows, after the end of an epoch; may ask to stop."""
-        cdef double weights = 0
+        cdef double weights = 0, eta
         cdef ptrdiff_t start = 0
         while not self.signals.stop_requested:
             if self.position == self.n_rows:
@@ -400,7 +401,15 @@ cdef class Epochs(Worker):
                          self._is_due())
         if self._steps():
             self.steps += 1
-            self.batch.set_rate(self.schedule.rate(self.steps), 1 / weights)
+            self._move_schedule(start)
+            # First the rate, which finds the decay, too.
+            eta = self.schedule.rate(self.steps)
+            self.batch.set_rate(eta, self.schedule.decay, 1 / weights)
+
+    cdef void _move_schedule(self, ptrdiff_t start) noexcept nogil:
+        """To the batch that begins with row `start` of the epoch."""
+        if self.schedule.moves:
+            self.schedule.move_to(self.epochs, start // self.batch_size)
 
     cdef bint _is_due(self) noexcept nogil:
         """Whether the next batch is to be watched."""
@@ -419,6 +428,7 @@ cdef class Epochs(Worker):
         most = <ptrdiff_t>(FLOPS_PER_TICK / (6.0 * self.network.n_weights))
         most = max(1, min(<ptrdiff_t>MAX_ROWS, most))
         self.rates[0] = self.batch.steps[0].eta
+        self.decays[0] = self.batch.steps[0].decay
         while n < most and self.position < self.n_rows:
             if self.data.weight == NULL or (
                 self.data.row_weight(self.order[self.position]) > 0
@@ -426,10 +436,13 @@ cdef class Epochs(Worker):
                 if self._is_due():
                     break
                 self.steps += 1
+                self._move_schedule(self.position)
                 self.rates[n] = self.schedule.rate(self.steps)
+                self.decays[n] = self.schedule.decay
                 n += 1
             self.position += 1
-        rows.eta, rows.order = self.rates, self.order + start
+        rows.eta, rows.decay = self.rates, self.decays
+        rows.order = self.order + start
         rows.n_rows, rows.steps = self.position - start, 0
         rows.loss_sum, rows.weight_sum = self.epoch_loss, self.epoch_weights
         self.batch.run_rows(&rows)
@@ -457,6 +470,8 @@ cdef class Epochs(Worker):
         self.status, self.signals.stop_requested = status, True
 
     cdef void _begin_epoch(self) noexcept nogil:
+        if self.schedule.caller is not None:
+            self._ask_schedule()
         if self.settings.shuffle and self._steps():
             if self.settings.exclusive:
                 shuffle(self.order, self.n_rows, self.bits)
@@ -548,6 +563,13 @@ cdef class Epochs(Worker):
             self.progress.best_score, self.progress.best_iter = score, epoch
             if self.settings.early_stopping:
                 self.weights.store(self.held_out.best)
+
+    cdef void _ask_schedule(self) noexcept with gil:
+        """The rates of an epoch, from the user's callable."""
+        try:
+            self.schedule.ask(self.epochs)
+        except BaseException as error:
+            self.signals.interrupt(error)
 
     cdef void _shuffle_locked(self) noexcept with gil:
         """A shuffle by a generator that other threads draw from, too."""
@@ -680,7 +702,7 @@ cdef class Trainer(Epochs):
         """Where a run stands before its first step."""
         self.steps = self.position = self.epoch_rows = 0
         self.epoch_loss = self.epoch_weights = 0
-        self.schedule.begin()
+        self.schedule.begin(self.settings)
         if self._steps():
             self._take_optimizer(self.progress.optimizer)
         self.weights.load(self.theta_data)
@@ -712,8 +734,7 @@ cdef class Trainer(Epochs):
         ):
             raise ValueError("the optimizer's state is of another network or solver")
         else:
-            self.schedule.learning_rate = number(optimizer.learning_rate,
-                                                 "learning_rate")
+            self.schedule.go_on(number(optimizer.learning_rate, "learning_rate"))
             self.steps = count(optimizer.steps, "steps", 0)
             state = aligned_empty(shape[0] * shape[1], dtype).reshape(shape)
             state[:] = optimizer.state
@@ -930,7 +951,10 @@ cdef class Trainer(Epochs):
     cdef _run(self, int max_iter, after_epoch, score):
         cdef bint own = self.team is None
         self.max_iter, self.epochs, self.progress.n_iter = max_iter, 0, 0
-        self.schedule.first_step = self.steps + 1
+        self.schedule.begin_run(
+            self.steps + 1, (self.n_rows + self.batch_size - 1) // self.batch_size,
+            max_iter
+        )
         self.listening = after_epoch is not None or score is not None
         try:
             if own:

@@ -112,6 +112,7 @@ typedef struct {
     double eta;    /* learning rate of this step */
     double scale;  /* 1 / sum of sample weights */
     double alpha;  /* L2 penalty; 0 for biases */
+    double decay;  /* the share of W that a step removes besides; 0 for biases */
     double beta_1; /* adam: decay of m; sgd: momentum */
     double beta_2; /* adam: decay of v */
     double epsilon;
@@ -142,8 +143,8 @@ typedef struct {
 typedef struct {
     const cbp_layer *layers; /* A and D: contiguous rows; mirrors true */
     int n_layers, solver, loss;
-    cbp_step step;     /* eta apart */
-    const double *eta; /* of each step made */
+    cbp_step step; /* eta and decay apart */
+    const double *eta, *decay; /* of each step made */
     void *master;      /* W and b of all layers */
     void *state[CBP_MAX_STATES];
     const void *X, *Y; /* (samples, n_in), (samples, n_out) or NULL */
@@ -272,6 +273,10 @@ typedef struct {
 cbp_pair cbp_power(double x, double y);
 
 cbp_pair cbp_product(cbp_pair a, cbp_pair b);
+
+/* cos(pi x) for 0 <= x <= 1, within some units of the last place; the same bits on
+ * every platform. */
+double cbp_cosine(double x);
 
 /* x^0 ... x^(n - 1), likewise; 0 <= x <= 1. */
 void cbp_powers(double x, ptrdiff_t n, double *powers);

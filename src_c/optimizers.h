@@ -3,7 +3,7 @@
 
 /* The constants of one step as vectors. */
 typedef struct {
-    vec alpha, rate, beta_1, beta_2, gain_1, root_2, epsilon;
+    vec alpha, keep, rate, beta_1, beta_2, gain_1, root_2, epsilon;
     int nesterov;
 } FN(step_vecs);
 
@@ -12,9 +12,13 @@ INLINE vec FN(step_rate)(const cbp_step *s, double eta, int solver) {
     return vec_set1((real)(solver == CBP_ADAM ? eta : eta * s->scale));
 }
 
+/* What a step leaves of W before it moves it. */
+INLINE vec FN(step_keep)(double decay) { return vec_set1((real)(1 - decay)); }
+
 INLINE FN(step_vecs) FN(step_constants)(const cbp_step *s, int solver) {
     FN(step_vecs) k;
     k.alpha = vec_set1((real)s->alpha);
+    k.keep = FN(step_keep)(s->decay);
     k.rate = FN(step_rate)(s, s->eta, solver);
     k.beta_1 = vec_set1((real)s->beta_1);
     k.beta_2 = vec_set1((real)s->beta_2);
@@ -27,8 +31,9 @@ INLINE FN(step_vecs) FN(step_constants)(const cbp_step *s, int solver) {
 }
 
 /* Kingma and Ba, Adam, algorithm 1, in scikit-learn's form:
- * w -= eta m / (sqrt v + eps), the bias corrections folded into eta. g: gradient sum of
- * VL weights, before scale. */
+ * w = keep w - eta m / (sqrt v + eps), the bias corrections folded into eta. keep: 1, or
+ * less by Loshchilov and Hutter's decay, which is no part of the gradient. g: gradient
+ * sum of VL weights, before scale. */
 INLINE vec FN(adam_vec)(vec w, vec g, real *m_, real *v_, const FN(step_vecs) * k) {
     g = vec_fma(k->alpha, w, g);
     const vec m =
@@ -38,10 +43,11 @@ INLINE vec FN(adam_vec)(vec w, vec g, real *m_, real *v_, const FN(step_vecs) * 
         vec_fma(k->beta_2, vec_load(v_), vec_fma(t, t, vec_set1(SQUARE_FLOOR)));
     vec_store(m_, m);
     vec_store(v_, v);
+    w = vec_mul(k->keep, w);
     return vec_fnma(k->rate, vec_div(m, vec_root_plus(v, k->epsilon)), w);
 }
 
-/* (6.1), (6.2) with momentum: u = momentum u - eta g, w += u; Nesterov looks one
+/* (6.1), (6.2) with momentum: u = momentum u - eta g, w = keep w + u; Nesterov looks one
  * momentum step ahead. */
 INLINE vec FN(sgd_vec)(vec w, vec g, real *u_, real *unused, const FN(step_vecs) * k) {
     (void)unused;
@@ -49,7 +55,7 @@ INLINE vec FN(sgd_vec)(vec w, vec g, real *u_, real *unused, const FN(step_vecs)
     vec u = FN(flush_dust)(vec_fnma(k->rate, g, vec_mul(k->beta_1, vec_load(u_))));
     vec_store(u_, u);
     if (k->nesterov) u = vec_fnma(k->rate, g, vec_mul(k->beta_1, u));
-    return vec_add(w, u);
+    return vec_fma(k->keep, w, u);
 }
 
 /* A step of VL weights with the first and the last of the optimizer's state vectors;

@@ -1,5 +1,5 @@
-/* power.c - the powers that enter a fit: beta^t of Adam's corrections and t^power_t of
- * "invscaling".
+/* power.c - the powers that enter a fit: beta^t of Adam's corrections, and what learning
+ * rates follow: t^power_t of "invscaling", the cosine.
  *
  * C libraries round pow() each in its own way, and one of them differently on CPUs with
  * and without fma. Here a power is the exponential of y log x, both as the sum of two
@@ -70,6 +70,14 @@ cbp_pair cbp_power(double x, double y) {
     if (exponent.hi > 710) return (pair){INFINITY, 0};
     if (exponent.hi < -750) return (pair){0, 0};
     return exponential(exponent);
+}
+
+double cbp_cosine(double x) {
+    /* sin(pi (1/2 - x)) by its series, whose rest is below 2^-62. */
+    const double s = 0x1.921fb54442d18p1 * (0.5 - x), square = s * s;
+    double series = 1;
+    for (int n = 22; n > 0; n -= 2) series = 1 - square * series / (n * (n + 1));
+    return s * series;
 }
 
 cbp_pair cbp_product(cbp_pair a, cbp_pair b) { return product(a, b); }

@@ -179,6 +179,7 @@ INLINE void FN(step_layer)(const cbp_online *rows, const cbp_layer *y, const rea
     const real *factor = y->transposed ? delta : a, *line = y->transposed ? a : delta;
     FN(step_vecs) k_bias = *k;
     k_bias.alpha = vec_zero(); /* biases bear no penalty */
+    k_bias.keep = vec_set1(1);
     for (ptrdiff_t i = 0; i < (y->n_out + P - 1) / P * P; i += VL) {
         const ptrdiff_t at = y->b_at + i;
         const vec b = FN(step_vec)(vec_load(master + at), vec_load(delta + i), m + at,
@@ -280,6 +281,7 @@ INLINE void FN(train_rows_with)(cbp_online *rows, int solver) {
         }
         const double eta = rows->eta[rows->steps];
         k.rate = FN(step_rate)(&rows->step, eta, solver);
+        k.keep = FN(step_keep)(rows->decay[rows->steps]);
         if (fresh)
             FN(forward_layer)(first, x);
         else
