@@ -29,7 +29,7 @@ from sklearn.utils._param_validation import (
 from sklearn.utils.validation import check_is_fitted
 
 from cbp import _fitting
-from cbp._catalog import ACTIVATIONS, ALIASES
+from cbp._catalog import ACTIVATIONS, ALIASES, SCHEDULES
 from cbp._divergence import DivergenceError
 from cbp._fit_summary import FitSummary
 from cbp._fitted import (
@@ -98,7 +98,7 @@ class BaseBP(BaseEstimator):
             StrOptions({"auto"}),
             Interval(Integral, 1, None, closed="left"),
         ],
-        "learning_rate": [StrOptions({"constant", "invscaling", "adaptive"})],
+        "learning_rate": [StrOptions(set(SCHEDULES)), callable],
         "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
         "power_t": [Interval(Real, 0, None, closed="left")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
@@ -127,6 +127,10 @@ class BaseBP(BaseEstimator):
         "precision": [None, StrOptions({"float32", "float64"})],
         "monitor": ["boolean"],
         "scoring": [None, str, callable],
+        "weight_decay": [Interval(Real, 0, None, closed="left")],
+        "max_grad_norm": [None, Interval(Real, 0, None, closed="neither")],
+        "warmup": [Interval(Real, 0, 1, closed="left")],
+        "average": [Interval(Real, 0, 1, closed="left")],
     }
 
     # scikit-learn's HTML representation links here, and shows parameters' docs.

@@ -71,7 +71,7 @@ cdef class Propagation:
     cdef object _workspace
     cdef Buffers buffers
 
-    cdef _choose_work(self, ptrdiff_t rows, int64_t n_threads, bint sums_only)
+    cdef _choose_work(self, ptrdiff_t rows, int64_t n_threads, bint whole)
     cdef _choose_threads(self, int64_t n_threads, double work)
     cdef size_t _lay_out(self, size_t base, order)
     cdef size_t _lay_out_columns(self, size_t at, order)
@@ -111,6 +111,10 @@ cdef class Batch(Propagation):
     cdef const int64_t *order
     cdef ptrdiff_t rows
     cdef double weight_sum, loss
+    # The gradient's norm, past which it is shortened; batches that were.
+    cdef double max_norm
+    cdef int64_t clipped
+    cdef double mean_share         # of a step in the mean of the weights
 
     cdef take_states(self, state)
     cdef ptrdiff_t _work_per_panel(self, int l) noexcept nogil
@@ -120,6 +124,7 @@ cdef class Batch(Propagation):
     cdef double end(self) noexcept nogil
     cdef void run_one_row(self) noexcept nogil
     cdef void run_rows(self, cbp_online *rows) noexcept nogil
+    cdef void _clip(self, int thread) noexcept nogil
     cdef void measure_gradient(self, double scale) noexcept nogil
     cdef void _begin_piece(self, ptrdiff_t start) noexcept nogil
     cdef void _run_piece(self, int thread, ptrdiff_t start) noexcept nogil

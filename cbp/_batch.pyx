@@ -9,6 +9,7 @@ dtype (src_c/kernels.h). The equations in comments are those of docs/backpropaga
 
 import numpy as np
 
+from libc.math cimport INFINITY, sqrt
 from libc.stdint cimport int32_t, int64_t
 from libc.string cimport memcpy, memset
 
@@ -88,7 +89,8 @@ def divides(Layout layout not None, ptrdiff_t batch_size):
     )
 
 
-def fit_bytes(Network network not None, batch_size, solver, sparse=False):
+def fit_bytes(Network network not None, batch_size, solver, sparse=False, clips=False,
+              averages=False):
     """Bytes that a `Trainer` allocates beside theta and the data.
 
     Parameters
@@ -99,6 +101,8 @@ def fit_bytes(Network network not None, batch_size, solver, sparse=False):
         One of `SOLVER_NAMES`.
     sparse : bool, default=False
         Whether X is a CSR matrix.
+    clips, averages : bool, default=False
+        Whether the gradient's norm has a limit; whether the weights' mean is kept.
 
     Returns
     -------
@@ -115,8 +119,9 @@ def fit_bytes(Network network not None, batch_size, solver, sparse=False):
     sizes = network.layer_sizes
     per_row = 2 * sum([n + 16 for n in sizes[1:]]) + sizes[0] + network.n_outputs + 32
     copies = 1 + (cbp_n_states[OPTIMIZERS[solver]] if solver in OPTIMIZERS else 1)
-    if solver in OPTIMIZERS and (batch_size > CBP_CHUNK_ROWS or divided):
+    if solver in OPTIMIZERS and (batch_size > CBP_CHUNK_ROWS or divided or clips):
         copies += 1
+    copies += averages
     if divided:
         copies += PIECE_PARTS
     items = copies * layout.master_items + layout.mirror_items + rows * per_row
@@ -140,26 +145,29 @@ cdef class Propagation:
         Fewer are used when a batch has no work for them.
     solver : int
         An optimizer's number, or -1 where only sums are made.
+    max_norm : float
+        What the gradient's norm is at most where weights are stepped; infinite where
+        nothing limits it. To know it, a step waits for all sums.
     """
 
     # Not __init__, which Python may leave out, or call once more.
     def __cinit__(self, Weights weights not None, Data data not None,
                   Signals signals not None, order, ptrdiff_t batch_size,
-                  int64_t n_threads, int solver):
+                  int64_t n_threads, int solver, double max_norm):
         self.weights, self.data, self.signals = weights, data, signals
         self.network, self.k, self.layers = weights.network, weights.k, weights.layers
         self.n_layers, self.P, self.size = weights.n_layers, weights.P, weights.size
-        self._choose_work(batch_size, n_threads, solver < 0)
+        self._choose_work(batch_size, n_threads, solver < 0 or max_norm < INFINITY)
         # Measured first with no base, then laid out.
         self._workspace = np.zeros(self._lay_out(0, order) + 64, "u1")
         self._lay_out(<size_t>writable_address(self._workspace), order)
 
-    cdef _choose_work(self, ptrdiff_t rows, int64_t n_threads, bint sums_only):
+    cdef _choose_work(self, ptrdiff_t rows, int64_t n_threads, bint whole):
         cdef double limit = FLOPS_PER_STRETCH, weights = self.network.n_weights
         self.chunk_rows = self.piece_rows = min(rows, <ptrdiff_t>CBP_CHUNK_ROWS)
         if self.data.sparse is None and divides(self.weights, rows):
             self.piece_rows = PIECE_ROWS
-        self.one_row = rows == 1 and self.data.sparse is None and not sums_only
+        self.one_row = rows == 1 and self.data.sparse is None and not whole
         self._choose_threads(n_threads, 6.0 * weights * self.chunk_rows * self.size)
         if isa() == "scalar":
             limit = FLOPS_PER_STRETCH_SCALAR
@@ -449,11 +457,12 @@ cdef class Batch(Propagation):
 
     def __cinit__(self, Weights weights not None, Data data not None,
                   Signals signals not None, order, ptrdiff_t batch_size,
-                  int64_t n_threads, int solver):
+                  int64_t n_threads, int solver, double max_norm):
         cdef ptrdiff_t items = weights.master_items
         cdef int l
-        self.solver = solver
+        self.solver, self.max_norm = solver, max_norm
         self.fused = solver >= 0 and batch_size == self.piece_rows
+        self.fused &= max_norm == INFINITY
         for l in range(self.n_layers):
             self.work_of_all += self.layers[l].n_panels * self._work_per_panel(l)
         self.patch_squares = np.zeros(weights.n_patches)
@@ -512,15 +521,21 @@ cdef class Batch(Propagation):
                 self._begin_piece(start)
             self.meet()
         if self.solver >= 0 and not self.fused and not self.signals.interrupted:
+            if self.max_norm < INFINITY:
+                self._clip(thread)
             self._step_all(thread)
+            self.meet()
+        if self.weights.mean != NULL and not self.signals.interrupted:
+            self.weights.average(thread, self.n_threads, self.mean_share)
             self.meet()
 
     cdef double end(self) noexcept nogil:
         """The cost of the batch, with the penalty as it was before the step."""
         self.loss += self._penalty()
         if self.watching:
+            # Not the scale of the step, which may be shorter.
             self.recorder.end_batch(min(self.rows, <ptrdiff_t>CBP_CHUNK_ROWS),
-                                    self.steps[0].scale, &self.patch_squares[0])
+                                    1 / self.weight_sum, &self.patch_squares[0])
         return self.loss
 
     cdef void run_one_row(self) noexcept nogil:
@@ -531,6 +546,8 @@ cdef class Batch(Propagation):
         self.backward(0, 1)
         self._update(0)
         self._end_piece()
+        if self.weights.mean != NULL:
+            self.weights.average(0, 1, self.mean_share)
 
     cdef void run_rows(self, cbp_online *rows) noexcept nogil:
         """Batches of one row, one after the other: rows.order, n_rows, eta, and sums
@@ -546,6 +563,7 @@ cdef class Batch(Propagation):
         rows.T, rows.inputs = self.buffers.T, self.buffers.A0.data
         rows.scratch = self.buffers.scratch
         rows.patch_squares = &self.patch_squares[0]
+        rows.mean, rows.master_items = self.weights.mean, self.weights.master_items
         self.k.train_rows(rows)
 
     cdef void _begin_piece(self, ptrdiff_t start) noexcept nogil:
@@ -769,6 +787,41 @@ cdef class Batch(Propagation):
         self._states_at(at, state)
         self.k.step[self.solver](self.weights.master + at * self.size, g, state, n,
                                  &self.steps[self.n_layers + l])
+
+    cdef void _clip(self, int thread) noexcept nogil:
+        """Shortens the gradient, penalty included, to max_norm over all layers. Slots of
+        patches are added in their order, whichever thread has filled them."""
+        cdef ptrdiff_t begin = self.weights.n_patches * thread // self.n_threads
+        cdef ptrdiff_t end = self.weights.n_patches * (thread + 1) // self.n_threads
+        cdef ptrdiff_t first = 0, i, p, at
+        cdef double squares = 0, norm
+        cdef int l
+        cdef cbp_layer *y
+        for l in range(self.n_layers):
+            y = &self.layers[l]
+            for i in range(max(begin, first) - first, min(end - first, y.n_patches)):
+                p = i % y.line_patches
+                at = patch_at(y, self.P, p, i // y.line_patches) * self.size
+                self.patch_squares[first + i] = self.k.sum_penalized_squares(
+                    self.gradient.total + at, self.weights.master + at,
+                    patch_lines(y, self.P, p) * self.P, self.steps[l].alpha
+                )
+            first += y.n_patches
+        self.meet()
+        if thread == 0:
+            for i in range(self.weights.n_patches):
+                squares += self.patch_squares[i]
+            for l in range(self.n_layers):
+                y = &self.layers[l]
+                squares += self.k.sum_squares(
+                    self.gradient.total + y.b_at * self.size, round_up(y.n_out, self.P)
+                )
+            norm = sqrt(squares) / self.weight_sum
+            if norm > self.max_norm:
+                self.clipped += 1
+                for l in range(2 * self.n_layers):
+                    self.steps[l].scale *= self.max_norm / norm
+        self.meet()
 
     cdef void _step_all(self, int thread) noexcept nogil:
         """(6.1), (6.2) from gradients summed over several pieces."""

@@ -195,6 +195,7 @@ OPTIMIZERS = {
     ),
 }
 
+
 @dataclass(frozen=True)
 class Schedule:
     """What the learning rate follows; the formulas stand in _progress.pyx.

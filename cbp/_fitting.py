@@ -39,7 +39,14 @@ from cbp._parameters import (
 from cbp._prediction import predict
 from cbp._progress import Optimizer, Progress, Settings
 from cbp._scoring import Given, demand_scoring, make_scorer, named, settings_name
-from cbp._solvers import SOLVERS, Limits, print_loss, print_patience
+from cbp._solvers import (
+    SOLVERS,
+    Limits,
+    demand_endless,
+    demand_steps,
+    print_loss,
+    print_patience,
+)
 from cbp._split import demand_fraction, demand_weight, split
 from cbp._training import Trainer
 from cbp._validation import (
@@ -67,7 +74,7 @@ _FLOW = ("gradient_flow_", "_fit_summary")
 
 # Parameters that the trainer takes as floats.
 _REAL_PARAMETERS = ("alpha", "learning_rate_init", "power_t", "momentum", "beta_1")
-_REAL_PARAMETERS += ("beta_2", "epsilon", "tol")
+_REAL_PARAMETERS += ("beta_2", "epsilon", "tol", "weight_decay", "warmup", "average")
 
 
 class HeldOut(NamedTuple):
@@ -149,6 +156,9 @@ def fit(
     if splits:
         demand_fraction(est.validation_fraction)
     demand_scoring(est.scoring)
+    demand_steps(est)
+    if incremental:
+        demand_endless(est)
     fresh = not (est._fitted.has_weights and (est.warm_start or incremental))
     data = check_data(est, X, y, sample_weight, fresh=fresh, incremental=incremental)
     # Only partial_fit comes here with rows that weigh nothing: they change nothing.
@@ -343,7 +353,14 @@ def _make_network(
     batch = solver.batch_size(est.batch_size, X.shape[0])
     # Beside theta: the former model until success, and the best weights.
     n_bytes = theta_bytes * (1 + est._fitted.is_model + bool(est.early_stopping))
-    n_bytes += fit_bytes(network, batch, est.solver, sparse.issparse(X))
+    n_bytes += fit_bytes(
+        network,
+        batch,
+        est.solver,
+        sparse.issparse(X),
+        clips=est.max_grad_norm is not None,
+        averages=est.average > 0,
+    )
     demand_memory(est, n_bytes + solver.workspace * n_params, n_params)
     return network
 
@@ -412,7 +429,12 @@ def _make_trainer(
         # A single row has no order to draw, and no generator is made for it.
         shuffle=bool(est.shuffle) and n_rows > 1,
         exclusive=isinstance(est.random_state, Integral),
-        learning_rate=str(est.learning_rate),
+        learning_rate=(
+            est.learning_rate if callable(est.learning_rate) else str(est.learning_rate)
+        ),
+        max_grad_norm=(
+            math.inf if est.max_grad_norm is None else number(est, "max_grad_norm")
+        ),
         nesterovs_momentum=bool(est.nesterovs_momentum),
         # No run is so long; the loop counts in float64.
         n_iter_no_change=patience if patience < 2**53 else math.inf,

@@ -77,6 +77,9 @@ cdef extern from "cbp.h" nogil:
         void *inputs
         void *scratch
         double *patch_squares
+        void *mean
+        const double *share
+        ptrdiff_t master_items
         double loss_sum
         double weight_sum
         double last_loss
@@ -128,12 +131,15 @@ cdef extern from "cbp.h" nogil:
                                  ptrdiff_t, int, double *, void *) noexcept nogil
         double (*step[2])(void *, const void *, void **, ptrdiff_t,
                           const cbp_step *) noexcept nogil
+        void (*average)(void *, const void *, ptrdiff_t, double) noexcept nogil
         void (*train_rows)(cbp_online *) noexcept nogil
         void (*forward_row)(const void *, ptrdiff_t, const void *, ptrdiff_t,
                             ptrdiff_t, const void *, ptrdiff_t, void *,
                             int) noexcept nogil
         int (*all_finite)(const void *, ptrdiff_t) noexcept nogil
         double (*sum_squares)(const void *, ptrdiff_t) noexcept nogil
+        double (*sum_penalized_squares)(const void *, const void *, ptrdiff_t,
+                                        double) noexcept nogil
         double (*sum_squared_change)(const void *, const void *,
                                      ptrdiff_t) noexcept nogil
         ptrdiff_t (*count_below)(const void *, ptrdiff_t, double) noexcept nogil

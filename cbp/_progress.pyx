@@ -84,7 +84,7 @@ cdef class Settings:
     def __cinit__(
         self, *, solver="adam", alpha=0.0, batch_size=200, shuffle=True,
         learning_rate="constant", learning_rate_init=1e-3, power_t=0.5, warmup=0.0,
-        weight_decay=0.0, momentum=0.9,
+        weight_decay=0.0, max_grad_norm=INFINITY, average=0.0, momentum=0.9,
         nesterovs_momentum=True, beta_1=0.9, beta_2=0.999, epsilon=1e-8, tol=1e-4,
         n_iter_no_change=10, early_stopping=True, scoring="accuracy_or_r2", n_threads=1,
         exclusive=True, monitor=False,
@@ -106,6 +106,8 @@ cdef class Settings:
         self.power_t = number(power_t, "power_t")
         self.warmup = number(warmup, "warmup")
         self.weight_decay = number(weight_decay, "weight_decay")
+        self.max_grad_norm = number(max_grad_norm, "max_grad_norm")
+        self.average = number(average, "average")
         decays = {
             "": 0.0,
             "momentum": number(momentum, "momentum"),

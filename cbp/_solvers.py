@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
-from cbp._catalog import LOSSES, OPTIMIZERS, Optimizer
+from cbp._catalog import LOSSES, OPTIMIZERS, SCHEDULES, Optimizer
 from cbp._progress import Progress
 from cbp._training import Trainer
 
@@ -406,6 +406,42 @@ SOLVERS["lbfgs"] = Solver(
 )
 
 STOCHASTIC = tuple(name for name, solver in SOLVERS.items() if solver.stochastic)
+
+
+# Parameters of steps that not every solver makes, and the values that ask for nothing.
+_OF_STEPS = {"weight_decay": 0, "max_grad_norm": None, "average": 0, "warmup": 0}
+
+
+def demand_steps(est: Any) -> None:
+    """Refuse what only a solver that steps from batch to batch can do."""
+    if SOLVERS[est.solver].stochastic:
+        return
+    asked = [name for name, none in _OF_STEPS.items() if getattr(est, name) != none]
+    if follows_training(est.learning_rate):
+        asked.append("learning_rate")
+    for name in asked:
+        raise ValueError(
+            f"{name}={getattr(est, name)!r} needs a solver that makes steps at a "
+            f"learning rate ({', '.join(STOCHASTIC)}); solver={est.solver!r} does not."
+        )
+
+
+def follows_training(learning_rate: Any) -> bool:
+    """Whether this rate depends on how much of training is done."""
+    return callable(learning_rate) or SCHEDULES[learning_rate].over_training
+
+
+def demand_endless(est: Any) -> None:
+    """Refuse in partial_fit what must know when training begins and ends."""
+    asked = [name for name in ("warmup", "average") if getattr(est, name) != 0]
+    if follows_training(est.learning_rate):
+        asked.append("learning_rate")
+    for name in asked:
+        raise ValueError(
+            f"{name}={getattr(est, name)!r} needs to know when training begins and "
+            "ends, which partial_fit does not. Use fit, or give "
+            f"{name} its default value."
+        )
 
 
 def demand_stochastic(solver: str) -> bool:

@@ -336,6 +336,7 @@ cdef class Epochs(Worker):
     cdef int64_t steps             # of the optimizer, by all runs
     cdef double rates[MAX_ROWS]
     cdef double decays[MAX_ROWS]
+    cdef double shares[MAX_ROWS]
     cdef bint improved             # by the last epoch
     # Losses and scores that have not yet been moved to the lists of progress.
     cdef double curve[CURVE_ROOM]
@@ -405,6 +406,14 @@ cdef class Epochs(Worker):
             # First the rate, which finds the decay, too.
             eta = self.schedule.rate(self.steps)
             self.batch.set_rate(eta, self.schedule.decay, 1 / weights)
+            if self.weights.mean != NULL:
+                self.batch.mean_share = self._mean_share()
+
+    cdef double _mean_share(self) noexcept nogil:
+        """Of this step in the mean of the weights: early ones have more, so that the
+        first weights are soon forgotten."""
+        cdef double n = self.steps - self.schedule.first_step + 1
+        return 1 - min(self.settings.average, n / (n + 9))
 
     cdef void _move_schedule(self, ptrdiff_t start) noexcept nogil:
         """To the batch that begins with row `start` of the epoch."""
@@ -429,6 +438,7 @@ cdef class Epochs(Worker):
         most = max(1, min(<ptrdiff_t>MAX_ROWS, most))
         self.rates[0] = self.batch.steps[0].eta
         self.decays[0] = self.batch.steps[0].decay
+        self.shares[0] = self.batch.mean_share
         while n < most and self.position < self.n_rows:
             if self.data.weight == NULL or (
                 self.data.row_weight(self.order[self.position]) > 0
@@ -439,9 +449,11 @@ cdef class Epochs(Worker):
                 self._move_schedule(self.position)
                 self.rates[n] = self.schedule.rate(self.steps)
                 self.decays[n] = self.schedule.decay
+                if self.weights.mean != NULL:
+                    self.shares[n] = self._mean_share()
                 n += 1
             self.position += 1
-        rows.eta, rows.decay = self.rates, self.decays
+        rows.eta, rows.decay, rows.share = self.rates, self.decays, self.shares
         rows.order = self.order + start
         rows.n_rows, rows.steps = self.position - start, 0
         rows.loss_sum, rows.weight_sum = self.epoch_loss, self.epoch_weights
@@ -546,7 +558,12 @@ cdef class Epochs(Worker):
     cdef void _score_epoch(self, int64_t epoch) noexcept nogil:
         """Scores the panels' weights, as those that `epoch` (counted from 1) has left;
         a score that others know is to be told yet."""
-        cdef double score = self.held_out.score()
+        cdef double score
+        if self.weights.mean != NULL:
+            self.weights.swap_mean()
+        score = self.held_out.score()
+        if self.weights.mean != NULL:
+            self.weights.swap_mean()
         if self.signals.interrupted:
             return
         self.held_out_curve[self.scores_used] = self.held_out.loss()
@@ -672,8 +689,11 @@ cdef class Trainer(Epochs):
         self.signals, self.weights = Signals(), Weights(network)
         self.schedule = Schedule(settings)
         self.batch = Batch(self.weights, data, self.signals, self._order,
-                           self.batch_size, settings.n_threads, settings.optimizer)
+                           self.batch_size, settings.n_threads, settings.optimizer,
+                           settings.max_grad_norm)
         self._fill_steps()
+        if settings.average > 0:
+            self.weights.start_mean()
         if held_out is not None:
             self.held_out = HeldOut(self.batch, *held_out, settings, theta)
         if settings.monitor:

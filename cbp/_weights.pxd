@@ -21,6 +21,12 @@ cdef class Layout:
 
 cdef class Weights(Layout):
     cdef char *master
+    # The mean of master over steps, which then is what is stored and scored, or NULL.
+    cdef char *mean
+    cdef char *patch               # room for one
+    cdef start_mean(self)
+    cdef void average(self, int part, int n_parts, double share) noexcept nogil
+    cdef void swap_mean(self) noexcept nogil
     cdef void load(self, const void *theta) noexcept nogil
     cdef void store(self, void *theta) noexcept nogil
     cdef void flatten(self, const char *G, char *out, void *scratch) noexcept nogil

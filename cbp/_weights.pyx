@@ -7,6 +7,9 @@ theta, trained in place, and stored to theta. Nothing here reads a row of data.
 
 import numpy as np
 
+from libc.stdint cimport int64_t
+from libc.string cimport memcpy
+
 from cbp._kernels cimport cbp_n_states, cbp_panels, writable_address
 from cbp._network cimport Dense
 
@@ -88,7 +91,7 @@ cdef class Weights(Layout):
         cdef int l
         master = aligned_zeros(self.master_items, network.dtype)
         mirrors = aligned_zeros(self.mirror_items, network.dtype)
-        self._memory = (master, mirrors)
+        self._memory = [master, mirrors]
         self.master = <char *>writable_address(master)
         mirror = <char *>writable_address(mirrors)
         for l in range(self.n_layers):
@@ -112,6 +115,43 @@ cdef class Weights(Layout):
             load_layer(self.k, &self.network.layers[l], &self.layers[l], theta)
             if self.layers[l].mirrored:
                 self._mirror(&self.layers[l])
+        if self.mean != NULL:
+            memcpy(self.mean, self.master, self.master_items * self.size)
+
+    cdef start_mean(self):
+        """From now on the mean over steps is kept, too, and stored."""
+        mean = aligned_zeros(self.master_items, self.network.dtype)
+        patch = aligned_zeros(self.P * self.P, self.network.dtype)
+        self._memory += [mean, patch]
+        self.patch = <char *>writable_address(patch)
+        self.mean = <char *>writable_address(mean)
+
+    cdef void average(self, int part, int n_parts, double share) noexcept nogil:
+        """A step in the mean; its parts may be made side by side."""
+        cdef ptrdiff_t lines = self.master_items // self.P
+        cdef ptrdiff_t first = lines * part // n_parts
+        cdef ptrdiff_t end = lines * (part + 1) // n_parts
+        cdef ptrdiff_t at = first * self.P * self.size
+        self.k.average(self.mean + at, self.master + at, (end - first) * self.P, share)
+
+    cdef void swap_mean(self) noexcept nogil:
+        """Exchanges master and mean, so that batches see the other one."""
+        cdef ptrdiff_t i, p, q, n = self.master_items * self.size // sizeof(int64_t)
+        cdef int64_t *a = <int64_t *>self.master
+        cdef int64_t *b = <int64_t *>self.mean
+        cdef int64_t kept
+        cdef int l
+        cdef cbp_layer *y
+        for i in range(n):
+            kept = a[i]
+            a[i] = b[i]
+            b[i] = kept
+        for l in range(self.n_layers):
+            y = &self.layers[l]
+            if y.mirrored:
+                for q in range(y.n_panels):
+                    for p in range(y.line_patches):
+                        mirror_patch(self.k, y, p, q)
 
     cdef void _mirror(self, cbp_layer *y) noexcept nogil:
         """WT from W, all patches, whichever of them is the master."""
@@ -124,12 +164,15 @@ cdef class Weights(Layout):
                 )
 
     cdef void store(self, void *theta) noexcept nogil:
-        """theta from the panels."""
+        """theta from the panels, or from their mean."""
         cdef char *out = <char *>theta
         cdef int l
         cdef cbp_layer *y
         cdef const Dense *layer
         cdef cbp_panels b
+        if self.mean != NULL:
+            self.flatten(self.mean, out, self.patch)
+            return
         for l in range(self.n_layers):
             y, layer = &self.layers[l], &self.network.layers[l]
             self.k.scatter_rows(y.W, y.n_in, y.n_out, out + layer.W * self.size,

@@ -77,14 +77,27 @@ class BPClassifier(ClassifierMixin, BaseBP):
         Rows per step; 'auto' is ``min(200, n_samples)``. A larger number than there are
         rows is clipped, with a warning.
 
-    learning_rate : {'constant', 'invscaling', 'adaptive'}, default='constant'
-        Schedule of SGD's learning rate.
+    learning_rate : str or callable, default='constant'
+        What the learning rate follows. SGD's only, Adam ignores them:
 
-        - 'constant': `learning_rate_init`;
+        - 'constant': `learning_rate_init`, with Adam, too;
         - 'invscaling': ``learning_rate_init / (t_ + 1) ** power_t``, set after every
           epoch;
         - 'adaptive': `learning_rate_init`, divided by 5 whenever training would stop
           because progress is too small; training stops when it is 1e-6 or less.
+
+        SGD's and Adam's, `learning_rate_init` times a factor that changes with every
+        step; p in [0, 1) is the share of `max_iter` epochs that is done:
+
+        - 'cosine': ``(1 + cos(pi p)) / 2`` [5]_;
+        - 'linear': ``1 - p``;
+        - 'exponential': ``0.01 ** p``;
+        - 'one_cycle': up from 1/25 to 1, then down to 1/250,000, both along a half
+          cosine [6]_; the rise takes the share `warmup` of training, or 0.3;
+        - a callable: ``learning_rate(p)``, a number >= 0, asked before every epoch for
+          all of its steps.
+
+        `partial_fit` does not know p and refuses the latter.
 
     learning_rate_init : float, default=0.001
         First learning rate of SGD and Adam, in (0, inf).
@@ -161,6 +174,28 @@ class BPClassifier(ClassifierMixin, BaseBP):
         Whether to record gradient flow, for `diagnose` and `gradient_flow_`. Costs one
         or two percent of the time of a fit of hundreds of batches, and never changes
         the model.
+
+    weight_decay : float, default=0.0
+        Decoupled decay of Adam's and SGD's weights (AdamW, SGDW) [7]_, in [0, inf):
+        each step takes the share ``weight_decay`` times the learning rate of the
+        schedule from the weights, not from biases, and no gradient knows it. The
+        penalty `alpha`, which is part of the gradient, acts besides; 0 turns it off.
+
+    max_grad_norm : float or None, default=None
+        The length that the gradient of all weights and biases, penalty included, has
+        at most before a step of Adam or SGD; a longer one is shortened. None sets no
+        limit.
+
+    warmup : float, default=0.0
+        Share of training, in [0, 1), in which the learning rate rises from 0 in
+        proportion; times what `learning_rate` follows. Of `max_iter` epochs. Not in
+        `partial_fit`.
+
+    average : float, default=0.0
+        Decay, in [0, 1), of an exponential mean of the weights over the steps of Adam
+        or SGD [8]_. If it is above 0, the mean is what is scored and kept. The first
+        steps count more: after n of them it is ``min(average, n / (n + 9))``. Not in
+        `partial_fit`.
 
     scoring : str, callable or None, default=None
         What rows that are held out are scored by after every epoch: None is `score`,
@@ -267,6 +302,13 @@ class BPClassifier(ClassifierMixin, BaseBP):
     .. [3] D. P. Kingma, J. Ba, "Adam: a method for stochastic optimization", ICLR 2015.
     .. [4] R. H. Byrd, P. Lu, J. Nocedal, C. Zhu, "A limited memory algorithm for bound
        constrained optimization", SIAM J. Sci. Comput. 16, 1190-1208, 1995.
+    .. [5] I. Loshchilov, F. Hutter, "SGDR: stochastic gradient descent with warm
+       restarts", ICLR 2017.
+    .. [6] L. N. Smith, N. Topin, "Super-convergence: very fast training of neural
+       networks using large learning rates", SPIE 11006, 2019.
+    .. [7] I. Loshchilov, F. Hutter, "Decoupled weight decay regularization", ICLR 2019.
+    .. [8] B. T. Polyak, A. B. Juditsky, "Acceleration of stochastic approximation by
+       averaging", SIAM J. Control Optim. 30, 838-855, 1992.
 
     Examples
     --------
@@ -309,7 +351,7 @@ class BPClassifier(ClassifierMixin, BaseBP):
         solver: Literal["lbfgs", "sgd", "adam"] = "adam",
         alpha: float = 0.0001,
         batch_size: int | Literal["auto"] = "auto",
-        learning_rate: Literal["constant", "invscaling", "adaptive"] = "constant",
+        learning_rate: str | Callable[[float], float] = "constant",
         learning_rate_init: float = 0.001,
         power_t: float = 0.5,
         max_iter: int = 200,
@@ -331,6 +373,10 @@ class BPClassifier(ClassifierMixin, BaseBP):
         precision: Literal["float32", "float64"] | None = None,
         monitor: bool = True,
         scoring: str | Callable[..., float] | None = None,
+        weight_decay: float = 0.0,
+        max_grad_norm: float | None = None,
+        warmup: float = 0.0,
+        average: float = 0.0,
     ) -> None:
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
@@ -360,6 +406,10 @@ class BPClassifier(ClassifierMixin, BaseBP):
         self.precision = precision
         self.monitor = monitor
         self.scoring = scoring
+        self.weight_decay = weight_decay
+        self.max_grad_norm = max_grad_norm
+        self.warmup = warmup
+        self.average = average
 
     @available_if(lambda self: demand_stochastic(self.solver))
     def partial_fit(
@@ -580,14 +630,27 @@ class BPRegressor(RegressorMixin, BaseBP):
         Rows per step; 'auto' is ``min(200, n_samples)``. A larger number than there are
         rows is clipped, with a warning.
 
-    learning_rate : {'constant', 'invscaling', 'adaptive'}, default='constant'
-        Schedule of SGD's learning rate.
+    learning_rate : str or callable, default='constant'
+        What the learning rate follows. SGD's only, Adam ignores them:
 
-        - 'constant': `learning_rate_init`;
+        - 'constant': `learning_rate_init`, with Adam, too;
         - 'invscaling': ``learning_rate_init / (t_ + 1) ** power_t``, set after every
           epoch;
         - 'adaptive': `learning_rate_init`, divided by 5 whenever training would stop
           because progress is too small; training stops when it is 1e-6 or less.
+
+        SGD's and Adam's, `learning_rate_init` times a factor that changes with every
+        step; p in [0, 1) is the share of `max_iter` epochs that is done:
+
+        - 'cosine': ``(1 + cos(pi p)) / 2`` [5]_;
+        - 'linear': ``1 - p``;
+        - 'exponential': ``0.01 ** p``;
+        - 'one_cycle': up from 1/25 to 1, then down to 1/250,000, both along a half
+          cosine [6]_; the rise takes the share `warmup` of training, or 0.3;
+        - a callable: ``learning_rate(p)``, a number >= 0, asked before every epoch for
+          all of its steps.
+
+        `partial_fit` does not know p and refuses the latter.
 
     learning_rate_init : float, default=0.001
         First learning rate of SGD and Adam, in (0, inf).
@@ -663,6 +726,28 @@ class BPRegressor(RegressorMixin, BaseBP):
         Whether to record gradient flow, for `diagnose` and `gradient_flow_`. Costs one
         or two percent of the time of a fit of hundreds of batches, and never changes
         the model.
+
+    weight_decay : float, default=0.0
+        Decoupled decay of Adam's and SGD's weights (AdamW, SGDW) [7]_, in [0, inf):
+        each step takes the share ``weight_decay`` times the learning rate of the
+        schedule from the weights, not from biases, and no gradient knows it. The
+        penalty `alpha`, which is part of the gradient, acts besides; 0 turns it off.
+
+    max_grad_norm : float or None, default=None
+        The length that the gradient of all weights and biases, penalty included, has
+        at most before a step of Adam or SGD; a longer one is shortened. None sets no
+        limit.
+
+    warmup : float, default=0.0
+        Share of training, in [0, 1), in which the learning rate rises from 0 in
+        proportion; times what `learning_rate` follows. Of `max_iter` epochs. Not in
+        `partial_fit`.
+
+    average : float, default=0.0
+        Decay, in [0, 1), of an exponential mean of the weights over the steps of Adam
+        or SGD [8]_. If it is above 0, the mean is what is scored and kept. The first
+        steps count more: after n of them it is ``min(average, n / (n + 9))``. Not in
+        `partial_fit`.
 
     scoring : str, callable or None, default=None
         What rows that are held out are scored by after every epoch: None is `score`,
@@ -766,6 +851,13 @@ class BPRegressor(RegressorMixin, BaseBP):
     .. [3] D. P. Kingma, J. Ba, "Adam: a method for stochastic optimization", ICLR 2015.
     .. [4] R. H. Byrd, P. Lu, J. Nocedal, C. Zhu, "A limited memory algorithm for bound
        constrained optimization", SIAM J. Sci. Comput. 16, 1190-1208, 1995.
+    .. [5] I. Loshchilov, F. Hutter, "SGDR: stochastic gradient descent with warm
+       restarts", ICLR 2017.
+    .. [6] L. N. Smith, N. Topin, "Super-convergence: very fast training of neural
+       networks using large learning rates", SPIE 11006, 2019.
+    .. [7] I. Loshchilov, F. Hutter, "Decoupled weight decay regularization", ICLR 2019.
+    .. [8] B. T. Polyak, A. B. Juditsky, "Acceleration of stochastic approximation by
+       averaging", SIAM J. Control Optim. 30, 838-855, 1992.
 
     Examples
     --------
@@ -798,7 +890,7 @@ class BPRegressor(RegressorMixin, BaseBP):
         solver: Literal["lbfgs", "sgd", "adam"] = "adam",
         alpha: float = 0.0001,
         batch_size: int | Literal["auto"] = "auto",
-        learning_rate: Literal["constant", "invscaling", "adaptive"] = "constant",
+        learning_rate: str | Callable[[float], float] = "constant",
         learning_rate_init: float = 0.001,
         power_t: float = 0.5,
         max_iter: int = 200,
@@ -820,6 +912,10 @@ class BPRegressor(RegressorMixin, BaseBP):
         precision: Literal["float32", "float64"] | None = None,
         monitor: bool = True,
         scoring: str | Callable[..., float] | None = None,
+        weight_decay: float = 0.0,
+        max_grad_norm: float | None = None,
+        warmup: float = 0.0,
+        average: float = 0.0,
     ) -> None:
         self.loss = loss
         self.hidden_layer_sizes = hidden_layer_sizes
@@ -849,6 +945,10 @@ class BPRegressor(RegressorMixin, BaseBP):
         self.precision = precision
         self.monitor = monitor
         self.scoring = scoring
+        self.weight_decay = weight_decay
+        self.max_grad_norm = max_grad_norm
+        self.warmup = warmup
+        self.average = average
 
     def _check_parameters(self) -> None:
         try:

@@ -156,6 +156,9 @@ typedef struct {
     void *inputs;          /* room for two padded rows of X, zeros behind n_in */
     void *scratch;         /* as for compute_loss_row */
     double *patch_squares; /* the sum of W^2 of every patch goes here */
+    void *mean;            /* of master after every step, or NULL */
+    const double *share;   /* of every step in it */
+    ptrdiff_t master_items;
     /* What was made: sums over rows (loss with penalty, before each step), the cost of
      * the last row, steps. */
     double loss_sum, weight_sum, last_loss;
@@ -221,6 +224,9 @@ typedef struct {
     double (*step[CBP_N_OPTIMIZERS])(void *W, const void *G, void *const *state,
                                      ptrdiff_t n, const cbp_step *s);
 
+    /* mean += share * (x - mean) on n reals, n a multiple of P. */
+    void (*average)(void *mean, const void *x, ptrdiff_t n, double share);
+
     /* Batches of one row. train_rows ends behind a row whose cost is not finite. */
     void (*train_rows)(cbp_online *rows);
     void (*forward_row)(const void *x, ptrdiff_t n_in, const void *W,
@@ -232,6 +238,8 @@ typedef struct {
 
     /* What gradient flow is measured with (n a multiple of P). */
     double (*sum_squares)(const void *x, ptrdiff_t n);
+    double (*sum_penalized_squares)(const void *G, const void *W, ptrdiff_t n,
+                                    double alpha); /* of G + alpha W */
     double (*sum_squared_change)(const void *now, const void *before, ptrdiff_t n);
     ptrdiff_t (*count_below)(const void *x, ptrdiff_t n, double limit);
     void (*count_saturated)(const void *a, ptrdiff_t n_rows, int activation,

@@ -31,6 +31,18 @@ static double FN(sum_squares)(const void *x_, ptrdiff_t n) {
     return FN(sum_lanes)(lanes);
 }
 
+static double FN(sum_penalized_squares)(const void *G_, const void *W_, ptrdiff_t n,
+                                        double alpha) {
+    const real *G = G_, *W = W_;
+    double lanes[P] = {0};
+    for (ptrdiff_t i = 0; i < n; i += P)
+        for (int c = 0; c < P; c++) {
+            const double g = (double)G[i + c] + alpha * (double)W[i + c];
+            lanes[c] += g * g;
+        }
+    return FN(sum_lanes)(lanes);
+}
+
 static double FN(sum_squared_change)(const void *now_, const void *before_,
                                      ptrdiff_t n) {
     const real *now = now_, *before = before_;

@@ -98,3 +98,14 @@ INLINE double FN(step_lines)(real *w, const real *g, real *m, real *m2,
     }
 CBP_OPTIMIZERS(DEFINE_STEP)
 #undef DEFINE_STEP
+
+/* The exponential mean of weights over steps: mean += share (w - mean). */
+static void FN(average)(void *mean_, const void *x_, ptrdiff_t n, double share) {
+    real *mean = mean_;
+    const real *x = x_;
+    const vec part = vec_set1((real)share);
+    for (ptrdiff_t i = 0; i < n; i += VL) {
+        const vec old = vec_load(mean + i);
+        vec_store(mean + i, vec_fma(part, vec_sub(vec_load(x + i), old), old));
+    }
+}

@@ -291,6 +291,9 @@ INLINE void FN(train_rows_with)(cbp_online *rows, int solver) {
         double loss = FN(row_loss)(rows, i);
         FN(backward_row)(rows);
         FN(step_layers)(rows, x, fusable ? next_x : NULL, &k, solver);
+        if (rows->mean)
+            FN(average)
+            (rows->mean, rows->master, rows->master_items, rows->share[rows->steps]);
         if (rows->step.alpha != 0) {
             double squares = 0;
             for (ptrdiff_t i = 0; i < n_patches; i++)

@@ -478,12 +478,13 @@ def update_adam(run, gradient, p):
     m[:] = p.beta_1 * m + (1 - p.beta_1) * gradient
     v[:] = p.beta_2 * v + (1 - p.beta_2) * gradient**2
     correction = np.sqrt(1 - p.beta_2**run.steps) / (1 - p.beta_1**run.steps)
-    run.learning_rate = p.learning_rate_init * correction
+    run.learning_rate = run.eta * correction
     return -run.learning_rate * m / (np.sqrt(v) + p.epsilon)
 
 
 def update_sgd(run, gradient, p):
     u = run.state[0]
+    run.learning_rate = run.eta
     u[:] = p.momentum * u - run.learning_rate * gradient
     if p.nesterovs_momentum:
         return p.momentum * u - run.learning_rate * gradient
@@ -650,6 +651,10 @@ class Run:
     state: list  # the optimizer's vectors, as many as any needs
     t: int = 0  # samples seen
     steps: int = 0
+    base: float = 0.0  # the rate before the factor of a step
+    eta: float = 0.0  # with it, before Adam's corrections
+    mean: np.ndarray | None = None  # of theta over steps
+    norms: list = field(default_factory=list)  # of gradients, before they are clipped
     best_loss: float = np.inf
     no_improvement_count: int = 0
     loss_curve: list = field(default_factory=list)
@@ -678,6 +683,10 @@ def train(
     epsilon=1e-8,
     tol=1e-4,
     n_iter_no_change=10,
+    warmup=0.0,
+    weight_decay=0.0,
+    max_grad_norm=np.inf,
+    average=0.0,
     max_iter=5,
 ):
     """scikit-learn's stochastic training, its parameters under the same names.
@@ -689,8 +698,11 @@ def train(
     run = Run(
         theta.copy(), learning_rate_init, [np.zeros_like(theta) for _ in range(2)]
     )
+    run.base, run.mean = learning_rate_init, theta.copy()
+    sizes = network.layer_sizes
+    n_weights = sum(m * n for m, n in zip(sizes[:-1], sizes[1:], strict=True))
+    n_batches = -(-len(X) // batch_size)
     parameters = SimpleNamespace(
-        learning_rate_init=learning_rate_init,
         momentum=momentum,
         nesterovs_momentum=nesterovs_momentum,
         beta_1=beta_1,
@@ -705,17 +717,18 @@ def train(
         if run.no_improvement_count <= n_iter_no_change:
             return False
         adaptive = row.scheduled and learning_rate == "adaptive"
-        if not adaptive or run.learning_rate <= 1e-6:
+        if not adaptive or run.base <= 1e-6:
             return True
-        run.learning_rate /= 5
+        run.base /= 5
+        run.learning_rate = run.base
         run.no_improvement_count = 0
         return False
 
-    for _ in range(max_iter):
+    for epoch in range(max_iter):
         if shuffle:
             order = sklearn_shuffle(order, random_state=random_state)
         sum_loss = sum_weight = 0.0
-        for start in range(0, len(X), batch_size):
+        for batch, start in enumerate(range(0, len(X), batch_size)):
             rows = order[start : start + batch_size]
             w = weight[rows]
             if w.sum() == 0:
@@ -725,7 +738,18 @@ def train(
             )
             run.steps += 1
             run.t += len(rows)
-            run.theta += row.update(run, gradient, parameters)
+            place = (epoch + batch / n_batches) / max_iter
+            done = (epoch + (batch + 1) / n_batches) / max_iter
+            run.eta = run.base * rate_factor(learning_rate, place, done, warmup)
+            norm = np.sqrt(gradient @ gradient)
+            run.norms.append(norm)
+            if norm > max_grad_norm:
+                gradient = gradient * (max_grad_norm / norm)
+            kept = np.ones_like(theta)
+            kept[:n_weights] -= weight_decay * run.eta
+            run.theta = kept * run.theta + row.update(run, gradient, parameters)
+            share = 1 - min(average, run.steps / (run.steps + 9))
+            run.mean += share * (run.theta - run.mean)
             sum_loss += loss * w.sum()
             sum_weight += w.sum()
         loss = sum_loss / sum_weight
@@ -734,8 +758,33 @@ def train(
         run.no_improvement_count = 0 if improved else run.no_improvement_count + 1
         run.best_loss = min(run.best_loss, loss)
         if row.scheduled and learning_rate == "invscaling":
-            run.learning_rate = learning_rate_init / (run.t + 1) ** power_t
+            run.base = learning_rate_init / (run.t + 1) ** power_t
+            run.learning_rate = run.base
         if patience_is_out():
             run.status = "converged"
             break
+    if average > 0:
+        run.theta = run.mean
     return run
+
+
+def rate_factor(learning_rate, place, done, warmup):
+    """What a learning rate is multiplied by; place: share of training done before the
+    step, done: behind it."""
+
+    def down(start, end, p):
+        return end + (start - end) * (1 + np.cos(np.pi * p)) / 2
+
+    if learning_rate == "one_cycle":
+        rise = warmup or 0.3
+        if place < rise:
+            return down(1 / 25, 1, place / rise)
+        return down(1, 1 / 25e4, (place - rise) / (1 - rise))
+    factors = {
+        "cosine": lambda p: down(1, 0, p),
+        "linear": lambda p: 1 - p,
+        "exponential": lambda p: 0.01**p,
+    }
+    if not callable(learning_rate):
+        learning_rate = factors.get(learning_rate, lambda p: 1.0)
+    return learning_rate(place) * (done / warmup if done < warmup else 1)

@@ -71,6 +71,10 @@ BAD_VALUES = {
     "precision": ["float16", "double", 32, np.float32],
     "monitor": ["yes", None, 2],
     "scoring": [3, "no scorer", ["loss"]],
+    "weight_decay": [-0.1, None, "no", np.nan],
+    "max_grad_norm": [0, -1.0, "no", np.nan],
+    "warmup": [-0.1, 1, None, np.nan],
+    "average": [-0.1, 1.0, None, np.nan],
 }
 
 
