@@ -96,7 +96,7 @@ static void fill_with(buffer *b, int size, double x) {
 /* Whether an optimizer takes roots of its first state vector, too: that makes NaN of
  * numbers below 0, and nobody promises the sign of a NaN. */
 static int takes_root(const cbp_kernels *k, int solver) {
-    const cbp_step s = {1e-2, 1, 0, 0.9, 0.99, 1e-8, 1};
+    const cbp_step s = {1e-2, 1, 0, 0, 0.9, 0.99, 1e-8, 1};
     void *state[2] = {out[0][1].data, out[0][2].data};
     for (int i = 0; i < 3; i++) fill_with(&out[0][i], k->itemsize, i == 1 ? -1 : 1);
     k->step[solver](out[0][0].data, in[0].data, state, k->panel, &s);
@@ -126,7 +126,7 @@ static void check(const cbp_kernels *tested, const cbp_kernels *oracle) {
     const int size = tested->itemsize, P = tested->panel;
     int32_t labels[ROWS];
     double loss[2][ROWS] = {{0}};
-    const cbp_step s = {1e-2, 1.0 / 37, 1e-3, 0.9, 0.99, 1e-8, 1};
+    const cbp_step s = {1e-2, 1.0 / 37, 1e-3, 0, 0.9, 0.99, 1e-8, 1};
     for (int i = 0; i < 6; i++) fill(&in[i], size);
     for (int f = 0; f < 5; f++) {
         BOTH("map", k->map(f, in[0].data, out[t][0].data, 1024))
@@ -211,7 +211,7 @@ static void check(const cbp_kernels *tested, const cbp_kernels *oracle) {
 static void train_rows(const cbp_kernels *k, int t, int solver, int loss, int first) {
     static const int64_t order[] = {3, 0, 2, 1};
     static const int32_t labels[] = {1, 0, 1, 1};
-    static const double eta[] = {1e-2, 2e-2, 1e-3, 5e-3};
+    static const double eta[] = {1e-2, 2e-2, 1e-3, 5e-3}, decay[4] = {0};
     const int P = k->panel, line = P * k->itemsize;
     char *master = out[t][0].data, *room = out[t][3].data;
     double squares[8] = {0};
@@ -245,8 +245,9 @@ static void train_rows(const cbp_kernels *k, int t, int solver, int loss, int fi
                        .n_layers = 2,
                        .solver = solver,
                        .loss = loss,
-                       .step = {0, 1, 1e-3, 0.9, 0.99, 1e-8, 1},
+                       .step = {0, 1, 1e-3, 0, 0.9, 0.99, 1e-8, 1},
                        .eta = eta,
+                       .decay = decay,
                        .master = master,
                        .state = {state[0], state[1]},
                        .X = in[0].data,

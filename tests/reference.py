@@ -445,7 +445,7 @@ class Optimizer(NamedTuple):
 
 
 def step_adam(W, G, state, s):
-    """Kingma and Ba, algorithm 1; s: eta, scale, alpha, beta_1, beta_2, epsilon.
+    """Kingma and Ba, algorithm 1; s: eta, scale, alpha, decay, beta_1, beta_2, epsilon.
 
     The gradient is (G + alpha W) scale, scale moved into gain and root. Returns the new
     W and state.
@@ -459,18 +459,19 @@ def step_adam(W, G, state, s):
     t = root_2 * g
     square = fma(t, t, real(SQUARE_FLOOR[W.itemsize]))
     v = fma(real(s.beta_2), v, square)
+    W = real(1 - s.decay) * W
     return fma(-real(s.eta), m / (np.sqrt(v) + real(s.epsilon)), W), (m, v)
 
 
 def step_sgd(W, G, state, s):
-    """u = momentum u - eta g, W += u; Nesterov looks one momentum step ahead."""
+    """u = momentum u - eta g, W = (1 - decay) W + u; Nesterov looks one step ahead."""
     real = W.dtype.type
     (u,) = state
     rate, momentum = real(s.eta * s.scale), real(s.beta_1)
     g = fma(real(s.alpha), W, G)
     u = flush_dust(fma(-rate, g, momentum * u))
     move = fma(-rate, g, momentum * u) if s.nesterov else u
-    return W + move, (u,)
+    return fma(real(1 - s.decay), W, move), (u,)
 
 
 def update_adam(run, gradient, p):
@@ -542,6 +543,14 @@ def all_finite(x):
 
 
 # ---- what gradient flow is measured with
+
+
+def average(mean, x, share):
+    return fma(mean.dtype.type(share), x - mean, mean)
+
+
+def sum_penalized_squares(G, W, alpha):
+    return sum_squares(G.astype(np.float64) + alpha * W.astype(np.float64))
 
 
 def sum_squares(x):

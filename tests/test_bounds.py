@@ -317,7 +317,7 @@ NO_NUMBERS = {
     "nan for momentum": dict(solver="sgd", momentum=np.nan),
     "nan for epsilon": dict(epsilon=np.nan),
     "an unknown solver": dict(solver="newton"),
-    "an unknown schedule": dict(learning_rate="cosine"),
+    "an unknown schedule": dict(learning_rate="sine"),
     "no random state": dict(random_state=None),
     "another generator": dict(random_state=np.random.default_rng(0)),
     "rows of two axes": dict(rows=np.zeros((2, 2), np.int64)),

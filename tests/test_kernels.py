@@ -874,6 +874,7 @@ def settings(**changes):
         eta=0.01,
         scale=1 / 7,
         alpha=0.1,
+        decay=0.0,
         beta_1=0.9,
         beta_2=0.999,
         epsilon=1e-8,
@@ -882,7 +883,11 @@ def settings(**changes):
     return SimpleNamespace(**{**usual, **changes})
 
 
-USUAL_STEPS = {"": {}, "without penalty": {"alpha": 0.0}}
+USUAL_STEPS = {
+    "": {},
+    "without penalty": {"alpha": 0.0},
+    "with decay": {"decay": 0.03},
+}
 STEPS = {
     case: (solver, settings(**changes))
     for case, (solver, changes) in reference.cases("steps", USUAL_STEPS).items()
@@ -940,6 +945,30 @@ def test_nan_gradient_shows_in_the_weights(kernels, solver, s):
     W, _, _ = call_step(kernels, solver, W, G, states, s)
     assert np.isnan(W[1, 3])
     assert np.isnan(W).sum() == 1
+
+
+@every_table
+@pytest.mark.parametrize("lines", [0, 1, 2, 7])
+@pytest.mark.parametrize("share", [1.0, 0.1, 1e-3])
+def test_a_mean_has_the_bits_of_its_formula(kernels, lines, share):
+    P, dtype = kernels.P, kernels.dtype
+    mean, x = (Vector(random(lines, P, dtype=dtype, seed=seed)) for seed in (30, 31))
+    expected = reference.average(mean.values, x.values, share)
+    kernels.average(mean.pointer, x.pointer, lines * P, share)
+    assert_same(mean.values, expected)
+    x.assert_unchanged()
+    mean.assert_guards()
+
+
+@every_table
+@pytest.mark.parametrize("lines", [0, 1, 5])
+@pytest.mark.parametrize("alpha", [0.0, 0.3])
+def test_squares_of_a_gradient_are_summed_with_its_penalty(kernels, lines, alpha):
+    G, W = (flow_case(kernels.dtype, lines, seed) for seed in (20, 21))
+    got = kernels.sum_penalized_squares(
+        Vector(G).pointer, Vector(W).pointer, G.size, alpha
+    )
+    assert got == reference.sum_penalized_squares(G, W, alpha)
 
 
 # ---- gradient flow
@@ -1165,6 +1194,9 @@ class RowNetwork:
         labels = target.dtype == np.int32
         inputs = [Vector(X), Vector(target), Vector(np.asarray(order, np.int64))]
         inputs.append(Vector(eta * np.arange(1, len(order) + 1)))
+        decay = Vector(s.decay * np.arange(1, len(order) + 1))
+        share = Vector(1 / np.arange(2, len(order) + 2))
+        self.mean = Vector(self.master.values)
         if weight is not None:
             inputs.append(Vector(weight))
         step = cbp_step(**vars(s))
@@ -1176,6 +1208,10 @@ class RowNetwork:
             loss=code(LOSSES, loss),
             step=step,
             eta=inputs[3].pointer.value,
+            decay=decay.pointer.value,
+            mean=self.mean.pointer.value,
+            share=share.pointer.value,
+            master_items=self.mean.values.size,
             master=self.master.pointer.value,
             state=(ctypes.c_void_p * 2)(*(x.pointer.value for x in self.states)),
             X=inputs[0].pointer.value,
@@ -1192,7 +1228,8 @@ class RowNetwork:
         self.kernels.train_rows(byref(rows))
         for read in inputs:
             read.assert_unchanged()
-        for written in (self.master, self.squares, *self.states, *self.parts):
+        outputs = (self.master, self.mean, self.squares, *self.states, *self.parts)
+        for written in outputs:
             written.assert_guards()
         return rows
 
@@ -1250,9 +1287,10 @@ def slow_rows(kernels, W, b, activation, solver, transposed, case, s, eta):
             back = reference.forward_row(deltas[0], W[l].T, none, "identity")
             deltas.insert(0, reference.multiply_derivative(back, a[l], activation))
         steps += 1
-        changed = {"eta": eta * steps, "scale": 1 / w_row}
+        changed = {"eta": eta * steps, "scale": 1 / w_row, "decay": s.decay * steps}
         settings_W = SimpleNamespace(**{**vars(s), **changed})
-        settings_b = SimpleNamespace(**{**vars(settings_W), "alpha": 0.0})
+        of_biases = {"alpha": 0.0, "decay": 0.0}
+        settings_b = SimpleNamespace(**{**vars(settings_W), **of_biases})
         squares = 0.0
         for l in range(len(W)):
             for part in sum_of_blocks(W[l].T if transposed[l] else W[l], P):
