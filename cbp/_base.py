@@ -322,6 +322,12 @@ class BaseBP(BaseEstimator):
             )
         return self
 
+    def _weigh(
+        self, sample_weight: Any, X: Any, y: Any, incremental: bool, balance: Any = None
+    ) -> Any:
+        """The weights of rows, with those of their classes if there are any."""
+        return sample_weight
+
     def initialize(self, X: Rows, y: ArrayLike) -> Self:
         """Draw the weights that `fit` would start from, and do not train.
 

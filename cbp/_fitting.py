@@ -259,9 +259,10 @@ def check_data(
     if target is None:
         y = est._read_targets(y)
         X, y = checked_rows_and_targets(est, X, y, dtypes, reset=fresh)
-    weight, unit = checked_weight(sample_weight, X, incremental)
     if target is None:
         target = est._encode(y, X.dtype, incremental)
+    sample_weight = est._weigh(sample_weight, X, y, incremental)
+    weight, unit = checked_weight(sample_weight, X, incremental)
     return Checked(X, target, weight, unit, est._n_outputs(target), y)
 
 
@@ -273,8 +274,9 @@ def _check_validation(est: Any, given: Given, data: Checked) -> HeldOut:
         X, y = checked_rows_and_targets(est, given.X, y, [dtype], reset=False)
         if sparse.issparse(data.X) and not sparse.issparse(X):
             X = sparse.csr_matrix(X)
-        weight, unit = checked_weight(given.sample_weight, X, incremental=False)
         target = est._encode(y, dtype, incremental=True)
+        weight = est._weigh(given.sample_weight, X, y, True, balance=data.y)
+        weight, unit = checked_weight(weight, X, incremental=False)
         if target.shape[1:] != data.target.shape[1:]:
             raise ValueError(
                 f"y_val has {est._n_outputs(target)} columns, y {data.n_outputs}"

@@ -556,3 +556,27 @@ def _log_shares(logits: Floats, output: str) -> Floats:
         logits = logits - logits.max(axis=1, keepdims=True)
         log_p = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
     return np.maximum(log_p, np.finfo(log_p.dtype).min)
+
+
+def weights_of_classes(class_weight: Any, y: Any, balance: Any = None) -> Floats:
+    """A weight for each row, by the classes of its labels.
+
+    Parameters
+    ----------
+    class_weight : dict, list of dicts or "balanced"
+    y : array or CSR matrix of shape (n_samples,) or (n_samples, n_labels)
+    balance : the same, default=None
+        The labels by whose numbers classes are balanced; None means y.
+
+    Returns
+    -------
+    weight : float64 ndarray of shape (n_samples,)
+    """
+    from sklearn.utils.class_weight import compute_sample_weight
+
+    y, balance = (x.toarray() if sparse.issparse(x) else x for x in (y, balance))
+    if balance is None or class_weight != "balanced":
+        return compute_sample_weight(class_weight, y)
+    n = len(balance)
+    both = np.concatenate([balance, y])
+    return compute_sample_weight(class_weight, both, indices=np.arange(n))[n:]

@@ -32,7 +32,9 @@ from cbp._targets import (
     read_numbers,
     ready_numbers,
     told_labels,
+    weights_of_classes,
 )
+from cbp._validation import checked_weight
 
 if TYPE_CHECKING:
     from typing import Self
@@ -197,6 +199,14 @@ class BPClassifier(ClassifierMixin, BaseBP):
         steps count more: after n of them it is ``min(average, n / (n + 9))``. Not in
         `partial_fit`.
 
+    class_weight : dict, list of dicts, 'balanced' or None, default=None
+        Weights of classes, ``{label: weight}``, by which `sample_weight` is multiplied;
+        labels that are missing have weight 1. 'balanced' gives each class the same
+        weight in sum: ``n_samples / (n_classes * np.bincount(y))``; not in
+        `partial_fit`. For multilabel targets a list with one dict for each column; the
+        weights of a row's labels are multiplied. Rows that are held out are weighted,
+        too.
+
     scoring : str, callable or None, default=None
         What rows that are held out are scored by after every epoch: None is `score`,
         'loss' their mean loss without penalty (negated, so that more is better). A name
@@ -333,6 +343,7 @@ class BPClassifier(ClassifierMixin, BaseBP):
 
     _parameter_constraints: dict = {
         **BaseBP._parameter_constraints,
+        "class_weight": [StrOptions({"balanced"}), dict, list, None],
         "loss": [
             StrOptions({loss for o, loss in LOSSES if not is_regressors(o, loss)})
         ],
@@ -377,6 +388,7 @@ class BPClassifier(ClassifierMixin, BaseBP):
         max_grad_norm: float | None = None,
         warmup: float = 0.0,
         average: float = 0.0,
+        class_weight: dict | list[dict] | Literal["balanced"] | None = None,
     ) -> None:
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
@@ -410,6 +422,7 @@ class BPClassifier(ClassifierMixin, BaseBP):
         self.max_grad_norm = max_grad_norm
         self.warmup = warmup
         self.average = average
+        self.class_weight = class_weight
 
     @available_if(lambda self: demand_stochastic(self.solver))
     def partial_fit(
@@ -449,6 +462,12 @@ class BPClassifier(ClassifierMixin, BaseBP):
         ValueError
             As `fit`; also if `classes` is missing, has changed, or lacks a label.
         """
+        if self.class_weight == "balanced":
+            raise ValueError(
+                "class_weight='balanced' needs all labels, which partial_fit does not "
+                "know. Give a dict: of sklearn.utils.class_weight.compute_class_weight "
+                "for labels that are like those to come."
+            )
         with self._trial() as trial:
             trial._check_parameters()
             known = Labels.of_fitted(trial._fitted)
@@ -460,6 +479,21 @@ class BPClassifier(ClassifierMixin, BaseBP):
     # ------------------------------------------------------------------- targets
 
     _read_targets = staticmethod(read_labels)
+
+    def _weigh(
+        self, sample_weight: Any, X: Any, y: Any, incremental: bool, balance: Any = None
+    ) -> Any:
+        """The weights of rows times those of their classes.
+
+        balance: the labels by whose numbers classes are balanced; None means y.
+        """
+        if self.class_weight is None:
+            return sample_weight
+        weight = weights_of_classes(self.class_weight, y, balance)
+        if sample_weight is None:
+            return weight
+        given, unit = checked_weight(sample_weight, X, incremental=True)
+        return given.astype(np.float64) * unit * weight
 
     def _keep_labels(self, labels: Labels) -> None:
         self._own_fitted().__dict__.update(labels.attributes())

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 from sklearn.datasets import load_iris
+from sklearn.utils.class_weight import compute_sample_weight
 
 from cbp import BPClassifier, BPRegressor
 from cbp._targets import index_of, read_labels, read_numbers
@@ -218,3 +219,83 @@ def test_whole_numbers_beyond_64_bits_are_named():
 def test_numbers_beyond_float32_are_said_to_be_so():
     with pytest.raises(ValueError, match="too large for float32"):
         BPRegressor().fit(X.astype(np.float32), np.full(150, 1e300))
+
+
+# ------------------------------------------------------------------- weights of classes
+
+WEIGHTS = {0: 0.5, 2: 3.0}
+MULTILABEL = np.stack([y == 0, y == 1, y < 2], axis=1).astype(int)
+
+
+def same(a, b):
+    np.testing.assert_array_equal(a._theta, b._theta)
+    assert a.loss_curve_ == b.loss_curve_
+
+
+@pytest.mark.parametrize("solver", ["adam", "sgd", "lbfgs"])
+@pytest.mark.parametrize("early_stopping", [False, True])
+@pytest.mark.parametrize("class_weight", [WEIGHTS, "balanced"])
+def test_weights_of_classes_are_weights_of_rows(solver, early_stopping, class_weight):
+    some = slice(0, 120)  # classes of 50, 50 and 20 rows
+    options = {"solver": solver, "early_stopping": early_stopping, "max_iter": 5}
+    w = np.linspace(0.5, 1.5, 120)
+    rows = compute_sample_weight(class_weight, y[some])
+    model = classifier(class_weight=class_weight, **options)
+    same(
+        model.fit(X[some], y[some], w),
+        classifier(**options).fit(X[some], y[some], w * rows),
+    )
+    same(
+        model.fit(X[some], y[some]),
+        classifier(**options).fit(X[some], y[some], rows),
+    )
+
+
+def test_weights_of_classes_go_by_labels_as_they_are_given():
+    names = np.array(["a", "b", "c"])[y]
+    model = classifier(class_weight={"a": 0.5, "c": 3.0}, max_iter=5).fit(X, names)
+    same(model, classifier(class_weight=WEIGHTS, max_iter=5).fit(X, y))
+
+
+@pytest.mark.parametrize("form", [np.asarray, sp.csr_matrix])
+@pytest.mark.parametrize(
+    "class_weight", ["balanced", [{0: 1, 1: 2}, {0: 1, 1: 0.5}, {0: 3, 1: 1}]]
+)
+def test_weights_of_labels_are_multiplied(form, class_weight):
+    rows = compute_sample_weight(class_weight, MULTILABEL)
+    model = classifier(class_weight=class_weight, max_iter=5)
+    model.fit(X, form(MULTILABEL))
+    same(model, classifier(max_iter=5).fit(X, MULTILABEL, rows))
+
+
+def test_a_validation_set_has_the_weights_of_the_classes_that_are_trained():
+    balanced = compute_sample_weight("balanced", y[:120])
+    weights = {label: balanced[y[:120] == label][0] for label in range(3)}
+    given = {"X_val": X[100:], "y_val": y[100:]}
+    models = [
+        classifier(class_weight=class_weight, max_iter=5).fit(X[:120], y[:120], **given)
+        for class_weight in ("balanced", weights)
+    ]
+    np.testing.assert_allclose(
+        models[0].validation_loss_curve_, models[1].validation_loss_curve_, rtol=1e-12
+    )
+
+
+def test_partial_fit_takes_weights_of_classes_but_cannot_balance_them():
+    model = classifier(class_weight=WEIGHTS, max_iter=2)
+    plain = classifier(max_iter=2)
+    rows = compute_sample_weight(WEIGHTS, y)
+    for part in (slice(0, 150), slice(0, 1), slice(140, 141), slice(0, 1)):
+        model.partial_fit(X[part], y[part], classes=[0, 1, 2])
+        plain.partial_fit(X[part], y[part], rows[part], classes=[0, 1, 2])
+    same(model, plain)
+    model.set_params(class_weight="balanced")
+    with pytest.raises(ValueError, match="class_weight='balanced'.*partial_fit"):
+        model.partial_fit(X, y)
+
+
+def test_weights_for_another_kind_of_targets_are_refused():
+    with pytest.raises(ValueError, match="(?i)class_weight|class weight"):
+        classifier(class_weight=[WEIGHTS]).fit(X, MULTILABEL)
+    with pytest.raises(ValueError):
+        classifier(class_weight={0: -1.0}).fit(X, y)
