@@ -181,14 +181,7 @@ def fit(
         theta = est._fitted.copy_theta(network)
         optimizer = _optimizer(est, network) if incremental else None
         progress = _progress_of(est._fitted, optimizer)
-    rows, held_out = None, None
-    if splits:
-        labels = data.target if data.target.ndim == 1 else None
-        rows, held_out = split(data.X.shape[0], labels, est.validation_fraction, rng)
-        demand_weight(data.weight, held_out)
-        held_out = HeldOut(data, held_out)
-    elif validation.is_there:
-        held_out = _check_validation(est, validation, data)
+    rows, held_out = _hold_out(est, data, validation, splits, rng)
     _warn_if_clipped(est, data.X.shape[0] if rows is None else len(rows))
     if kept is None:
         trainer = _make_trainer(
@@ -264,6 +257,20 @@ def check_data(
     sample_weight = est._weigh(sample_weight, X, y, incremental)
     weight, unit = checked_weight(sample_weight, X, incremental)
     return Checked(X, target, weight, unit, est._n_outputs(target), y)
+
+
+def _hold_out(
+    est: Any, data: Checked, validation: Given, splits: bool, rng: Any
+) -> tuple[NDArray | None, HeldOut | None]:
+    """The rows to train on, None for all, and those to score."""
+    if splits:
+        labels = data.target if data.target.ndim == 1 else None
+        rows, held_out = split(data.X.shape[0], labels, est.validation_fraction, rng)
+        demand_weight(data.weight, held_out)
+        return rows, HeldOut(data, held_out)
+    if validation.is_there:
+        return None, _check_validation(est, validation, data)
+    return None, None
 
 
 def _check_validation(est: Any, given: Given, data: Checked) -> HeldOut:

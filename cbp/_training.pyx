@@ -322,6 +322,7 @@ cdef class Epochs(Worker):
     cdef HeldOut held_out
     cdef Schedule schedule
     cdef Signals signals
+    cdef object optimizer          # the caller's to change, and published by each run
 
     # The rows, in the order of this epoch.
     cdef object _order
@@ -350,6 +351,53 @@ cdef class Epochs(Worker):
     cdef bint listening            # come back to Python after each epoch
     cdef bint stopping             # stop_requested as it was when threads last met
     cdef int64_t iteration         # of L-BFGS, the one under way
+
+    # ---- set-up
+
+    cdef _fill_steps(self):
+        """What all steps of a segment have in common. Biases bear no penalty."""
+        cdef Settings settings = self.settings
+        cdef cbp_step *step
+        cdef int i
+        for i, (_, _, _, decays) in enumerate(self.network.segments):
+            step = &self.batch.steps[i]
+            step.alpha = settings.alpha if decays else 0
+            step.beta_1, step.beta_2 = settings.beta_1, settings.beta_2
+            step.epsilon, step.nesterov = settings.epsilon, settings.nesterovs_momentum
+        self.batch.second_moment = settings.second_moment
+
+    cdef _start_recorder(self):
+        cdef Recorder recorder = Recorder(
+            self.weights, self.batch.chunk_rows, -(-self.n_rows // self.batch_size),
+            self.batch.one_row
+        )
+        if not self._steps():
+            recorder.every = ITERATIONS_APART
+        self.batch.recorder = recorder
+
+    cdef _take_optimizer(self, optimizer):
+        solver, dtype = self.settings.solver, self.network.dtype
+        shape = state_shape(self.network, solver)
+        if optimizer is None:
+            state = aligned_zeros(shape[0] * shape[1], dtype).reshape(shape)
+            optimizer = Optimizer(solver, self.schedule.learning_rate, 0, state)
+        elif not isinstance(optimizer, Optimizer) or (
+            optimizer.solver != solver or not isinstance(optimizer.state, np.ndarray)
+            or optimizer.state.shape != shape or optimizer.state.dtype != dtype
+        ):
+            raise ValueError("the optimizer's state is of another network or solver")
+        else:
+            self.schedule.go_on(number(optimizer.learning_rate, "learning_rate"))
+            self.steps = count(optimizer.steps, "steps", 0)
+            state = aligned_empty(shape[0] * shape[1], dtype).reshape(shape)
+            state[:] = optimizer.state
+            optimizer = Optimizer(solver, self.schedule.learning_rate, self.steps,
+                                  state)
+        # The optimizer is the caller's to change, these vectors stay.
+        self.optimizer = self.progress.optimizer = optimizer
+        self.batch.take_states(state)
+
+    # ---- the loop
 
     cdef void work(self, int thread) noexcept nogil:
         while True:
@@ -665,7 +713,6 @@ cdef class Trainer(Epochs):
 
     cdef readonly object theta
     cdef char *theta_data
-    cdef object optimizer          # the caller's to change, and published by each run
     cdef Team team
     cdef cbp_claimed claim         # inside one of its methods, which are not reentrant
 
@@ -729,49 +776,6 @@ cdef class Trainer(Epochs):
 
     cdef bint _shuffles(self) noexcept:
         return self.settings.shuffle and self._steps()
-
-    cdef _fill_steps(self):
-        """What all steps of a segment have in common. Biases bear no penalty."""
-        cdef Settings settings = self.settings
-        cdef cbp_step *step
-        cdef int i
-        for i, (_, _, _, decays) in enumerate(self.network.segments):
-            step = &self.batch.steps[i]
-            step.alpha = settings.alpha if decays else 0
-            step.beta_1, step.beta_2 = settings.beta_1, settings.beta_2
-            step.epsilon, step.nesterov = settings.epsilon, settings.nesterovs_momentum
-        self.batch.second_moment = settings.second_moment
-
-    cdef _take_optimizer(self, optimizer):
-        solver, dtype = self.settings.solver, self.network.dtype
-        shape = state_shape(self.network, solver)
-        if optimizer is None:
-            state = aligned_zeros(shape[0] * shape[1], dtype).reshape(shape)
-            optimizer = Optimizer(solver, self.schedule.learning_rate, 0, state)
-        elif not isinstance(optimizer, Optimizer) or (
-            optimizer.solver != solver or not isinstance(optimizer.state, np.ndarray)
-            or optimizer.state.shape != shape or optimizer.state.dtype != dtype
-        ):
-            raise ValueError("the optimizer's state is of another network or solver")
-        else:
-            self.schedule.go_on(number(optimizer.learning_rate, "learning_rate"))
-            self.steps = count(optimizer.steps, "steps", 0)
-            state = aligned_empty(shape[0] * shape[1], dtype).reshape(shape)
-            state[:] = optimizer.state
-            optimizer = Optimizer(solver, self.schedule.learning_rate, self.steps,
-                                  state)
-        # The optimizer is the caller's to change, these vectors stay.
-        self.optimizer = self.progress.optimizer = optimizer
-        self.batch.take_states(state)
-
-    cdef _start_recorder(self):
-        cdef Recorder recorder = Recorder(
-            self.weights, self.batch.chunk_rows, -(-self.n_rows // self.batch_size),
-            self.batch.one_row
-        )
-        if not self._steps():
-            recorder.every = ITERATIONS_APART
-        self.batch.recorder = recorder
 
     @property
     def n_threads(self):

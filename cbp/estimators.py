@@ -1,50 +1,28 @@
-"""BPClassifier and BPRegressor: parameters, what they mean, and the public methods.
+"""BPClassifier and BPRegressor: their parameters, and what these mean.
 
-The signatures are those of scikit-learn's MLPClassifier and MLPRegressor. What a call
-does stands in other rooms: what both share in _base.py, one fit in _fitting.py, labels
-and probabilities in _targets.py. Where the behaviour differs from scikit-learn's,
-docs/differences.md says how and why.
+The signatures are those of scikit-learn's MLPClassifier and MLPRegressor. The methods
+stand in _classifier.py and _regressor.py, and what both share in _base.py. Where the
+behaviour differs from scikit-learn's, docs/differences.md says how and why.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from numbers import Integral
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.utils._param_validation import StrOptions
-from sklearn.utils.metaestimators import available_if
 
-from cbp import _fitting
 from cbp._base import BaseBP
-from cbp._catalog import LOSSES, OUTPUT_OF, is_regressors, output_of_labels
+from cbp._catalog import LOSSES, OUTPUT_OF, is_regressors
+from cbp._classifier import Classifier
 from cbp._divergence import DivergenceError
-from cbp._fitted import attribute
-from cbp._solvers import demand_stochastic
-from cbp._targets import (
-    Labels,
-    encode_labels,
-    encode_numbers,
-    read_labels,
-    read_numbers,
-    ready_numbers,
-    told_labels,
-    weights_of_classes,
-)
-from cbp._validation import checked_weight
-
-if TYPE_CHECKING:
-    from typing import Self
-
-    from cbp._base import Floats, Rows
+from cbp._regressor import Regressor
 
 __all__ = ["BPClassifier", "BPRegressor", "DivergenceError"]
 
 
-class BPClassifier(ClassifierMixin, BaseBP):
+class BPClassifier(Classifier):
     """Multilayer perceptron classifier, trained by compiled backpropagation [1]_.
 
     Takes the place of :class:`sklearn.neural_network.MLPClassifier`: the same
@@ -349,10 +327,6 @@ class BPClassifier(ClassifierMixin, BaseBP):
         ],
     }
 
-    classes_: NDArray = attribute()
-    _multilabel: bool = attribute()
-    _sparse_labels: bool = attribute()
-
     def __init__(
         self,
         hidden_layer_sizes: int | Sequence[int] = (100,),
@@ -424,212 +398,8 @@ class BPClassifier(ClassifierMixin, BaseBP):
         self.average = average
         self.class_weight = class_weight
 
-    @available_if(lambda self: demand_stochastic(self.solver))
-    def partial_fit(
-        self,
-        X: Rows,
-        y: ArrayLike,
-        sample_weight: ArrayLike | float | None = None,
-        classes: ArrayLike | None = None,
-    ) -> Self:
-        """Train for one epoch on the rows given, going on from the present weights.
 
-        The optimizer goes on, too, after `fit` as after `partial_fit`. Early stopping
-        settings are ignored: there is nothing to stop. Not available with
-        ``solver='lbfgs'``.
-
-        Parameters
-        ----------
-        X : {array-like, data frame, sparse matrix} of shape (n_samples, n_features)
-            Inputs.
-
-        y : array-like of shape (n_samples,) or (n_samples, n_labels)
-            Labels; some of `classes` may be missing.
-
-        sample_weight : array-like of shape (n_samples,), float or None, default=None
-            Weights >= 0 of the rows. A batch of weights that are all zero changes
-            nothing.
-
-        classes : array-like of shape (n_classes,) or None, default=None
-            All labels that will ever occur. Needed in the first call, later optional.
-
-        Returns
-        -------
-        self : BPClassifier
-
-        Raises
-        ------
-        ValueError
-            As `fit`; also if `classes` is missing, has changed, or lacks a label.
-        """
-        if self.class_weight == "balanced":
-            raise ValueError(
-                "class_weight='balanced' needs all labels, which partial_fit does not "
-                "know. Give a dict: of sklearn.utils.class_weight.compute_class_weight "
-                "for labels that are like those to come."
-            )
-        with self._trial() as trial:
-            trial._check_parameters()
-            known = Labels.of_fitted(trial._fitted)
-            if classes is not None or known is None:
-                trial._keep_labels(told_labels(classes, known))
-            _fitting.fit(trial, X, y, sample_weight, incremental=True)
-        return self
-
-    # ------------------------------------------------------------------- targets
-
-    _read_targets = staticmethod(read_labels)
-
-    def _weigh(
-        self, sample_weight: Any, X: Any, y: Any, incremental: bool, balance: Any = None
-    ) -> Any:
-        """The weights of rows times those of their classes.
-
-        balance: the labels by whose numbers classes are balanced; None means y.
-        """
-        if self.class_weight is None:
-            return sample_weight
-        weight = weights_of_classes(self.class_weight, y, balance)
-        if sample_weight is None:
-            return weight
-        given, unit = checked_weight(sample_weight, X, incremental=True)
-        return given.astype(np.float64) * unit * weight
-
-    def _keep_labels(self, labels: Labels) -> None:
-        self._own_fitted().__dict__.update(labels.attributes())
-
-    def _encode(self, y: Any, dtype: np.dtype, incremental: bool) -> NDArray:
-        """Targets of the network; the labels that they stand for are kept."""
-        goes_on = self.warm_start or incremental
-        known = Labels.of_fitted(self._fitted) if goes_on else None
-        target, labels = encode_labels(y, dtype, known, incremental)
-        self._keep_labels(labels)
-        return target
-
-    def _ready_target(self, y: Any, n_samples: int, dtype: np.dtype) -> NDArray | None:
-        """Targets if y needs no check by scikit-learn, or None."""
-        if type(y) is not np.ndarray or y.shape[:1] != (n_samples,):
-            return None
-        known = Labels.of_fitted(self._fitted)
-        return None if known is None else known.known_target(y, dtype)
-
-    def _n_outputs(self, target: NDArray) -> int:
-        return Labels.of_fitted(self._fitted).n_outputs
-
-    def _output_activation(self, n_outputs: int) -> str:
-        return output_of_labels(self.loss, n_outputs > 1 and not self._multilabel)
-
-    # ------------------------------------------------------------------- predict
-
-    def predict(self, X: Rows) -> NDArray:
-        """Predict labels.
-
-        Parameters
-        ----------
-        X : {array-like, data frame, sparse matrix} of shape (n_samples, n_features)
-            Inputs; cast to the type the model computes in.
-
-        Returns
-        -------
-        y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
-            Labels out of `classes_`, or for multilabel targets a matrix of 0 and 1, a
-            CSR matrix if `fit` was given a sparse one.
-
-        Raises
-        ------
-        ValueError
-            If X is not allowed, or if a row overflows the network; the rows are named.
-        NotFittedError
-            If the model is not fitted.
-        """
-        model = self._model()
-        return Labels.of_fitted(model).decide(self._outputs(model, X, logits=True))
-
-    def decision_function(self, X: Rows) -> Floats:
-        """The logits: weighted inputs of the output layer, before its activation.
-
-        Parameters
-        ----------
-        X : {array-like, data frame, sparse matrix} of shape (n_samples, n_features)
-            Inputs.
-
-        Returns
-        -------
-        z : ndarray of shape (n_samples,) or (n_samples, n_outputs)
-            One column per class or label; with two classes one number per row, above 0
-            for ``classes_[1]``.
-
-        Raises
-        ------
-        ValueError, NotFittedError
-            As `predict`.
-        """
-        logits = self._outputs(self._model(), X, logits=True)
-        return logits[:, 0] if logits.shape[1] == 1 else logits
-
-    def predict_proba(self, X: Rows) -> Floats:
-        """Predict probabilities.
-
-        Parameters
-        ----------
-        X : {array-like, data frame, sparse matrix} of shape (n_samples, n_features)
-            Inputs.
-
-        Returns
-        -------
-        p : ndarray of shape (n_samples, n_classes)
-            Probabilities of the classes in the order of `classes_`, strictly between 0
-            and 1. Each row sums to 1, but not for multilabel targets. With
-            ``loss='squared_error'`` and more than two classes the logistic outputs are
-            divided by their sum. A model that has seen one class has one column of 1.
-
-        Raises
-        ------
-        ValueError, NotFittedError
-            As `predict`.
-        """
-        model = self._model()
-        labels, network = Labels.of_fitted(model), model._network
-        if network.output != "softmax":
-            logits = self._outputs(model, X, logits=True)
-            return labels.probabilities(logits, network.output)
-        return labels.softmax_probabilities(
-            self._outputs(model, X, logits=False),
-            network.dtype,
-            lambda: self._outputs(model, X, logits=True),
-        )
-
-    def predict_log_proba(self, X: Rows) -> Floats:
-        """Predict logarithms of probabilities, computed from the logits.
-
-        Finite inputs never give -inf, however unlikely a class is.
-
-        Parameters
-        ----------
-        X : {array-like, data frame, sparse matrix} of shape (n_samples, n_features)
-            Inputs.
-
-        Returns
-        -------
-        log_p : ndarray of shape (n_samples, n_classes)
-            Logarithms of what `predict_proba` returns.
-
-        Raises
-        ------
-        ValueError, NotFittedError
-            As `predict`.
-        """
-        model = self._model()
-        logits = self._outputs(model, X, logits=True)
-        return Labels.of_fitted(model).log_probabilities(logits, model._network.output)
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.classifier_tags.multi_label = True
-        return tags
-
-
-class BPRegressor(RegressorMixin, BaseBP):
+class BPRegressor(Regressor):
     """Multilayer perceptron regressor, trained by compiled backpropagation [1]_.
 
     Takes the place of :class:`sklearn.neural_network.MLPRegressor`: for one output, the
@@ -983,101 +753,3 @@ class BPRegressor(RegressorMixin, BaseBP):
         self.max_grad_norm = max_grad_norm
         self.warmup = warmup
         self.average = average
-
-    def _check_parameters(self) -> None:
-        try:
-            super()._check_parameters()
-        except ValueError as error:
-            sizes = isinstance(self.loss, Integral | list | tuple)
-            if not sizes or "'loss' parameter" not in str(error):
-                raise
-            raise type(error)(
-                f"{error} In a regressor's arguments loss comes before "
-                "hidden_layer_sizes, as in MLPRegressor; give the sizes by name: "
-                f"hidden_layer_sizes={self.loss!r}."
-            ) from None
-
-    @available_if(lambda self: demand_stochastic(self.solver))
-    def partial_fit(
-        self, X: Rows, y: ArrayLike, sample_weight: ArrayLike | float | None = None
-    ) -> Self:
-        """Train for one epoch on the rows given, going on from the present weights.
-
-        The optimizer goes on, too, after `fit` as after `partial_fit`. Early stopping
-        settings are ignored: there is nothing to stop. Not available with
-        ``solver='lbfgs'``.
-
-        Parameters
-        ----------
-        X : {array-like, data frame, sparse matrix} of shape (n_samples, n_features)
-            Inputs.
-
-        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
-            Targets.
-
-        sample_weight : array-like of shape (n_samples,), float or None, default=None
-            Weights >= 0 of the rows. A batch of weights that are all zero changes
-            nothing.
-
-        Returns
-        -------
-        self : BPRegressor
-
-        Raises
-        ------
-        ValueError
-            As `fit`.
-        """
-        with self._trial() as trial:
-            trial._check_parameters()
-            _fitting.fit(trial, X, y, sample_weight, incremental=True)
-        return self
-
-    # ------------------------------------------------------------------- targets
-
-    _read_targets = staticmethod(read_numbers)
-
-    def _encode(self, y: Any, dtype: np.dtype, incremental: bool) -> NDArray:
-        """Targets of the network, shape (n_samples, n_outputs)."""
-        least = LOSSES[OUTPUT_OF[self.loss], self.loss].least_target
-        return encode_numbers(y, dtype, self.loss, least)
-
-    def _ready_target(self, y: Any, n_samples: int, dtype: np.dtype) -> NDArray | None:
-        """Targets if y needs no check by scikit-learn, or None."""
-        return self._encode(y, dtype, True) if ready_numbers(y, n_samples) else None
-
-    def _n_outputs(self, target: NDArray) -> int:
-        return target.shape[1]
-
-    def _output_activation(self, n_outputs: int) -> str:
-        return OUTPUT_OF[self.loss]
-
-    # ------------------------------------------------------------------- predict
-
-    def predict(self, X: Rows) -> Floats:
-        """Predict targets.
-
-        Parameters
-        ----------
-        X : {array-like, data frame, sparse matrix} of shape (n_samples, n_features)
-            Inputs; cast to the type the model computes in.
-
-        Returns
-        -------
-        y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
-            Predictions, in that type, or in float64 if X is.
-
-        Raises
-        ------
-        ValueError
-            If X is not allowed, or if a row overflows the network; the rows are named.
-        NotFittedError
-            If the model is not fitted.
-        """
-        outputs = self._outputs(self._model(), X, logits=False)
-        return outputs[:, 0] if outputs.shape[1] == 1 else outputs
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.target_tags.multi_output = True
-        return tags

@@ -26,6 +26,7 @@ FLOORS = [
     "_advice",
     "diagnosis",
     "_base",
+    "_classifier _regressor",
     "estimators",
     "datasets inspection plotting",
     "__init__",

@@ -1,0 +1,244 @@
+"""What a classifier does with labels: partial_fit, targets, predictions.
+
+Its parameters and its docstring stand in estimators.py.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import ClassifierMixin
+from sklearn.utils.metaestimators import available_if
+
+from cbp import _fitting
+from cbp._base import BaseBP
+from cbp._catalog import output_of_labels
+from cbp._fitted import attribute
+from cbp._solvers import demand_stochastic
+from cbp._targets import (
+    Labels,
+    encode_labels,
+    read_labels,
+    told_labels,
+    weights_of_classes,
+)
+from cbp._validation import checked_weight
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from cbp._base import Floats, Rows
+
+
+class Classifier(ClassifierMixin, BaseBP):
+    """A classifier, but for its parameters."""
+
+    classes_: NDArray = attribute()
+    _multilabel: bool = attribute()
+    _sparse_labels: bool = attribute()
+
+    @available_if(lambda self: demand_stochastic(self.solver))
+    def partial_fit(
+        self,
+        X: Rows,
+        y: ArrayLike,
+        sample_weight: ArrayLike | float | None = None,
+        classes: ArrayLike | None = None,
+    ) -> Self:
+        """Train for one epoch on the rows given, going on from the present weights.
+
+        The optimizer goes on, too, after `fit` as after `partial_fit`. Early stopping
+        settings are ignored: there is nothing to stop. Not available with
+        ``solver='lbfgs'``.
+
+        Parameters
+        ----------
+        X : {array-like, data frame, sparse matrix} of shape (n_samples, n_features)
+            Inputs.
+
+        y : array-like of shape (n_samples,) or (n_samples, n_labels)
+            Labels; some of `classes` may be missing.
+
+        sample_weight : array-like of shape (n_samples,), float or None, default=None
+            Weights >= 0 of the rows. A batch of weights that are all zero changes
+            nothing.
+
+        classes : array-like of shape (n_classes,) or None, default=None
+            All labels that will ever occur. Needed in the first call, later optional.
+
+        Returns
+        -------
+        self : BPClassifier
+
+        Raises
+        ------
+        ValueError
+            As `fit`; also if `classes` is missing, has changed, or lacks a label.
+        """
+        if self.class_weight == "balanced":
+            raise ValueError(
+                "class_weight='balanced' needs all labels, which partial_fit does not "
+                "know. Give a dict: of sklearn.utils.class_weight.compute_class_weight "
+                "for labels that are like those to come."
+            )
+        with self._trial() as trial:
+            trial._check_parameters()
+            known = Labels.of_fitted(trial._fitted)
+            if classes is not None or known is None:
+                trial._keep_labels(told_labels(classes, known))
+            _fitting.fit(trial, X, y, sample_weight, incremental=True)
+        return self
+
+    # ------------------------------------------------------------------- targets
+
+    _read_targets = staticmethod(read_labels)
+
+    def _weigh(
+        self, sample_weight: Any, X: Any, y: Any, incremental: bool, balance: Any = None
+    ) -> Any:
+        """The weights of rows times those of their classes.
+
+        balance: the labels by whose numbers classes are balanced; None means y.
+        """
+        if self.class_weight is None:
+            return sample_weight
+        weight = weights_of_classes(self.class_weight, y, balance)
+        if sample_weight is None:
+            return weight
+        given, unit = checked_weight(sample_weight, X, incremental=True)
+        return given.astype(np.float64) * unit * weight
+
+    def _keep_labels(self, labels: Labels) -> None:
+        self._own_fitted().__dict__.update(labels.attributes())
+
+    def _encode(self, y: Any, dtype: np.dtype, incremental: bool) -> NDArray:
+        """Targets of the network; the labels that they stand for are kept."""
+        goes_on = self.warm_start or incremental
+        known = Labels.of_fitted(self._fitted) if goes_on else None
+        target, labels = encode_labels(y, dtype, known, incremental)
+        self._keep_labels(labels)
+        return target
+
+    def _ready_target(self, y: Any, n_samples: int, dtype: np.dtype) -> NDArray | None:
+        """Targets if y needs no check by scikit-learn, or None."""
+        if type(y) is not np.ndarray or y.shape[:1] != (n_samples,):
+            return None
+        known = Labels.of_fitted(self._fitted)
+        return None if known is None else known.known_target(y, dtype)
+
+    def _n_outputs(self, target: NDArray) -> int:
+        return Labels.of_fitted(self._fitted).n_outputs
+
+    def _output_activation(self, n_outputs: int) -> str:
+        return output_of_labels(self.loss, n_outputs > 1 and not self._multilabel)
+
+    # ------------------------------------------------------------------- predict
+
+    def predict(self, X: Rows) -> NDArray:
+        """Predict labels.
+
+        Parameters
+        ----------
+        X : {array-like, data frame, sparse matrix} of shape (n_samples, n_features)
+            Inputs; cast to the type the model computes in.
+
+        Returns
+        -------
+        y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+            Labels out of `classes_`, or for multilabel targets a matrix of 0 and 1, a
+            CSR matrix if `fit` was given a sparse one.
+
+        Raises
+        ------
+        ValueError
+            If X is not allowed, or if a row overflows the network; the rows are named.
+        NotFittedError
+            If the model is not fitted.
+        """
+        model = self._model()
+        return Labels.of_fitted(model).decide(self._outputs(model, X, logits=True))
+
+    def decision_function(self, X: Rows) -> Floats:
+        """The logits: weighted inputs of the output layer, before its activation.
+
+        Parameters
+        ----------
+        X : {array-like, data frame, sparse matrix} of shape (n_samples, n_features)
+            Inputs.
+
+        Returns
+        -------
+        z : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+            One column per class or label; with two classes one number per row, above 0
+            for ``classes_[1]``.
+
+        Raises
+        ------
+        ValueError, NotFittedError
+            As `predict`.
+        """
+        logits = self._outputs(self._model(), X, logits=True)
+        return logits[:, 0] if logits.shape[1] == 1 else logits
+
+    def predict_proba(self, X: Rows) -> Floats:
+        """Predict probabilities.
+
+        Parameters
+        ----------
+        X : {array-like, data frame, sparse matrix} of shape (n_samples, n_features)
+            Inputs.
+
+        Returns
+        -------
+        p : ndarray of shape (n_samples, n_classes)
+            Probabilities of the classes in the order of `classes_`, strictly between 0
+            and 1. Each row sums to 1, but not for multilabel targets. With
+            ``loss='squared_error'`` and more than two classes the logistic outputs are
+            divided by their sum. A model that has seen one class has one column of 1.
+
+        Raises
+        ------
+        ValueError, NotFittedError
+            As `predict`.
+        """
+        model = self._model()
+        labels, network = Labels.of_fitted(model), model._network
+        if network.output != "softmax":
+            logits = self._outputs(model, X, logits=True)
+            return labels.probabilities(logits, network.output)
+        return labels.softmax_probabilities(
+            self._outputs(model, X, logits=False),
+            network.dtype,
+            lambda: self._outputs(model, X, logits=True),
+        )
+
+    def predict_log_proba(self, X: Rows) -> Floats:
+        """Predict logarithms of probabilities, computed from the logits.
+
+        Finite inputs never give -inf, however unlikely a class is.
+
+        Parameters
+        ----------
+        X : {array-like, data frame, sparse matrix} of shape (n_samples, n_features)
+            Inputs.
+
+        Returns
+        -------
+        log_p : ndarray of shape (n_samples, n_classes)
+            Logarithms of what `predict_proba` returns.
+
+        Raises
+        ------
+        ValueError, NotFittedError
+            As `predict`.
+        """
+        model = self._model()
+        logits = self._outputs(model, X, logits=True)
+        return Labels.of_fitted(model).log_probabilities(logits, model._network.output)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags

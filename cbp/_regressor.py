@@ -1,0 +1,127 @@
+"""What a regressor does with numbers: partial_fit, targets, predictions.
+
+Its parameters and its docstring stand in estimators.py.
+"""
+
+from __future__ import annotations
+
+from numbers import Integral
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import RegressorMixin
+from sklearn.utils.metaestimators import available_if
+
+from cbp import _fitting
+from cbp._base import BaseBP
+from cbp._catalog import LOSSES, OUTPUT_OF
+from cbp._solvers import demand_stochastic
+from cbp._targets import encode_numbers, read_numbers, ready_numbers
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from cbp._base import Floats, Rows
+
+
+class Regressor(RegressorMixin, BaseBP):
+    """A regressor, but for its parameters."""
+
+    def _check_parameters(self) -> None:
+        try:
+            super()._check_parameters()
+        except ValueError as error:
+            sizes = isinstance(self.loss, Integral | list | tuple)
+            if not sizes or "'loss' parameter" not in str(error):
+                raise
+            raise type(error)(
+                f"{error} In a regressor's arguments loss comes before "
+                "hidden_layer_sizes, as in MLPRegressor; give the sizes by name: "
+                f"hidden_layer_sizes={self.loss!r}."
+            ) from None
+
+    @available_if(lambda self: demand_stochastic(self.solver))
+    def partial_fit(
+        self, X: Rows, y: ArrayLike, sample_weight: ArrayLike | float | None = None
+    ) -> Self:
+        """Train for one epoch on the rows given, going on from the present weights.
+
+        The optimizer goes on, too, after `fit` as after `partial_fit`. Early stopping
+        settings are ignored: there is nothing to stop. Not available with
+        ``solver='lbfgs'``.
+
+        Parameters
+        ----------
+        X : {array-like, data frame, sparse matrix} of shape (n_samples, n_features)
+            Inputs.
+
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Targets.
+
+        sample_weight : array-like of shape (n_samples,), float or None, default=None
+            Weights >= 0 of the rows. A batch of weights that are all zero changes
+            nothing.
+
+        Returns
+        -------
+        self : BPRegressor
+
+        Raises
+        ------
+        ValueError
+            As `fit`.
+        """
+        with self._trial() as trial:
+            trial._check_parameters()
+            _fitting.fit(trial, X, y, sample_weight, incremental=True)
+        return self
+
+    # ------------------------------------------------------------------- targets
+
+    _read_targets = staticmethod(read_numbers)
+
+    def _encode(self, y: Any, dtype: np.dtype, incremental: bool) -> NDArray:
+        """Targets of the network, shape (n_samples, n_outputs)."""
+        least = LOSSES[OUTPUT_OF[self.loss], self.loss].least_target
+        return encode_numbers(y, dtype, self.loss, least)
+
+    def _ready_target(self, y: Any, n_samples: int, dtype: np.dtype) -> NDArray | None:
+        """Targets if y needs no check by scikit-learn, or None."""
+        return self._encode(y, dtype, True) if ready_numbers(y, n_samples) else None
+
+    def _n_outputs(self, target: NDArray) -> int:
+        return target.shape[1]
+
+    def _output_activation(self, n_outputs: int) -> str:
+        return OUTPUT_OF[self.loss]
+
+    # ------------------------------------------------------------------- predict
+
+    def predict(self, X: Rows) -> Floats:
+        """Predict targets.
+
+        Parameters
+        ----------
+        X : {array-like, data frame, sparse matrix} of shape (n_samples, n_features)
+            Inputs; cast to the type the model computes in.
+
+        Returns
+        -------
+        y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+            Predictions, in that type, or in float64 if X is.
+
+        Raises
+        ------
+        ValueError
+            If X is not allowed, or if a row overflows the network; the rows are named.
+        NotFittedError
+            If the model is not fitted.
+        """
+        outputs = self._outputs(self._model(), X, logits=False)
+        return outputs[:, 0] if outputs.shape[1] == 1 else outputs
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
