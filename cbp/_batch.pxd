@@ -95,6 +95,12 @@ cdef class Propagation:
     cdef void _watch_backward(self, int l, ptrdiff_t r0, ptrdiff_t r1) noexcept nogil
 
 
+# How long a gradient may be, and how many have been shortened to that.
+cdef struct Limit:
+    double norm
+    int64_t n_clipped
+
+
 cdef class Batch(Propagation):
     cdef int solver                # -1: only sums are made, no step
     cdef cbp_step *steps           # one for each segment of theta: all W, then all b
@@ -111,10 +117,7 @@ cdef class Batch(Propagation):
     cdef const int64_t *order
     cdef ptrdiff_t rows
     cdef double weight_sum, loss
-    # The gradient's norm, past which it is shortened; batches that were.
-    cdef double max_norm
-    cdef int64_t clipped
-    cdef double mean_share         # of a step in the mean of the weights
+    cdef Limit limit
 
     cdef take_states(self, state)
     cdef ptrdiff_t _work_per_panel(self, int l) noexcept nogil

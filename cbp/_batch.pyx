@@ -460,7 +460,7 @@ cdef class Batch(Propagation):
                   int64_t n_threads, int solver, double max_norm):
         cdef ptrdiff_t items = weights.master_items
         cdef int l
-        self.solver, self.max_norm = solver, max_norm
+        self.solver, self.limit.norm = solver, max_norm
         self.fused = solver >= 0 and batch_size == self.piece_rows
         self.fused &= max_norm == INFINITY
         for l in range(self.n_layers):
@@ -521,12 +521,12 @@ cdef class Batch(Propagation):
                 self._begin_piece(start)
             self.meet()
         if self.solver >= 0 and not self.fused and not self.signals.interrupted:
-            if self.max_norm < INFINITY:
+            if self.limit.norm < INFINITY:
                 self._clip(thread)
             self._step_all(thread)
             self.meet()
         if self.weights.mean != NULL and not self.signals.interrupted:
-            self.weights.average(thread, self.n_threads, self.mean_share)
+            self.weights.average(thread, self.n_threads)
             self.meet()
 
     cdef double end(self) noexcept nogil:
@@ -547,7 +547,7 @@ cdef class Batch(Propagation):
         self._update(0)
         self._end_piece()
         if self.weights.mean != NULL:
-            self.weights.average(0, 1, self.mean_share)
+            self.weights.average(0, 1)
 
     cdef void run_rows(self, cbp_online *rows) noexcept nogil:
         """Batches of one row, one after the other: rows.order, n_rows, eta, and sums
@@ -817,10 +817,10 @@ cdef class Batch(Propagation):
                     self.gradient.total + y.b_at * self.size, round_up(y.n_out, self.P)
                 )
             norm = sqrt(squares) / self.weight_sum
-            if norm > self.max_norm:
-                self.clipped += 1
+            if norm > self.limit.norm:
+                self.limit.n_clipped += 1
                 for l in range(2 * self.n_layers):
-                    self.steps[l].scale *= self.max_norm / norm
+                    self.steps[l].scale *= self.limit.norm / norm
         self.meet()
 
     cdef void _step_all(self, int thread) noexcept nogil:

@@ -416,14 +416,16 @@ def demand_steps(est: Any) -> None:
     """Refuse what only a solver that steps from batch to batch can do."""
     if SOLVERS[est.solver].stochastic:
         return
-    asked = [name for name, none in _OF_STEPS.items() if getattr(est, name) != none]
+    asked = dict(_OF_STEPS)
     if follows_training(est.learning_rate):
-        asked.append("learning_rate")
-    for name in asked:
-        raise ValueError(
-            f"{name}={getattr(est, name)!r} needs a solver that makes steps at a "
-            f"learning rate ({', '.join(STOCHASTIC)}); solver={est.solver!r} does not."
-        )
+        asked["learning_rate"] = "constant"
+    for name, nothing in asked.items():
+        if getattr(est, name) != nothing:
+            raise ValueError(
+                f"The {name!r} parameter must be {nothing!r} with solver={est.solver!r}, "
+                "which makes no steps at a learning rate, as "
+                f"{' and '.join(STOCHASTIC)} do; got {getattr(est, name)!r}."
+            )
 
 
 def follows_training(learning_rate: Any) -> bool:

@@ -93,6 +93,13 @@ cdef enum:
     CURVE_ROOM = 256
 
 
+# The steps of batches of one row that are handed to C together.
+cdef struct RowSteps:
+    double eta[MAX_ROWS]
+    double decay[MAX_ROWS]
+    double share[MAX_ROWS]         # in the mean of the weights
+
+
 cdef void shuffle(int64_t *x, ptrdiff_t n, bitgen_t *bits) noexcept nogil:
     """Fisher and Yates as numpy's RandomState.shuffle draws: the same permutation."""
     cdef uint64_t i = n - 1, mask = i, j
@@ -335,9 +342,7 @@ cdef class Epochs(Worker):
     cdef double epoch_loss, epoch_weights
     cdef int64_t epoch_rows
     cdef int64_t steps             # of the optimizer, by all runs
-    cdef double rates[MAX_ROWS]
-    cdef double decays[MAX_ROWS]
-    cdef double shares[MAX_ROWS]
+    cdef RowSteps row_steps
     cdef bint improved             # by the last epoch
     # Losses and scores that have not yet been moved to the lists of progress.
     cdef double curve[CURVE_ROOM]
@@ -455,7 +460,7 @@ cdef class Epochs(Worker):
             eta = self.schedule.rate(self.steps)
             self.batch.set_rate(eta, self.schedule.decay, 1 / weights)
             if self.weights.mean != NULL:
-                self.batch.mean_share = self._mean_share()
+                self.weights.mean_share = self._mean_share()
 
     cdef double _mean_share(self) noexcept nogil:
         """Of this step in the mean of the weights: early ones have more, so that the
@@ -484,9 +489,9 @@ cdef class Epochs(Worker):
         cdef ptrdiff_t n = 1, most, start = self.position - 1
         most = <ptrdiff_t>(FLOPS_PER_TICK / (6.0 * self.network.n_weights))
         most = max(1, min(<ptrdiff_t>MAX_ROWS, most))
-        self.rates[0] = self.batch.steps[0].eta
-        self.decays[0] = self.batch.steps[0].decay
-        self.shares[0] = self.batch.mean_share
+        self.row_steps.eta[0] = self.batch.steps[0].eta
+        self.row_steps.decay[0] = self.batch.steps[0].decay
+        self.row_steps.share[0] = self.weights.mean_share
         while n < most and self.position < self.n_rows:
             if self.data.weight == NULL or (
                 self.data.row_weight(self.order[self.position]) > 0
@@ -495,13 +500,14 @@ cdef class Epochs(Worker):
                     break
                 self.steps += 1
                 self._move_schedule(self.position)
-                self.rates[n] = self.schedule.rate(self.steps)
-                self.decays[n] = self.schedule.decay
+                self.row_steps.eta[n] = self.schedule.rate(self.steps)
+                self.row_steps.decay[n] = self.schedule.decay
                 if self.weights.mean != NULL:
-                    self.shares[n] = self._mean_share()
+                    self.row_steps.share[n] = self._mean_share()
                 n += 1
             self.position += 1
-        rows.eta, rows.decay, rows.share = self.rates, self.decays, self.shares
+        rows.eta, rows.decay = self.row_steps.eta, self.row_steps.decay
+        rows.share = self.row_steps.share
         rows.order = self.order + start
         rows.n_rows, rows.steps = self.position - start, 0
         rows.loss_sum, rows.weight_sum = self.epoch_loss, self.epoch_weights

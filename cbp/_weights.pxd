@@ -23,9 +23,10 @@ cdef class Weights(Layout):
     cdef char *master
     # The mean of master over steps, which then is what is stored and scored, or NULL.
     cdef char *mean
+    cdef double mean_share         # of the next step in it
     cdef char *patch               # room for one
     cdef start_mean(self)
-    cdef void average(self, int part, int n_parts, double share) noexcept nogil
+    cdef void average(self, int part, int n_parts) noexcept nogil
     cdef void swap_mean(self) noexcept nogil
     cdef void load(self, const void *theta) noexcept nogil
     cdef void store(self, void *theta) noexcept nogil

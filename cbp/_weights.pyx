@@ -126,13 +126,14 @@ cdef class Weights(Layout):
         self.patch = <char *>writable_address(patch)
         self.mean = <char *>writable_address(mean)
 
-    cdef void average(self, int part, int n_parts, double share) noexcept nogil:
+    cdef void average(self, int part, int n_parts) noexcept nogil:
         """A step in the mean; its parts may be made side by side."""
         cdef ptrdiff_t lines = self.master_items // self.P
         cdef ptrdiff_t first = lines * part // n_parts
         cdef ptrdiff_t end = lines * (part + 1) // n_parts
         cdef ptrdiff_t at = first * self.P * self.size
-        self.k.average(self.mean + at, self.master + at, (end - first) * self.P, share)
+        self.k.average(self.mean + at, self.master + at, (end - first) * self.P,
+                       self.mean_share)
 
     cdef void swap_mean(self) noexcept nogil:
         """Exchanges master and mean, so that batches see the other one."""

@@ -140,6 +140,8 @@ def test_nan_that_assume_finite_lets_pass_is_named(estimator, form, bad):
 def test_a_number_of_hundreds_of_digits_is_an_error_that_names_it_or_works(
     estimator, solver, name, capsys
 ):
+    if name not in estimator().get_params():
+        pytest.skip("a parameter of the classifier only")
     options = {"solver": solver, "max_iter": 1, "early_stopping": True}
     for number in (10**400, -(10**400)):
         try:

@@ -147,7 +147,7 @@ def test_solvers_without_such_steps_refuse_them_by_name(name):
     others = [solver for solver, row in SOLVERS.items() if not row.stochastic]
     assert others
     for solver in others:
-        with pytest.raises(ValueError, match=f"{name}=.*needs a solver.*sgd"):
+        with pytest.raises(ValueError, match=f"{name}.*must be.*sgd"):
             fit(solver=solver, **{name: ASKED[name]})
 
 
