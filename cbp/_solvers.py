@@ -422,8 +422,8 @@ def demand_steps(est: Any) -> None:
     for name, nothing in asked.items():
         if getattr(est, name) != nothing:
             raise ValueError(
-                f"The {name!r} parameter must be {nothing!r} with solver={est.solver!r}, "
-                "which makes no steps at a learning rate, as "
+                f"The {name!r} parameter must be {nothing!r} with "
+                f"solver={est.solver!r}, which makes no steps at a learning rate, as "
                 f"{' and '.join(STOCHASTIC)} do; got {getattr(est, name)!r}."
             )
 
