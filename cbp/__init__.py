@@ -5,6 +5,7 @@ import importlib.metadata as _metadata
 
 try:
     from cbp.estimators import BPClassifier, BPRegressor
+    from cbp.features import NetworkFeatures
     from cbp.inspection import backpropagate, check_gradient
 except ModuleNotFoundError as error:
     if (error.name or "").startswith("cbp."):
@@ -23,6 +24,7 @@ except _metadata.PackageNotFoundError:  # built in place, not installed
 __all__ = [
     "BPClassifier",
     "BPRegressor",
+    "NetworkFeatures",
     "__version__",
     "backpropagate",
     "check_gradient",

@@ -399,6 +399,32 @@ class BaseBP(BaseEstimator):
             outputs = outputs.astype(np.promote_types(given, network.dtype))
         return outputs
 
+    def hidden_activations(self, X: Rows, layer: int = -1) -> Floats:
+        """Activations of a hidden layer, the units that the next layer sees.
+
+        Parameters
+        ----------
+        X : {array-like, data frame, sparse matrix} of shape (n_samples, n_features)
+            Inputs.
+
+        layer : int, default=-1
+            The hidden layer, counted from 0, or from the last one (-1) backwards.
+
+        Returns
+        -------
+        A : ndarray of shape (n_samples, n_units)
+            In the type that the model computes in.
+
+        Raises
+        ------
+        NotFittedError
+            If the model is not fitted.
+        ValueError
+            If X is not allowed, or if there is no such layer.
+        """
+        place = hidden_layer(len(self._model()._network.activations), layer)
+        return hidden_outputs(self, X)[place]
+
     # ------------------------------------------------------------------- pickling
 
     def __getstate__(self) -> dict[str, Any]:
@@ -454,6 +480,18 @@ class BaseBP(BaseEstimator):
 def network_of(estimator: BaseBP) -> Network:
     """The network of a fitted estimator."""
     return estimator._model()._network
+
+
+def hidden_layer(n_hidden: int, layer: Any) -> int:
+    """The number of a hidden layer, from 0 on, that users may count from either end."""
+    whole = isinstance(layer, Integral) and not isinstance(layer, bool)
+    if not whole or not -n_hidden <= layer < n_hidden:
+        valid = f"an int in [{-n_hidden}, {n_hidden})" if n_hidden else "nothing"
+        raise ValueError(
+            f"layer must be {valid}, for there are {n_hidden} hidden layers; got "
+            f"{layer!r}."
+        )
+    return int(layer) % n_hidden
 
 
 def hidden_outputs(estimator: BaseBP, X: Rows) -> list[Floats]:

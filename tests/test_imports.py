@@ -28,7 +28,7 @@ FLOORS = [
     "_base",
     "_classifier _regressor",
     "estimators",
-    "datasets inspection plotting",
+    "datasets features inspection plotting",
     "__init__",
     "__main__",
 ]
