@@ -55,7 +55,7 @@ cdef class Schedule:
     cdef double first, base        # before any epoch, and now
     cdef double power_t, beta_1, beta_2, warmup, weight_decay
     cdef double factor             # of this step, by the place in training
-    cdef double learning_rate, decay  # of the last step
+    cdef double learning_rate      # of the last step
     cdef object caller             # callable(progress) -> factor
     cdef double[::1] told          # the factors of this epoch
     cdef double n_batches, n_epochs  # of an epoch; of training
@@ -74,7 +74,6 @@ cdef class Schedule:
     cdef inline double rate(self, int64_t step) noexcept nogil:
         """eta of a step, bias corrections included. One call for each, in order."""
         cdef double correct_1, correct_2, eta = self.base * self.factor
-        self.decay = self.weight_decay * eta
         if self.corrects:
             if step == self.first_step or step % POWERS == 0:
                 self._find_powers(step)
@@ -83,6 +82,9 @@ cdef class Schedule:
             eta = eta * sqrt(correct_2) / correct_1
         self.learning_rate = eta
         return eta
+    cdef inline double decay(self) noexcept nogil:
+        """The share of the weights that the step of the last `rate` takes."""
+        return self.weight_decay * (self.base * self.factor)
     cdef void end_epoch(self, int64_t t) noexcept nogil
     cdef bint lower(self) noexcept nogil
 

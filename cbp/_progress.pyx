@@ -16,11 +16,12 @@ from libc.stdint cimport int64_t
 
 from cbp._kernels cimport cosine, power, power_pair, powers, product
 
-from cbp._catalog import OPTIMIZERS as OPTIMIZER_ROWS, SCHEDULES, SOLVER_NAMES
+from cbp._catalog import OPTIMIZERS as OPTIMIZER_ROWS
+from cbp._catalog import SCHEDULES, SOLVER_NAMES
 from cbp._kernels import OPTIMIZERS
 
-# What rows that are held out are scored by: scikit-learn's scores, less their mean cost,
-# or what `run` is told.
+# What rows that are held out are scored by: scikit-learn's scores, less their mean
+# cost, or what `run` is told.
 SCORES = {"accuracy_or_r2": ACCURACY_OR_R2, "loss": LOSS, "told": TOLD}
 cdef enum:
     CONSTANT

@@ -455,10 +455,10 @@ cdef class Epochs(Worker):
                          self._is_due())
         if self._steps():
             self.steps += 1
-            self._move_schedule(start)
-            # First the rate, which finds the decay, too.
+            if self.schedule.moves:
+                self._move_schedule(start)
             eta = self.schedule.rate(self.steps)
-            self.batch.set_rate(eta, self.schedule.decay, 1 / weights)
+            self.batch.set_rate(eta, self.schedule.decay(), 1 / weights)
             if self.weights.mean != NULL:
                 self.weights.mean_share = self._mean_share()
 
@@ -470,8 +470,7 @@ cdef class Epochs(Worker):
 
     cdef void _move_schedule(self, ptrdiff_t start) noexcept nogil:
         """To the batch that begins with row `start` of the epoch."""
-        if self.schedule.moves:
-            self.schedule.move_to(self.epochs, start // self.batch_size)
+        self.schedule.move_to(self.epochs, start // self.batch_size)
 
     cdef bint _is_due(self) noexcept nogil:
         """Whether the next batch is to be watched."""
@@ -499,14 +498,17 @@ cdef class Epochs(Worker):
                 if self._is_due():
                     break
                 self.steps += 1
-                self._move_schedule(self.position)
+                if self.schedule.moves:
+                    self._move_schedule(self.position)
                 self.row_steps.eta[n] = self.schedule.rate(self.steps)
-                self.row_steps.decay[n] = self.schedule.decay
+                self.row_steps.decay[n] = self.schedule.decay()
                 if self.weights.mean != NULL:
                     self.row_steps.share[n] = self._mean_share()
                 n += 1
             self.position += 1
-        rows.eta, rows.decay = self.row_steps.eta, self.row_steps.decay
+        rows.eta, rows.decay = self.row_steps.eta, NULL
+        if self.settings.weight_decay > 0:
+            rows.decay = self.row_steps.decay
         rows.share = self.row_steps.share
         rows.order = self.order + start
         rows.n_rows, rows.steps = self.position - start, 0

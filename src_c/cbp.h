@@ -143,9 +143,10 @@ typedef struct {
 typedef struct {
     const cbp_layer *layers; /* A and D: contiguous rows; mirrors true */
     int n_layers, solver, loss;
-    cbp_step step; /* eta and decay apart */
-    const double *eta, *decay; /* of each step made */
-    void *master;      /* W and b of all layers */
+    cbp_step step;       /* eta and decay apart */
+    const double *eta;   /* of each step made */
+    const double *decay; /* likewise, or NULL */
+    void *master;        /* W and b of all layers */
     void *state[CBP_MAX_STATES];
     const void *X, *Y; /* (samples, n_in), (samples, n_out) or NULL */
     const int32_t *labels;

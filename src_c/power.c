@@ -1,5 +1,5 @@
-/* power.c - the powers that enter a fit: beta^t of Adam's corrections, and what learning
- * rates follow: t^power_t of "invscaling", the cosine.
+/* power.c - the powers that enter a fit: beta^t of Adam's corrections, and what
+ * learning rates follow: t^power_t of "invscaling", the cosine.
  *
  * C libraries round pow() each in its own way, and one of them differently on CPUs with
  * and without fma. Here a power is the exponential of y log x, both as the sum of two

@@ -180,6 +180,7 @@ INLINE void FN(step_layer)(const cbp_online *rows, const cbp_layer *y, const rea
     FN(step_vecs) k_bias = *k;
     k_bias.alpha = vec_zero(); /* biases bear no penalty */
     k_bias.keep = vec_set1(1);
+    k_bias.decays = 0;
     for (ptrdiff_t i = 0; i < (y->n_out + P - 1) / P * P; i += VL) {
         const ptrdiff_t at = y->b_at + i;
         const vec b = FN(step_vec)(vec_load(master + at), vec_load(delta + i), m + at,
@@ -281,7 +282,10 @@ INLINE void FN(train_rows_with)(cbp_online *rows, int solver) {
         }
         const double eta = rows->eta[rows->steps];
         k.rate = FN(step_rate)(&rows->step, eta, solver);
-        k.keep = FN(step_keep)(rows->decay[rows->steps]);
+        if (rows->decay) {
+            k.keep = FN(step_keep)(rows->decay[rows->steps]);
+            k.decays = 1;
+        }
         if (fresh)
             FN(forward_layer)(first, x);
         else
