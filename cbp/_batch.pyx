@@ -789,8 +789,8 @@ cdef class Batch(Propagation):
                                  &self.steps[self.n_layers + l])
 
     cdef void _clip(self, int thread) noexcept nogil:
-        """Shortens the gradient, penalty included, to max_norm over all layers. Slots of
-        patches are added in their order, whichever thread has filled them."""
+        """Shortens the gradient, penalty included, to the limit over all layers. Slots
+        of patches are added in their order, whichever thread has filled them."""
         cdef ptrdiff_t begin = self.weights.n_patches * thread // self.n_threads
         cdef ptrdiff_t end = self.weights.n_patches * (thread + 1) // self.n_threads
         cdef ptrdiff_t first = 0, i, p, at

@@ -167,24 +167,33 @@ static void FN(mirror_layer)(const cbp_layer *y) {
              (real *)mirror.data + p * mirror.stride + q * P * P);
 }
 
+/* The constants of a row's step, for weights and for biases. */
+typedef struct {
+    FN(step_vecs) W, b;
+} FN(row_step);
+
+INLINE FN(row_step) FN(row_step_constants)(const cbp_online *rows, int solver) {
+    FN(row_step) s;
+    s.W = s.b = FN(step_constants)(&rows->step, solver);
+    s.b.alpha = vec_zero(); /* biases bear no penalty, and do not decay */
+    s.W.decays = s.b.decays = 0;
+    return s;
+}
+
 /* (6.1) and (6.2) of one layer for one row, a: its inputs. x: the next row's inputs,
  * whose product with the new weights is left in A, or NULL. */
 INLINE void FN(step_layer)(const cbp_online *rows, const cbp_layer *y, const real *a,
-                           const real *x, double *squares, const FN(step_vecs) * k,
+                           const real *x, double *squares, const FN(row_step) * s,
                            int solver) {
     real *master = rows->master, *z = y->A.data;
     real *m = rows->state[0], *m2 = rows->state[cbp_n_states[solver] - 1];
     const ptrdiff_t stride = y->transposed ? y->WT.stride : y->W.stride;
     const real *delta = y->D.data;
     const real *factor = y->transposed ? delta : a, *line = y->transposed ? a : delta;
-    FN(step_vecs) k_bias = *k;
-    k_bias.alpha = vec_zero(); /* biases bear no penalty */
-    k_bias.keep = vec_set1(1);
-    k_bias.decays = 0;
     for (ptrdiff_t i = 0; i < (y->n_out + P - 1) / P * P; i += VL) {
         const ptrdiff_t at = y->b_at + i;
         const vec b = FN(step_vec)(vec_load(master + at), vec_load(delta + i), m + at,
-                                   m2 + at, &k_bias, solver);
+                                   m2 + at, &s->b, solver);
         vec_store(master + at, b);
         if (x) vec_store(z + i, b);
     }
@@ -192,7 +201,7 @@ INLINE void FN(step_layer)(const cbp_online *rows, const cbp_layer *y, const rea
         const ptrdiff_t at = y->W_at + q * stride;
 #define STEP(fused)                                                                    \
     FN(step_panel)(master + at, m + at, m2 + at, factor, y->n_lines, line + q * P, x,  \
-                   z + q * P, squares + q * y->line_patches, k, solver, fused)
+                   z + q * P, squares + q * y->line_patches, &s->W, solver, fused)
         if (x)
             STEP(1);
         else
@@ -249,13 +258,13 @@ INLINE void FN(backward_row)(const cbp_online *rows) {
 
 /* Steps of all layers, the first one last: its new weights meet the next row then. */
 INLINE void FN(step_layers)(const cbp_online *rows, const real *inputs, const real *x,
-                            const FN(step_vecs) * k, int solver) {
+                            const FN(row_step) * s, int solver) {
     double *squares = rows->patch_squares;
     for (int l = 0; l < rows->n_layers; l++) squares += rows->layers[l].n_patches;
     for (int l = rows->n_layers - 1; l >= 0; l--) {
         const cbp_layer *y = &rows->layers[l];
         squares -= y->n_patches;
-        FN(step_layer)(rows, y, l ? y[-1].A.data : inputs, l ? NULL : x, squares, k,
+        FN(step_layer)(rows, y, l ? y[-1].A.data : inputs, l ? NULL : x, squares, s,
                        solver);
         if (y->mirrored && !FN(reads_master)(y)) FN(mirror_layer)(y);
     }
@@ -267,7 +276,7 @@ INLINE void FN(train_rows_with)(cbp_online *rows, int solver) {
     const int fusable = !first->transposed && rows->n_layers > 1;
     ptrdiff_t n_patches = 0, i = FN(next_row)(rows, 0), next;
     const real *x = NULL, *next_x;
-    FN(step_vecs) k = FN(step_constants)(&rows->step, solver);
+    FN(row_step) s = FN(row_step_constants)(rows, solver);
     for (int l = 0; l < rows->n_layers; l++) n_patches += first[l].n_patches;
     if (i < rows->n_rows) x = FN(row_inputs)(rows, i, 0);
     for (int fresh = 1; i < rows->n_rows; i = next, x = next_x, fresh = !fusable) {
@@ -278,13 +287,13 @@ INLINE void FN(train_rows_with)(cbp_online *rows, int solver) {
         if (rows->weight) {
             weight = (double)((const real *)rows->weight)[rows->order[i]];
             rows->step.scale = 1 / weight;
-            k = FN(step_constants)(&rows->step, solver);
+            s = FN(row_step_constants)(rows, solver);
         }
         const double eta = rows->eta[rows->steps];
-        k.rate = FN(step_rate)(&rows->step, eta, solver);
+        s.W.rate = s.b.rate = FN(step_rate)(&rows->step, eta, solver);
         if (rows->decay) {
-            k.keep = FN(step_keep)(rows->decay[rows->steps]);
-            k.decays = 1;
+            s.W.keep = FN(step_keep)(rows->decay[rows->steps]);
+            s.W.decays = 1;
         }
         if (fresh)
             FN(forward_layer)(first, x);
@@ -294,7 +303,7 @@ INLINE void FN(train_rows_with)(cbp_online *rows, int solver) {
             FN(forward_layer)(first + l, first[l - 1].A.data);
         double loss = FN(row_loss)(rows, i);
         FN(backward_row)(rows);
-        FN(step_layers)(rows, x, fusable ? next_x : NULL, &k, solver);
+        FN(step_layers)(rows, x, fusable ? next_x : NULL, &s, solver);
         if (rows->mean)
             FN(average)
             (rows->mean, rows->master, rows->master_items, rows->share[rows->steps]);
