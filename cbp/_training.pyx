@@ -486,6 +486,9 @@ cdef class Epochs(Worker):
         cdef cbp_online rows
         cdef int64_t first = self.steps - 1
         cdef ptrdiff_t n = 1, most, start = self.position - 1
+        # What few fits ask for is looked up once, not in every row.
+        cdef bint moves = self.schedule.moves, decays = self.schedule.weight_decay > 0
+        cdef bint averages = self.weights.mean != NULL
         most = <ptrdiff_t>(FLOPS_PER_TICK / (6.0 * self.network.n_weights))
         most = max(1, min(<ptrdiff_t>MAX_ROWS, most))
         self.row_steps.eta[0] = self.batch.steps[0].eta
@@ -498,16 +501,17 @@ cdef class Epochs(Worker):
                 if self._is_due():
                     break
                 self.steps += 1
-                if self.schedule.moves:
+                if moves:
                     self._move_schedule(self.position)
                 self.row_steps.eta[n] = self.schedule.rate(self.steps)
-                self.row_steps.decay[n] = self.schedule.decay()
-                if self.weights.mean != NULL:
+                if decays:
+                    self.row_steps.decay[n] = self.schedule.decay()
+                if averages:
                     self.row_steps.share[n] = self._mean_share()
                 n += 1
             self.position += 1
         rows.eta, rows.decay = self.row_steps.eta, NULL
-        if self.settings.weight_decay > 0:
+        if decays:
             rows.decay = self.row_steps.decay
         rows.share = self.row_steps.share
         rows.order = self.order + start
