@@ -177,6 +177,7 @@ INLINE FN(row_step) FN(row_step_constants)(const cbp_online *rows, int solver) {
     s.W = s.b = FN(step_constants)(&rows->step, solver);
     s.b.alpha = vec_zero(); /* biases bear no penalty, and do not decay */
     s.W.decays = s.b.decays = 0;
+    s.W.keep = s.b.keep = vec_set1(1);
     return s;
 }
 
