@@ -115,8 +115,8 @@ def test_public_methods_are_annotated(estimator):
 
 
 def test_the_package_exports_the_estimators_and_its_version():
-    names = {"BPClassifier", "BPRegressor", "backpropagate", "check_gradient"}
-    assert set(cbp.__all__) == names | {"__version__"}
+    names = {"BPClassifier", "BPRegressor", "NetworkFeatures", "__version__"}
+    assert set(cbp.__all__) == names | {"backpropagate", "check_gradient"}
     assert isinstance(cbp.__version__, str)
 
 
