@@ -396,12 +396,12 @@ cdef class Propagation:
         if self.one_row:
             self.k.compute_loss_row(
                 y.D.data, self.buffers.T.data, self.buffers.labels[0], weight, y.n_out,
-                self.network.loss_code, self.buffers.row_loss, self.scratch_of(thread)
+                &self.network.c_loss, self.buffers.row_loss, self.scratch_of(thread)
             )
         else:
             self.k.compute_loss(
                 y.D, self.buffers.T, self.buffers.labels, weight, y.n_out, r0, r1,
-                self.network.loss_code, self.buffers.row_loss + start,
+                &self.network.c_loss, self.buffers.row_loss + start,
                 self.scratch_of(thread)
             )
 
@@ -554,7 +554,7 @@ cdef class Batch(Propagation):
         that grow are the caller's."""
         cdef int i
         rows.layers, rows.n_layers = self.layers, self.n_layers
-        rows.solver, rows.loss = self.solver, self.network.loss_code
+        rows.solver, rows.loss = self.solver, &self.network.c_loss
         rows.step, rows.master = self.steps[0], self.weights.master
         for i in range(self.n_states):
             rows.state[i] = self.states[i]

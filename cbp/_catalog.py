@@ -80,6 +80,9 @@ class Loss:
     label_costs : callable or None
         The same two costs from the shares p of the classes and the number of outputs.
         None: a loss for regressors.
+    parameters : tuple of str
+        The numbers that the formula takes besides z and t, named as those of the
+        estimators, in the kernel's order.
     least_target : float
         Numbers below it are refused.
     unit_targets : bool
@@ -93,6 +96,7 @@ class Loss:
 
     column_costs: Callable[[Columns], tuple[float, float]] | None
     label_costs: Callable[[NDArray, int], tuple[float, float]] | None = None
+    parameters: tuple[str, ...] = ()
     least_target: float = -np.inf
     unit_targets: bool = False
     squared: bool = False

@@ -286,6 +286,7 @@ def pickled(fitted: Fitted, keep_optimizer: bool) -> dict[str, Any]:
             "activations": network.activations,
             "output": network.output,
             "loss": network.loss,
+            "loss_parameters": network.loss_parameters,
         },
     }
 
@@ -333,11 +334,11 @@ def _native(array: Any) -> NDArray:
 
 
 def _restored_network(arguments: Any, theta: NDArray) -> Network:
-    names = {"layer_sizes", "activations", "output", "loss"}
-    _demand(
-        isinstance(arguments, dict) and arguments.keys() == names,
-        f"the network must have {sorted(names)}",
-    )
+    names = {"layer_sizes", "activations", "output", "loss", "loss_parameters"}
+    _demand(isinstance(arguments, dict), "its network is not described")
+    # Older versions had losses without parameters only.
+    arguments = {"loss_parameters": (), **arguments}
+    _demand(arguments.keys() == names, f"the network must have {sorted(names)}")
     sizes, activations, output, loss = (
         arguments[name] for name in ("layer_sizes", "activations", "output", "loss")
     )
@@ -361,7 +362,17 @@ def _restored_network(arguments: Any, theta: NDArray) -> Network:
         f"are {theta.shape} in {theta.dtype}",
     )
     _demand(all_finite(theta), "some weights are not finite")
-    return Network(sizes, activations, output, loss, theta.dtype)
+    parameters = arguments["loss_parameters"]
+    _demand(
+        isinstance(parameters, tuple) and all(map(_is_parameter, parameters)),
+        f"no loss has the parameters {parameters!r}",
+    )
+    return Network(sizes, activations, output, loss, theta.dtype, parameters)
+
+
+def _is_parameter(x: Any) -> bool:
+    """Whether it is a number, or one number for each output."""
+    return all(map(_is_real, x)) if isinstance(x, tuple) else _is_real(x)
 
 
 def _is_whole(x: Any, least: int) -> bool:

@@ -348,7 +348,7 @@ def _make_network(
     if goes_on and est._fitted.is_model:
         _demand_same_layers(est._fitted._network, sizes)
     output = est._output_activation(sizes[-1])
-    kind = (tuple(sizes), tuple(activations), output, str(est.loss), X.dtype)
+    kind = (tuple(sizes), tuple(activations), output, str(est.loss), X.dtype, ())
     network = est._fitted.get("_network")
     if network is None or network.kind != kind:
         pairs = zip(sizes[:-1], sizes[1:], strict=True)

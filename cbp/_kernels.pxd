@@ -10,6 +10,7 @@ cdef extern from "cbp.h" nogil:
         CBP_IDENTITY
         CBP_SOFTMAX_LOG_LOSS
         CBP_MAX_STATES
+        CBP_MAX_PARAMETERS
 
     ctypedef struct cbp_pair:
         double hi
@@ -57,11 +58,15 @@ cdef extern from "cbp.h" nogil:
         cbp_panels A
         cbp_panels D
 
+    ctypedef struct cbp_loss:
+        int kind
+        const void *parameters[2]
+
     ctypedef struct cbp_online:
         const cbp_layer *layers
         int n_layers
         int solver
-        int loss
+        const cbp_loss *loss
         cbp_step step
         const double *eta
         const double *decay
@@ -125,10 +130,11 @@ cdef extern from "cbp.h" nogil:
         void (*apply_output)(cbp_panels, ptrdiff_t, ptrdiff_t, ptrdiff_t, int,
                              void *) noexcept nogil
         void (*compute_loss)(cbp_panels, cbp_panels, const int32_t *, const void *,
-                             ptrdiff_t, ptrdiff_t, ptrdiff_t, int, double *,
-                             void *) noexcept nogil
+                             ptrdiff_t, ptrdiff_t, ptrdiff_t, const cbp_loss *,
+                             double *, void *) noexcept nogil
         void (*compute_loss_row)(void *, const void *, int32_t, const void *,
-                                 ptrdiff_t, int, double *, void *) noexcept nogil
+                                 ptrdiff_t, const cbp_loss *, double *,
+                                 void *) noexcept nogil
         double (*step[2])(void *, const void *, void **, ptrdiff_t,
                           const cbp_step *) noexcept nogil
         void (*average)(void *, const void *, ptrdiff_t, double) noexcept nogil

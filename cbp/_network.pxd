@@ -1,5 +1,5 @@
 # The network, declared: what its layers are, and where their parameters lie in theta.
-from cbp._kernels cimport cbp_kernels
+from cbp._kernels cimport cbp_kernels, cbp_loss
 
 
 # One layer, a = f(a_prev W + b).
@@ -12,7 +12,7 @@ cdef struct Dense:
 
 
 cdef class Network:
-    cdef readonly tuple layer_sizes, activations, segments, kind
+    cdef readonly tuple layer_sizes, activations, segments, kind, loss_parameters
     cdef readonly str output, loss
     cdef readonly object dtype
     cdef readonly object n_params
@@ -20,7 +20,10 @@ cdef class Network:
     cdef ptrdiff_t widest          # units of the widest layer
     cdef object _layers            # array of Dense, as bytes
     cdef Dense *layers
-    cdef int n_layers, output_code, loss_code
+    cdef int n_layers, output_code
+    cdef object _parameters        # of the loss, as kernels read them
+    cdef cbp_loss c_loss
     cdef ptrdiff_t n_weights       # items of all W; in theta the biases begin there
     cdef const cbp_kernels *k
     cdef _describe(self)
+    cdef _describe_loss(self)

@@ -16,7 +16,8 @@ class Network:
     segments: tuple[tuple[str, int, tuple[int, ...], bool], ...]
     n_params: int
     n_outputs: int
-    kind: tuple[tuple[int, ...], tuple[str, ...], str, str, np.dtype[Any]]
+    kind: tuple[Any, ...]
+    loss_parameters: tuple[float | tuple[float, ...], ...]
     def __init__(
         self,
         layer_sizes: Sequence[int],
@@ -24,6 +25,7 @@ class Network:
         output: str,
         loss: str,
         dtype: DTypeLike,
+        loss_parameters: Sequence[float | Sequence[float]] = (),
     ) -> None: ...
     def views(
         self, theta: NDArray[Any]

@@ -8,8 +8,14 @@ kernel would leave its buffers, for any caller.
 
 import numpy as np
 
-from cbp._kernels cimport CBP_IDENTITY, kernels, writable_address
+from cbp._kernels cimport (
+    CBP_IDENTITY,
+    CBP_MAX_PARAMETERS,
+    kernels,
+    writable_address,
+)
 
+from cbp._catalog import LOSSES as CATALOGUE
 from cbp._kernels import ACTIVATIONS, LOSSES, OUTPUTS
 
 
@@ -28,6 +34,9 @@ cdef class Network:
         (output, loss) is one of `LOSSES`.
     dtype : numpy dtype
         float32 or float64.
+    loss_parameters : sequence of float or of sequences of float, default=()
+        Those that the loss has in the catalogue, in that order: a number for all
+        outputs, or one for each.
 
     Attributes
     ----------
@@ -40,7 +49,8 @@ cdef class Network:
     """
 
     # Not __init__, which Python may leave out, or call once more.
-    def __cinit__(self, layer_sizes, activations, output, loss, dtype):
+    def __cinit__(self, layer_sizes, activations, output, loss, dtype,
+                  loss_parameters=()):
         self.layer_sizes = tuple([int(n) for n in layer_sizes])
         self.activations = tuple(activations)
         self.output, self.loss, self.dtype = output, loss, np.dtype(dtype)
@@ -62,13 +72,18 @@ cdef class Network:
             raise ValueError(
                 f"output {output!r} with loss {loss!r}; valid: {sorted(LOSSES)}"
             )
+        self.loss_parameters = tuple([
+            tuple([float(x) for x in p]) if np.ndim(p) else float(p)
+            for p in loss_parameters
+        ])
         self.kind = (
-            self.layer_sizes, self.activations, self.output, self.loss, self.dtype
+            self.layer_sizes, self.activations, self.output, self.loss, self.dtype,
+            self.loss_parameters
         )
         self.output_code = OUTPUTS[output]
-        self.loss_code = LOSSES[output, loss]
         self.k = kernels(self.dtype.itemsize)
         self._describe()
+        self._describe_loss()
 
     cdef _describe(self):
         """The layers, and the segments of theta: all W, then all b."""
@@ -103,6 +118,33 @@ cdef class Network:
             W += n_in * n_out
             b += n_out
         self.segments = tuple(weights + biases)
+
+    cdef _describe_loss(self):
+        """The loss with a row of each of its parameters."""
+        cdef ptrdiff_t i, width
+        cdef char *at
+        names = CATALOGUE[self.output, self.loss].parameters
+        given = self.loss_parameters
+        if len(given) != len(names):
+            raise ValueError(f"loss {self.loss!r} has the parameters {list(names)}, "
+                             f"got {list(given)}")
+        for name, p in zip(names, given):
+            if isinstance(p, tuple) and len(p) != self.n_outputs:
+                raise ValueError(f"{name} needs {self.n_outputs} numbers, got {p}")
+        width = (self.n_outputs + self.k.panel - 1) // self.k.panel * self.k.panel
+        self._parameters = np.zeros((CBP_MAX_PARAMETERS, width), self.dtype)
+        with np.errstate(over="ignore"):
+            for i in range(len(given)):
+                self._parameters[i, : self.n_outputs] = given[i]
+        for i in range(len(given)):
+            p = self._parameters[i, : self.n_outputs]
+            if not np.isfinite(p).all() or (p == 0).any() != (0 in np.ravel(given[i])):
+                raise ValueError(f"{names[i]}={given[i]} is too large or too small for "
+                                 f"{self.dtype}")
+        at = <char *>writable_address(self._parameters)
+        self.c_loss.kind = LOSSES[self.output, self.loss]
+        for i in range(CBP_MAX_PARAMETERS):
+            self.c_loss.parameters[i] = at + i * width * self.k.itemsize
 
     def views(self, theta):
         """W and b of every layer as views of a vector in theta's layout.

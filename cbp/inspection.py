@@ -512,6 +512,7 @@ def _widened(network, theta, X, target, weight):
         network.output,
         network.loss,
         np.float64,
+        network.loss_parameters,
     )
     if target.dtype == np.float32:
         target = target.astype(np.float64)

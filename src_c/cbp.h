@@ -80,6 +80,8 @@ enum { CBP_OPTIMIZERS(CBP_NUMBER) CBP_N_OPTIMIZERS };
 #undef CBP_NUMBER
 #undef CBP_OUT_NUMBER
 enum { CBP_MAX_STATES = 2 };
+/* Parameters that a loss may have. */
+enum { CBP_MAX_PARAMETERS = 2 };
 #define CBP_CHECK(number, name, n_states)                                              \
     _Static_assert((n_states) >= 1 && (n_states) <= CBP_MAX_STATES, #name);
 CBP_OPTIMIZERS(CBP_CHECK)
@@ -139,10 +141,18 @@ typedef struct {
     cbp_panels D;           /* (batch, n_out) delta */
 } cbp_layer;
 
+/* A loss and its parameters, each a real for every output, padded as a row of targets
+ * is. Those that the loss does not have are never read. */
+typedef struct {
+    int kind;
+    const void *parameters[CBP_MAX_PARAMETERS];
+} cbp_loss;
+
 /* Rows to be trained on one after the other, each a batch of its own. */
 typedef struct {
     const cbp_layer *layers; /* A and D: contiguous rows; mirrors true */
-    int n_layers, solver, loss;
+    int n_layers, solver;
+    const cbp_loss *loss;
     cbp_step step;       /* eta and decay apart */
     const double *eta;   /* of each step made */
     const double *decay; /* likewise, or NULL */
@@ -216,9 +226,10 @@ typedef struct {
                          int output, void *scratch);
     void (*compute_loss)(cbp_panels Z, cbp_panels T, const int32_t *labels,
                          const void *weight, ptrdiff_t n_out, ptrdiff_t r0,
-                         ptrdiff_t r1, int loss, double *row_loss, void *scratch);
+                         ptrdiff_t r1, const cbp_loss *loss, double *row_loss,
+                         void *scratch);
     void (*compute_loss_row)(void *z, const void *targets, int32_t label,
-                             const void *weight, ptrdiff_t n_out, int loss,
+                             const void *weight, ptrdiff_t n_out, const cbp_loss *loss,
                              double *row_loss, void *scratch);
 
     /* Optimizers on n reals (a multiple of P); both return the sum of W^2 before. */

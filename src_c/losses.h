@@ -105,11 +105,12 @@ INLINE vec FN(exp_poisson)(vec z, vec t, vec *delta) {
     return vec_select(vec_gt(a, vec_set1(REAL_MAX)), a, d);
 }
 
-/* One of them, which the caller knows when this is compiled. */
-INLINE vec FN(loss_vec)(vec z, vec t, int loss, vec *delta) {
+/* One of them, whose kind the caller knows when this is compiled; p: its parameters. */
+INLINE vec FN(loss_vec)(vec z, vec t, const vec *p, int kind, vec *delta) {
+    (void)p;
 #define CASE(number, output, loss)                                                     \
     case CBP_##number: return FN(output##_##loss)(z, t, delta);
-    switch (loss) { CBP_SUMMED_LOSSES(CASE) }
+    switch (kind) { CBP_SUMMED_LOSSES(CASE) }
 #undef CASE
     __builtin_unreachable();
 }
@@ -120,14 +121,16 @@ INLINE vec FN(weigh_vec)(vec x, vec w) {
 }
 
 /* t: z of P rows in lines -> delta; line: the cost of each row, outputs ascending. */
-INLINE void FN(loss_lines)(real *t, const real *targets, ptrdiff_t n_out, int loss,
-                           real *line) {
+INLINE void FN(loss_lines)(real *t, const real *targets, ptrdiff_t n_out,
+                           const cbp_loss *loss, int kind, real *line) {
+    const real *p0 = loss->parameters[0], *p1 = loss->parameters[1];
     UNROLL for (int v = 0; v < VPP; v++) {
         vec l = vec_zero(), delta;
         for (ptrdiff_t j = 0; j < n_out; j++) {
             real *z = t + j * P + v * VL;
+            const vec p[] = {vec_broadcast(p0 + j), vec_broadcast(p1 + j)};
             l = vec_add(l, FN(loss_vec)(vec_load(z), vec_load(targets + j * P + v * VL),
-                                        loss, &delta));
+                                        p, kind, &delta));
             vec_store(z, delta);
         }
         vec_store(line + v * VL, l);
@@ -153,16 +156,18 @@ INLINE void FN(softmax_loss_lines)(real *t, const int32_t *labels, ptrdiff_t n_r
  * which takes labels. */
 static void FN(compute_loss)(cbp_panels Z, cbp_panels T, const int32_t *labels,
                              const void *weight, ptrdiff_t n_out, ptrdiff_t r0,
-                             ptrdiff_t r1, int loss, double *row_loss, void *scratch) {
+                             ptrdiff_t r1, const cbp_loss *loss, double *row_loss,
+                             void *scratch) {
+    const int kind = loss->kind;
     real *t = scratch, *targets = t + (n_out + P - 1) / P * P * P;
     for (ptrdiff_t r = r0; r < r1; r += P) {
         const ptrdiff_t n_rows = r1 - r < P ? r1 - r : P;
         real line[P];
         FN(load_transposed)(Z, n_out, r, t);
-        if (loss != CBP_SOFTMAX_LOG_LOSS) FN(load_transposed)(T, n_out, r, targets);
+        if (kind != CBP_SOFTMAX_LOG_LOSS) FN(load_transposed)(T, n_out, r, targets);
 #define CASE(number, ...)                                                              \
-    case CBP_##number: FN(loss_lines)(t, targets, n_out, CBP_##number, line); break;
-        switch (loss) {
+    case CBP_##number: FN(loss_lines)(t, targets, n_out, loss, CBP_##number, line); break;
+        switch (kind) {
             CBP_SUMMED_LOSSES(CASE)
         case CBP_SOFTMAX_LOG_LOSS:
             FN(softmax_loss_lines)(t, labels + r, n_rows, n_out, line);
@@ -215,12 +220,15 @@ INLINE vec FN(keep_columns)(vec x, ptrdiff_t used, int v) {
  * lane holds an output here, and the sums over outputs run ascending lane by lane.
  * scratch: n_out rounded up to P reals. */
 static void FN(compute_loss_row)(void *z_, const void *targets_, int32_t label,
-                                 const void *weight, ptrdiff_t n_out, int loss,
-                                 double *row_loss, void *scratch) {
+                                 const void *weight, ptrdiff_t n_out,
+                                 const cbp_loss *loss, double *row_loss,
+                                 void *scratch) {
+    const int kind = loss->kind;
     const real *targets = targets_;
+    const real *p0 = loss->parameters[0], *p1 = loss->parameters[1];
     real *z = z_, *terms = scratch, sum = 0;
     vec scale = vec_zero();
-    if (loss == CBP_SOFTMAX_LOG_LOSS) {
+    if (kind == CBP_SOFTMAX_LOG_LOSS) {
         real max = z[0], line[P];
         for (ptrdiff_t j = 1; j < n_out; j++) max = z[j] > max ? z[j] : max;
         for (ptrdiff_t i = 0; i < n_out; i += VL)
@@ -238,12 +246,13 @@ static void FN(compute_loss_row)(void *z_, const void *targets_, int32_t label,
                 vec_store(z + i + v * VL, delta);
                 continue;
             }
-            const vec t = loss == CBP_SOFTMAX_LOG_LOSS
+            const vec t = kind == CBP_SOFTMAX_LOG_LOSS
                               ? FN(one_hot_vec)(label - i, v)
                               : vec_load(targets + i + v * VL);
+            const vec p[] = {vec_load(p0 + i + v * VL), vec_load(p1 + i + v * VL)};
 #define CASE(number, ...)                                                              \
-    case CBP_##number: term = FN(loss_vec)(x, t, CBP_##number, &delta); break;
-            switch (loss) {
+    case CBP_##number: term = FN(loss_vec)(x, t, p, CBP_##number, &delta); break;
+            switch (kind) {
                 CBP_SUMMED_LOSSES(CASE)
             case CBP_SOFTMAX_LOG_LOSS:
                 term = vec_load(terms + i + v * VL);
@@ -256,7 +265,7 @@ static void FN(compute_loss_row)(void *z_, const void *targets_, int32_t label,
                 delta = FN(weigh_vec)(delta, vec_broadcast((const real *)weight));
             vec_store(z + i + v * VL, FN(keep_columns)(delta, n_out - i, v));
         }
-    if (loss != CBP_SOFTMAX_LOG_LOSS)
+    if (kind != CBP_SOFTMAX_LOG_LOSS)
         for (ptrdiff_t j = 0; j < n_out; j++) sum += terms[j];
     *row_loss = (double)sum;
 }

@@ -121,6 +121,19 @@ static void make_positive(const cbp_kernels *k, void *const *state, int first,
     }                                                                                  \
     compare(tested->tier, size, name, tested == oracle);
 
+/* A loss with parameters at which every formula has finite numbers. */
+static cbp_loss loss_of(int kind, const cbp_kernels *k) {
+    static const double value[2] = {1.25, 0.5};
+    static double parameters[2][80];
+    for (int p = 0; p < 2; p++)
+        for (int i = 0; i < 80; i++)
+            if (k->itemsize == 8)
+                parameters[p][i] = value[p];
+            else
+                ((float *)parameters[p])[i] = (float)value[p];
+    return (cbp_loss){kind, {parameters[0], parameters[1]}};
+}
+
 static void check(const cbp_kernels *tested, const cbp_kernels *oracle) {
     static const int sizes[] = {1, 2, 7, 8, 9, 15, 16, 17, 33, 64, 80};
     const int size = tested->itemsize, P = tested->panel;
@@ -181,15 +194,16 @@ static void check(const cbp_kernels *tested, const cbp_kernels *oracle) {
                  memset(out[0][3].data, 0, sizeof(buffer)))
         }
         for (int l = 0; l < CBP_N_LOSSES; l++) {
+            const cbp_loss priced = loss_of(l, tested);
             BOTH("compute_loss_row",
                  k->compute_loss_row(out[t][0].data, in[4].data, labels[1], in[5].data,
-                                     n_out, l, loss[t], out[0][3].data);
+                                     n_out, &priced, loss[t], out[0][3].data);
                  memset(out[t][3].data, 0, sizeof(buffer));
                  memset(out[0][3].data, 0, sizeof(buffer));
                  memcpy(out[t][2].data, loss[t], sizeof loss[t]))
             BOTH("compute_loss",
                  k->compute_loss(panels(&out[t][0], k), panels(&in[4], k), labels,
-                                 in[5].data, n_out, P, P + 21, l, loss[t],
+                                 in[5].data, n_out, P, P + 21, &priced, loss[t],
                                  out[0][3].data);
                  memset(out[t][3].data, 0, sizeof(buffer));
                  memset(out[0][3].data, 0, sizeof(buffer));
@@ -241,10 +255,11 @@ static void train_rows(const cbp_kernels *k, int t, int solver, int loss, int fi
             ((float *)master)[i] *= 0.125f;
     void *state[2] = {out[t][1].data, out[t][2].data};
     make_positive(k, state, first, 2048);
+    const cbp_loss priced = loss_of(loss, k);
     cbp_online rows = {.layers = layers,
                        .n_layers = 2,
                        .solver = solver,
-                       .loss = loss,
+                       .loss = &priced,
                        .step = {0, 1, 1e-3, 0, 0.9, 0.99, 1e-8, 1},
                        .eta = eta,
                        .decay = decay,

@@ -79,12 +79,16 @@ class cbp_layer(ctypes.Structure):
     ]
 
 
+class cbp_loss(ctypes.Structure):
+    _fields_ = [("kind", c_int), ("parameters", c_void_p * 2)]
+
+
 class cbp_online(ctypes.Structure):
     _fields_ = [
         ("layers", c_void_p),
         ("n_layers", c_int),
         ("solver", c_int),
-        ("loss", c_int),
+        ("loss", c_void_p),
         ("step", cbp_step),
         ("eta", c_void_p),
         ("decay", c_void_p),
@@ -150,8 +154,8 @@ class cbp_kernels(ctypes.Structure):
         ("activate", _function("pni")),
         ("multiply_derivative", _function("ppni")),
         ("apply_output", _function("Mnnnip")),
-        ("compute_loss", _function("MMppnnnipp")),
-        ("compute_loss_row", _function("pplpnipp")),
+        ("compute_loss", _function("MMppnnnppp")),
+        ("compute_loss_row", _function("pplpnppp")),
         ("step", _function("pppnp", c_double) * len(OPTIMIZERS)),
         ("average", _function("ppnd")),
         ("train_rows", _function("p")),
@@ -338,6 +342,22 @@ class Columns:
         )
         self._struct = cbp_columns(*(part.pointer for part in self.parts))
         self.pointer = byref(self._struct)
+
+
+class LossOf:
+    """A loss as kernels take it: `pointer` to a cbp_loss, whose parameters are rows of
+    n_out items."""
+
+    def __init__(self, loss, n_out, kernels, parameters=()):
+        width = -(-n_out // kernels.P) * kernels.P
+        rows = np.zeros((2, width), kernels.dtype)
+        for row, given in zip(rows, parameters, strict=False):
+            row[:n_out] = given
+        self.parts = [Vector(row, misaligned=False) for row in rows]
+        pointers = (c_void_p * 2)(*(part.pointer.value for part in self.parts))
+        self._struct = cbp_loss(LOSSES.index(loss), pointers)
+        self.pointer = byref(self._struct)
+        self.address = ctypes.addressof(self._struct)
 
 
 def pointers_to(vectors):

@@ -28,6 +28,7 @@ from kernel_table import (
     Columns,
     CsrRows,
     Kernels,
+    LossOf,
     Matrix,
     Vector,
     assert_same,
@@ -159,6 +160,7 @@ def call_loss(kernels, Z, target, weight, loss, r0=0, r1=None):
     row_loss = Vector.output(rows, np.float64)
     scratch = Vector.output(2 * P * (n_out + -n_out % P), kernels.dtype)
     before = row_loss.values
+    loss_of = LossOf(loss, n_out, kernels)
     kernels.compute_loss(
         delta.panels,
         T.panels,
@@ -167,7 +169,7 @@ def call_loss(kernels, Z, target, weight, loss, r0=0, r1=None):
         n_out,
         r0,
         r1,
-        code(LOSSES, loss),
+        loss_of.pointer,
         row_loss.pointer,
         scratch.pointer,
     )
@@ -189,13 +191,14 @@ def call_loss_row(kernels, z, target, weight, loss):
     w = None if weight is None else Vector(np.array([weight], kernels.dtype))
     row_loss = Vector.output(1, np.float64)
     scratch = Vector.output(n_out + -n_out % P, kernels.dtype)
+    loss_of = LossOf(loss, n_out, kernels)
     kernels.compute_loss_row(
         delta.pointer,
         targets.pointer,
         label,
         None if weight is None else w.pointer,
         n_out,
-        code(LOSSES, loss),
+        loss_of.pointer,
         row_loss.pointer,
         scratch.pointer,
     )
@@ -1201,11 +1204,12 @@ class RowNetwork:
             inputs.append(Vector(weight))
         step = cbp_step(**vars(s))
         step.scale = 1.0
+        loss_of = LossOf(loss, n_out, self.kernels)
         rows = cbp_online(
             layers=ctypes.addressof(self.layers),
             n_layers=len(self.layers),
             solver=code(OPTIMIZERS, self.solver),
-            loss=code(LOSSES, loss),
+            loss=loss_of.address,
             step=step,
             eta=inputs[3].pointer.value,
             decay=decay.pointer.value,
