@@ -15,7 +15,7 @@ from cbp._evidence import DEEP_FOR_ALL, DEEP_FOR_RELU, VANISHING, Fit
 SCALE_INPUT = "make_pipeline(StandardScaler(), model)"
 SCALE_SPARSE_INPUT = "make_pipeline(MaxAbsScaler(), model)"
 SCALE_TARGET = "TransformedTargetRegressor(model, transformer=StandardScaler())"
-# Targets of a Poisson loss must stay >= 0.
+# Targets of exponential outputs must stay >= 0, or above 0.
 SCALE_COUNTS = "TransformedTargetRegressor(model, transformer=MaxAbsScaler())"
 
 

@@ -279,8 +279,8 @@ class BaseBP(BaseEstimator):
 
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             For the classifier labels, numbers or strings, or for multilabel targets a
-            matrix of 0 and 1. For the regressor numbers; with ``loss='poisson'`` none
-            below 0.
+            matrix of 0 and 1. For the regressor numbers; none below 0 with the
+            losses 'poisson' and 'tweedie', all above 0 with 'gamma'.
 
         sample_weight : array-like of shape (n_samples,), float or None, default=None
             Weights >= 0 of the rows; None weighs all alike. As in scikit-learn the
@@ -327,6 +327,10 @@ class BaseBP(BaseEstimator):
     ) -> Any:
         """The weights of rows, with those of their classes if there are any."""
         return sample_weight
+
+    def _engine_scores(self) -> bool:
+        """Whether `score` is known to the engine: accuracy or R2."""
+        return True
 
     def initialize(self, X: Rows, y: ArrayLike) -> Self:
         """Draw the weights that `fit` would start from, and do not train.

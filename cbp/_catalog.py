@@ -75,16 +75,19 @@ class Loss:
     Attributes
     ----------
     column_costs : callable or None
-        Of `Columns`: the cost of the best constant answer, and that of weights that are
-        all zero. None: targets are labels only.
+        Of `Columns` and the parameters, each a number for every column: the cost of the
+        best constant answer, and that of weights that are all zero. None: targets are
+        labels only.
     label_costs : callable or None
-        The same two costs from the shares p of the classes and the number of outputs.
-        None: a loss for regressors.
+        The same two costs from the shares p of the classes, the number of outputs and
+        the parameters. None: a loss for regressors.
     parameters : tuple of str
         The numbers that the formula takes besides z and t, named as those of the
         estimators, in the kernel's order.
     least_target : float
         Numbers below it are refused.
+    refuses_least : callable
+        Of the parameters: whether that number itself is refused, too.
     unit_targets : bool
         Whether the outputs are linear and best learn targets of a size near 1.
     squared : bool
@@ -92,15 +95,26 @@ class Loss:
     exponential : bool
         Whether the outputs grow exponentially with the inputs, so that these overflow
         early, and the first gradients are as large as the targets.
+    delta_is_error : bool
+        Whether delta grows with the output's error, in the units of the targets.
+    kink : bool
+        Whether the cost has no derivative where output and target are equal.
+    answers_mean : bool
+        Whether the best answer lies in the middle of the targets, so that R2 can score
+        it; else it is the quantile that the parameter names.
     """
 
     column_costs: Callable[[Columns], tuple[float, float]] | None
     label_costs: Callable[[NDArray, int], tuple[float, float]] | None = None
     parameters: tuple[str, ...] = ()
     least_target: float = -np.inf
+    refuses_least: Callable[..., bool] = lambda *parameters: False
     unit_targets: bool = False
     squared: bool = False
     exponential: bool = False
+    delta_is_error: bool = True
+    kink: bool = False
+    answers_mean: bool = True
 
 
 def _log_loss_of_labels(p, n_outputs):
@@ -132,6 +146,69 @@ def _poisson_of_columns(c):
     return constant, np.sum(c.w * (xlogy(c.y, c.y) - c.y + 1))
 
 
+def _sum(costs):
+    """Costs of two answers, from those of every column."""
+    return tuple(np.sum(cost) for cost in costs)
+
+
+def _quantile_of_columns(c, level):
+    def cost(z):
+        d = c.y - z
+        return np.sum(c.w * np.maximum(level * d, (level - 1) * d), axis=0)
+
+    return _sum((cost(_weighted_quantile(c, level)), cost(0.0)))
+
+
+def _weighted_quantile(c, level):
+    """Of every column the least target up to which its share of the weight lies."""
+    order = np.argsort(c.y, axis=0, kind="stable")
+    share = np.cumsum(np.take_along_axis(np.broadcast_to(c.w, c.y.shape), order, 0), 0)
+    place = np.minimum((share < level * share[-1]).sum(0), len(c.y) - 1)
+    return np.take_along_axis(c.y, order, 0)[place, np.arange(c.y.shape[1])]
+
+
+def _absolute_error_of_columns(c):
+    return tuple(2 * cost for cost in _quantile_of_columns(c, 0.5))
+
+
+def _huber_of_columns(c, delta):
+    def cost(z):
+        d = np.abs(c.y - z)
+        near = np.minimum(d, delta)
+        return np.sum(c.w * near * (d - near / 2), axis=0)
+
+    return _sum((cost(_huber_location(c, delta)), cost(0.0)))
+
+
+def _huber_location(c, delta):
+    """The zero of the slope, which rises with the answer, by bisections."""
+    # The median and the mean have it between them only as a rule.
+    low, high = c.y.min(axis=0), c.y.max(axis=0)
+    for _ in range(60):
+        middle = low + (high - low) / 2
+        rises = np.sum(c.w * np.clip(middle - c.y, -delta, delta), axis=0) > 0
+        low, high = np.where(rises, low, middle), np.where(rises, middle, high)
+    return low + (high - low) / 2
+
+
+def _tweedie_of_columns(c, power):
+    """Half the deviance of the mean, which is the best answer, and of 1."""
+
+    def cost(z):
+        b, a = power - 1, 2 - power
+        positive = c.y > 0
+        y = np.where(positive, c.y, 1)
+        w = z - np.log(y)
+        up = np.where(a > 0, np.expm1(a * w) / np.where(a > 0, a, 1), w)
+        down = np.where(b > 0, np.expm1(-b * w) / np.where(b > 0, b, 1), -w)
+        of_zero = np.exp(a * z) / np.where(a > 0, a, 1)
+        return np.sum(c.w * np.where(positive, y**a * (up + down), of_zero), axis=0)
+
+    mean = np.where(c.mean > 0, c.mean, 1)
+    constant = np.where(c.variance > 0, cost(np.log(mean)), 0)
+    return _sum((constant, cost(np.zeros_like(mean))))
+
+
 # By the names of the output activation and of the loss.
 LOSSES = {
     ("softmax", "log_loss"): Loss(None, _log_loss_of_labels),
@@ -142,8 +219,43 @@ LOSSES = {
     ("identity", "squared_error"): Loss(
         _squared_error_from(0.0), unit_targets=True, squared=True
     ),
+    ("identity", "absolute_error"): Loss(
+        _absolute_error_of_columns, unit_targets=True, delta_is_error=False, kink=True
+    ),
+    ("identity", "huber"): Loss(
+        _huber_of_columns,
+        parameters=("huber_delta",),
+        unit_targets=True,
+        delta_is_error=False,
+    ),
+    ("identity", "quantile"): Loss(
+        _quantile_of_columns,
+        parameters=("quantile",),
+        unit_targets=True,
+        delta_is_error=False,
+        kink=True,
+        answers_mean=False,
+    ),
     ("exp", "poisson"): Loss(_poisson_of_columns, least_target=0.0, exponential=True),
+    ("exp", "gamma"): Loss(
+        lambda c: _tweedie_of_columns(c, np.float64(2)),
+        least_target=0.0,
+        refuses_least=lambda *parameters: True,
+        exponential=True,
+        delta_is_error=False,
+    ),
+    ("exp", "tweedie"): Loss(
+        _tweedie_of_columns,
+        parameters=("power",),
+        least_target=0.0,
+        refuses_least=lambda power: power == 2,
+        exponential=True,
+        delta_is_error=False,
+    ),
 }
+
+# What a parameter is where nobody asks for anything else.
+LOSS_PARAMETERS = {"huber_delta": 1.0, "quantile": 0.5, "power": 1.5}
 
 
 def is_regressors(output: str, loss: str) -> bool:

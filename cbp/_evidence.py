@@ -31,7 +31,7 @@ from cbp.gradient_flow import FailedFlow, GradientFlow, ratio
 # between 10 and 30 and is infinite at 100; raw iris (6) and digits (12) train well.
 INPUT_LARGE, INPUT_HUGE = 15.0, 100.0
 # Of inputs larger than that products or their squares overflow, whatever a step does.
-# Poisson's exponential outputs overflow from INPUT_HUGE on.
+# Exponential outputs overflow from INPUT_HUGE on.
 INPUT_OVERFLOWING = 1e30
 # Length of a row of X less the mean row; standardised rows of n columns have sqrt(n).
 # At a tenth of that the median cost is three times higher, at a hundredth it is 1.
@@ -76,7 +76,8 @@ PENALTY = 0.05
 # Mean sample weight. Weights that balance classes, or that mark doubtful rows, have a
 # mean near 1; those that sum to 1 have 1/n.
 WEIGHT_SMALL = 0.1
-# Root mean square of the targets of a Poisson loss, whose first gradients are as large.
+# Root mean square of the targets of exponential outputs, whose first gradients are as
+# large.
 # SGD with a rate of 0.01 trains 10 and diverges at 100, with 0.001 at 1000.
 COUNTS_LARGE = 30.0
 # Hidden layers. Up to eight relu trains as well as tanh; with 14 SGD trains tanh but
@@ -145,14 +146,16 @@ class Fit:
         penalty = self.parameters["alpha"] / 2 * (squares @ (sizes[:-1] * sizes[1:]))
         penalty /= self.batch * max(self.mean_weight, TINY)
         reached = self.curve[-1] - penalty
-        if reached < 0.5 * self.curve[-1]:
+        tells = self.loss is None or self.loss.delta_is_error
+        if reached < 0.5 * self.curve[-1] and tells:
             # The difference may be rounding; so from the output errors, which for a
             # squared error tell the cost exactly.
             # Both in the unit of the weights.
             error = float(self.flow.delta[-1, -1]) / max(self.summary.mean_weight, TINY)
             reached = error * error / max(self.summary.target_variance, TINY)
             return reached if math.isfinite(reached) else math.inf
-        reached /= max(self.summary.constant_cost, TINY)
+        # Rounding may have left less than 0.
+        reached = max(reached, 0.0) / max(self.summary.constant_cost, TINY)
         return float(reached) if math.isfinite(reached) else math.inf
 
     @property

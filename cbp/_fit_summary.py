@@ -215,6 +215,7 @@ def _summarize_targets(
 ) -> dict[str, float]:
     """Scales of the targets, and the costs of two answers that need no network."""
     loss = LOSSES[network.output, network.loss]
+    parameters = [np.array(p) for p in network.loss_parameters]
     if target.ndim == 1:  # class numbers
         n_classes = max(network.layer_sizes[-1], 2)
         p = np.bincount(target, weight, n_classes)
@@ -223,7 +224,7 @@ def _summarize_targets(
             "target_size": 1.0,
             "target_variance": float((p * (1 - p)).mean()),
         }
-        constant, zero = loss.label_costs(p, network.layer_sizes[-1])
+        constant, zero = loss.label_costs(p, network.layer_sizes[-1], *parameters)
         return scale | {"constant_cost": float(constant), "zero_cost": float(zero)}
     y = target.astype(np.float64)
     w = weight[:, np.newaxis] / weight.sum()
@@ -231,7 +232,7 @@ def _summarize_targets(
     variance = (w * (y - mean) ** 2).sum(0)
     size = (w * y * y).sum(0)
     variance[variance < 1e-24 * size] = 0  # constant except for rounding
-    constant, zero = loss.column_costs(Columns(y, w, mean, variance))
+    constant, zero = loss.column_costs(Columns(y, w, mean, variance), *parameters)
     return {
         "target_size": float(np.sqrt(size.max())),
         "target_variance": float(variance.mean()),

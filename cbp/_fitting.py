@@ -33,6 +33,7 @@ from cbp._parameters import (
     generator,
     hidden_layers,
     init_factors,
+    loss_parameters,
     n_threads,
     number,
 )
@@ -193,7 +194,7 @@ def fit(
         trainer.renew(theta, rows_of, progress, rng)
     n_asked = trainer.n_threads
     run = Run(network, theta, data, rows, progress, trainer)
-    if held_out is not None and settings_name(est.scoring) == "told":
+    if held_out is not None and settings_name(est) == "told":
         run.score = make_scorer(est, network, theta, *held_out)
     if early_stopping and not fresh:
         # Weights to go on from are the best so far, whatever others scored.
@@ -348,7 +349,9 @@ def _make_network(
     if goes_on and est._fitted.is_model:
         _demand_same_layers(est._fitted._network, sizes)
     output = est._output_activation(sizes[-1])
-    kind = (tuple(sizes), tuple(activations), output, str(est.loss), X.dtype, ())
+    parameters = loss_parameters(est, output)
+    kind = (tuple(sizes), tuple(activations), output, str(est.loss), X.dtype)
+    kind += (parameters,)
     network = est._fitted.get("_network")
     if network is None or network.kind != kind:
         pairs = zip(sizes[:-1], sizes[1:], strict=True)
@@ -449,7 +452,7 @@ def _make_trainer(
         n_iter_no_change=patience if patience < 2**53 else math.inf,
         monitor=bool(est.monitor),
         early_stopping=bool(est.early_stopping),
-        scoring=settings_name(est.scoring),
+        scoring=settings_name(est),
         **numbers,
     )
     rows_of = Data(network, data.X, data.target, data.weight)

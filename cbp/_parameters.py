@@ -6,9 +6,10 @@ refused by name. The data are checked in _validation.py, memory in _memory.py.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
 from contextlib import contextmanager
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 import joblib
@@ -17,7 +18,7 @@ from numpy.random import MT19937, RandomState
 from numpy.random.bit_generator import ISeedSequence
 from sklearn.utils import check_random_state
 
-from cbp._catalog import ACTIVATIONS, ALIASES
+from cbp._catalog import ACTIVATIONS, ALIASES, LOSS_PARAMETERS, LOSSES
 
 # More threads than any machine has cores.
 _MOST_THREADS = 2**14
@@ -79,6 +80,47 @@ def init_factors(est: Any, activations: tuple[str, ...]) -> list[float]:
     given = est.activation if isinstance(est.activation, str) else "identity"
     names.append(names[-1] if names else ALIASES.get(given, given))
     return [ACTIVATIONS[name].init_factor for name in names]
+
+
+# ---- the loss
+
+
+def loss_parameters(est: Any, output: str) -> tuple[float | tuple[float, ...], ...]:
+    """The parameters of the estimator's loss, in the catalogue's order.
+
+    A sequence has one number for each output. A parameter that this loss does not use
+    must have its default.
+    """
+    used = LOSSES[output, est.loss].parameters
+    for name, default in LOSS_PARAMETERS.items():
+        given = getattr(est, name, default)
+        if name in used or (isinstance(given, Real) and given == default):
+            continue
+        raise ValueError(
+            f"The {name!r} parameter must be {default!r} with loss={str(est.loss)!r}, "
+            f"which does not use it; got {given!r}."
+        )
+    return tuple(_loss_parameter(est, name) for name in used)
+
+
+def _loss_parameter(est: Any, name: str) -> float | tuple[float, ...]:
+    given = getattr(est, name)
+    if isinstance(given, Real):
+        return number(est, name)
+    # Every call checks what a sequence holds: it may have changed.
+    held = list(given)
+    inside = all(isinstance(q, Real) and 0 < q < 1 for q in held)
+    if not held or not inside or any(map(operator.ge, held[:-1], held[1:])):
+        raise ValueError(
+            f"{name} must be a number in (0, 1), or several of them that increase, got "
+            f"{given!r}."
+        )
+    return tuple(map(float, held))
+
+
+def n_answers(parameters: tuple) -> int | None:
+    """Outputs for one column of targets, if a parameter has a number for each."""
+    return next((len(p) for p in parameters if isinstance(p, tuple)), None)
 
 
 # ---- numbers

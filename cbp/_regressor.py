@@ -16,6 +16,7 @@ from sklearn.utils.metaestimators import available_if
 from cbp import _fitting
 from cbp._base import BaseBP
 from cbp._catalog import LOSSES, OUTPUT_OF
+from cbp._parameters import loss_parameters, n_answers
 from cbp._solvers import demand_stochastic
 from cbp._targets import encode_numbers, read_numbers, ready_numbers
 
@@ -83,8 +84,21 @@ class Regressor(RegressorMixin, BaseBP):
 
     def _encode(self, y: Any, dtype: np.dtype, incremental: bool) -> NDArray:
         """Targets of the network, shape (n_samples, n_outputs)."""
-        least = LOSSES[OUTPUT_OF[self.loss], self.loss].least_target
-        return encode_numbers(y, dtype, self.loss, least)
+        output = OUTPUT_OF[self.loss]
+        row, parameters = LOSSES[output, self.loss], loss_parameters(self, output)
+        refused = row.refuses_least(*parameters)
+        target = encode_numbers(y, dtype, self.loss, row.least_target, refused)
+        n = n_answers(parameters)
+        if n is None:
+            return target
+        if target.shape[1] != 1:
+            raise ValueError(
+                f"{', '.join(row.parameters)} may be a sequence for one column of y "
+                f"only, which gets an output for each; y has {target.shape[1]}. Give a "
+                "number, or fit a model for each column "
+                "(sklearn.multioutput.MultiOutputRegressor)."
+            )
+        return np.repeat(target, n, axis=1)
 
     def _ready_target(self, y: Any, n_samples: int, dtype: np.dtype) -> NDArray | None:
         """Targets if y needs no check by scikit-learn, or None."""
@@ -109,7 +123,8 @@ class Regressor(RegressorMixin, BaseBP):
         Returns
         -------
         y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
-            Predictions, in that type, or in float64 if X is.
+            Predictions, in that type, or in float64 if X is. If `quantile` was a
+            sequence: of shape (n_samples, n_quantiles), no column above the next.
 
         Raises
         ------
@@ -118,8 +133,62 @@ class Regressor(RegressorMixin, BaseBP):
         NotFittedError
             If the model is not fitted.
         """
-        outputs = self._outputs(self._model(), X, logits=False)
+        model = self._model()
+        outputs = self._outputs(model, X, logits=False)
+        if n_answers(model._network.loss_parameters) is not None:
+            # Sorted, quantiles cannot cross, whatever X is and however outputs were
+            # rounded; and for every y this lowers their pinball losses, or leaves
+            # their sum as it is: to exchange a pair in the wrong order, z1 > z2 for
+            # q1 < q2, takes (q2 - q1) (z1 - z2) from it. (Chernozhukov, Fernandez-Val,
+            # Galichon, "Quantile and probability curves without crossing", 2010.)
+            return np.sort(outputs, axis=1)
         return outputs[:, 0] if outputs.shape[1] == 1 else outputs
+
+    def _engine_scores(self) -> bool:
+        return LOSSES[OUTPUT_OF[self.loss], self.loss].answers_mean
+
+    def score(
+        self, X: Rows, y: ArrayLike, sample_weight: ArrayLike | None = None
+    ) -> float:
+        """R2 of the predictions; with ``loss='quantile'`` their D2.
+
+        Parameters
+        ----------
+        X : {array-like, data frame, sparse matrix} of shape (n_samples, n_features)
+            Inputs.
+
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Targets.
+
+        sample_weight : array-like of shape (n_samples,) or None, default=None
+            Weights of the rows.
+
+        Returns
+        -------
+        score : float
+            At most 1: :func:`sklearn.metrics.r2_score`. R2 would prefer the mean to
+            any quantile; so quantiles have :func:`sklearn.metrics.d2_pinball_score`,
+            several of them its mean.
+
+        Raises
+        ------
+        ValueError, NotFittedError
+            As `predict`.
+        """
+        network = self._model()._network
+        if LOSSES[network.output, network.loss].answers_mean:
+            return super().score(X, y, sample_weight)
+        from sklearn.metrics import d2_pinball_score  # takes a while
+
+        (levels,) = network.loss_parameters
+        predicted = [self.predict(X)]
+        if isinstance(levels, tuple):
+            predicted = predicted[0].T
+        scores = [
+            d2_pinball_score(y, part, sample_weight=sample_weight, alpha=level)
+            for part, level in zip(predicted, np.atleast_1d(levels), strict=True)
+        ]
+        return float(np.mean(scores))
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -70,9 +70,10 @@ def demand_scoring(scoring: Any) -> None:
         )
 
 
-def settings_name(scoring: Any) -> str:
-    """The engine's name for what a parameter asks for."""
-    if scoring is None:
+def settings_name(est: Any) -> str:
+    """The engine's name for what `scoring` asks for."""
+    scoring = est.scoring
+    if scoring is None and est._engine_scores():
         return "accuracy_or_r2"
     return "loss" if isinstance(scoring, str) and scoring == LOSS else "told"
 

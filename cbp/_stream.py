@@ -7,7 +7,7 @@ taken from here. Weights, optimizer and data are the call's own.
 
 from __future__ import annotations
 
-from numbers import Integral
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -76,6 +76,7 @@ def keep(est: Any, trainer: Trainer, layers: tuple, data: Checked) -> list[Kept]
         type(est).__module__ == "cbp.estimators"
         and isinstance(est.hidden_layer_sizes, Integral | tuple)
         and isinstance(est.activation, str | tuple)
+        and isinstance(getattr(est, "quantile", 0.5), Real | tuple)
     )
     if not fixed or type(data.X) is not np.ndarray or data.unit != 1:
         return []

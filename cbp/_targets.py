@@ -226,7 +226,9 @@ def ready_numbers(y: Any, n_samples: int) -> bool:
     )
 
 
-def encode_numbers(y: Any, dtype: DTypeLike, loss: str, least: float) -> Floats:
+def encode_numbers(
+    y: Any, dtype: DTypeLike, loss: str, least: float, refused: bool = False
+) -> Floats:
     """A regressor's targets as a matrix of shape (n_samples, n_outputs).
 
     Parameters
@@ -237,6 +239,8 @@ def encode_numbers(y: Any, dtype: DTypeLike, loss: str, least: float) -> Floats:
         Its name, for the error.
     least : float
         The least target that this loss allows.
+    refused : bool, default=False
+        Whether even this one is too small.
 
     Raises
     ------
@@ -250,10 +254,11 @@ def encode_numbers(y: Any, dtype: DTypeLike, loss: str, least: float) -> Floats:
     target = np.ascontiguousarray(y).reshape(len(y), -1)
     if not all_finite(target):
         raise ValueError(f"y holds values too large for {np.dtype(dtype)}.")
-    if target.min() < least:
+    lowest = target.min()
+    if lowest < least or (refused and lowest == least):
         raise ValueError(
-            f"loss={str(loss)!r} needs y >= {least:g}, but the least y is "
-            f"{target.min()}."
+            f"loss={str(loss)!r} needs y {'>' if refused else '>='} {least:g}, but the "
+            f"least y is {lowest}."
         )
     return target
 

@@ -8,10 +8,11 @@ behaviour differs from scikit-learn's, docs/differences.md says how and why.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from numbers import Real
 from typing import Literal
 
 import numpy as np
-from sklearn.utils._param_validation import StrOptions
+from sklearn.utils._param_validation import Interval, StrOptions
 
 from cbp._base import BaseBP
 from cbp._catalog import LOSSES, OUTPUT_OF, is_regressors
@@ -408,10 +409,20 @@ class BPRegressor(Regressor):
 
     Parameters
     ----------
-    loss : {'squared_error', 'poisson'}, default='squared_error'
-        'squared_error' is half the squared error with identity outputs, 'poisson' half
-        the Poisson deviance with exponential outputs and targets >= 0; both are summed
-        over outputs.
+    loss : str, default='squared_error'
+        Summed over outputs. With identity outputs:
+
+        - 'squared_error': half the squared error; its best answer is the mean;
+        - 'absolute_error': its best answer is the median;
+        - 'huber': the squared error as far as `huber_delta`, from there on the absolute
+          one [9]_, which outliers move less;
+        - 'quantile': the pinball loss of `quantile` [10]_.
+
+        With exponential outputs, whose best answer is the mean, half a deviance:
+
+        - 'poisson': of counts, y >= 0;
+        - 'gamma': of y > 0 whose spread grows with their mean;
+        - 'tweedie': of the power `power`, for y >= 0, of which many may be 0 [11]_.
 
     hidden_layer_sizes : int or array-like of int, default=(100,)
         Units of every hidden layer, first to last. An int is one hidden layer; ``()``
@@ -559,6 +570,23 @@ class BPRegressor(Regressor):
         of :func:`sklearn.metrics.get_scorer_names`, or ``scorer(estimator, X, y)``, is
         called from Python after every epoch, with sample_weight if there is one.
 
+    huber_delta : float, default=1.0
+        The error, in (0, inf), beyond which ``loss='huber'`` grows in proportion. In
+        the units of y.
+
+    quantile : float or sequence of float, default=0.5
+        The share of targets, in (0, 1), that ``loss='quantile'`` wants below the
+        prediction. An increasing sequence asks for several at once, of one column of
+        y: there is an output for each, the loss is summed over them, and `predict`
+        sorts them, so that no column is ever above the next one. `score`, and so early
+        stopping, is not R2 but :func:`sklearn.metrics.d2_pinball_score`, of several its
+        mean.
+
+    power : float, default=1.5
+        The power of the mean, in [1, 2], by which the variance of y grows with
+        ``loss='tweedie'``: 1 is the Poisson deviance, 2 the gamma deviance, which needs
+        y > 0.
+
     Attributes
     ----------
     coefs_ : list of n_layers_ - 1 arrays
@@ -580,8 +608,8 @@ class BPRegressor(Regressor):
         Least loss of all epochs; None with early stopping.
 
     validation_scores_ : list of float or None
-        Score of the held-out rows after every epoch, R2 unless `scoring` says
-        otherwise; None if no rows were held out. NaN where a prediction was not finite,
+        Score of the held-out rows after every epoch, R2 (of quantiles D2) unless
+        `scoring` says otherwise; None if no rows were held out. NaN where a prediction was not finite,
         and last if training diverged.
 
     validation_loss_curve_ : list of float or None
@@ -610,8 +638,8 @@ class BPRegressor(Regressor):
         Units of the output layer.
 
     out_activation_ : str
-        Activation of the output layer: 'identity', or 'exp' for
-        ``loss='poisson'``.
+        Activation of the output layer: 'identity', or 'exp' for the losses 'poisson',
+        'gamma' and 'tweedie'.
 
     n_features_in_ : int
         Columns of X seen in `fit`.
@@ -662,6 +690,12 @@ class BPRegressor(Regressor):
     .. [7] I. Loshchilov, F. Hutter, "Decoupled weight decay regularization", ICLR 2019.
     .. [8] B. T. Polyak, A. B. Juditsky, "Acceleration of stochastic approximation by
        averaging", SIAM J. Control Optim. 30, 838-855, 1992.
+    .. [9] P. J. Huber, "Robust estimation of a location parameter", Ann. Math. Statist.
+       35, 73-101, 1964.
+    .. [10] R. Koenker, G. Bassett, "Regression quantiles", Econometrica 46, 33-50,
+       1978.
+    .. [11] B. Jorgensen, "Exponential dispersion models", J. R. Statist. Soc. B 49,
+       127-162, 1987.
 
     Examples
     --------
@@ -683,11 +717,22 @@ class BPRegressor(Regressor):
     _parameter_constraints: dict = {
         **BaseBP._parameter_constraints,
         "loss": [StrOptions(set(OUTPUT_OF))],
+        "huber_delta": [Interval(Real, 0, None, closed="neither")],
+        "quantile": [Interval(Real, 0, 1, closed="neither"), "array-like"],
+        "power": [Interval(Real, 1, 2, closed="both")],
     }
 
     def __init__(
         self,
-        loss: Literal["squared_error", "poisson"] = "squared_error",
+        loss: Literal[
+            "squared_error",
+            "absolute_error",
+            "huber",
+            "quantile",
+            "poisson",
+            "gamma",
+            "tweedie",
+        ] = "squared_error",
         hidden_layer_sizes: int | Sequence[int] = (100,),
         activation: str | Sequence[str] = "relu",
         *,
@@ -720,6 +765,9 @@ class BPRegressor(Regressor):
         max_grad_norm: float | None = None,
         warmup: float = 0.0,
         average: float = 0.0,
+        huber_delta: float = 1.0,
+        quantile: float | Sequence[float] = 0.5,
+        power: float = 1.5,
     ) -> None:
         self.loss = loss
         self.hidden_layer_sizes = hidden_layer_sizes
@@ -753,3 +801,6 @@ class BPRegressor(Regressor):
         self.max_grad_norm = max_grad_norm
         self.warmup = warmup
         self.average = average
+        self.huber_delta = huber_delta
+        self.quantile = quantile
+        self.power = power

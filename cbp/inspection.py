@@ -20,7 +20,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, validate_params
 
-from cbp._catalog import ACTIVATIONS
+from cbp._catalog import ACTIVATIONS, LOSSES
 from cbp._data import Data
 from cbp._fitting import one_batch
 from cbp._network import Network
@@ -228,7 +228,8 @@ class GradientCheck:
         if self.n_left_out:
             text += (
                 f"\n{self.n_left_out} more rows are left out: in them a ReLU unit has "
-                f"|z| < {KINK:.0e}, where a step can cross its kink."
+                f"|z| < {KINK:.0e}, or an output is as near to y and the loss has a "
+                "kink there, which a step can cross."
             )
         return text
 
@@ -327,7 +328,8 @@ def check_gradient(
     the difference of two float32 costs would be too inexact. A step moves a weighted
     input z by at most 3e-5. The step of a weight is divided by its largest input, so
     the scale of X does not matter. Rows in which a ReLU unit has ``abs(z)`` below ten
-    steps are left out, because the derivative may jump there.
+    steps are left out, because the derivative may jump there; likewise, with the losses
+    'absolute_error' and 'quantile', those in which an output is as near to y.
 
     Parameters
     ----------
@@ -387,7 +389,7 @@ def check_gradient(
     if network.dtype != np.float64:
         network, theta, X, target, weight = _widened(network, theta, X, target, weight)
     flow = _trainer(est, network, theta, X, target, weight).backpropagate(theta)
-    rows = _rows_off_kinks(network, flow["z"], weight)
+    rows = _rows_off_kinks(network, flow["z"], target, weight)
     trainer = _trainer(est, network, theta, X, target, weight, rows)
     cost, gradient = trainer.loss_gradient(theta)
     if not (math.isfinite(cost) and np.isfinite(gradient).all()):
@@ -526,18 +528,23 @@ def _places(network: Network) -> tuple[list[NDArray], list[NDArray]]:
     return network.views(np.arange(network.n_params))
 
 
-def _rows_off_kinks(network: Network, z: list[Floats], weight) -> NDArray[np.int64]:
-    """The rows in which no unit could cross the kink of its activation."""
+def _rows_off_kinks(
+    network: Network, z: list[Floats], target: NDArray, weight
+) -> NDArray[np.int64]:
+    """The rows in which no unit could cross the kink of its activation, and no output
+    that of the loss."""
     near = np.zeros(len(z[0]), dtype=bool)
     for f, z_l in zip(network.activations, z[:-1], strict=True):
         if ACTIVATIONS[f].kink:
             near |= (np.abs(z_l) < KINK).any(axis=1)
+    if LOSSES[network.output, network.loss].kink:
+        near |= (np.abs(z[-1] - target) < KINK).any(axis=1)
     rows = np.flatnonzero(~near).astype(np.int64)
     if len(rows) == 0 or not (weight is None or weight[rows].any()):
         raise ValueError(
             "Nothing can be compared: in every row of X (with a weight) some ReLU unit "
-            f"has |z| < {KINK:.0e}, and at z = 0 it has no derivative. Give other rows "
-            "or other weights."
+            f"has |z| < {KINK:.0e}, and at z = 0 it has no derivative, or an output is "
+            "as near to y, where the loss has none. Give other rows or other weights."
         )
     return rows
 

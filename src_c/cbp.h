@@ -63,7 +63,12 @@ enum { CBP_GROUP_PANELS = 3 };
     X(LOGISTIC_LOG_LOSS, logistic, log_loss)                                           \
     X(LOGISTIC_SQUARED_ERROR, logistic, squared_error)                                 \
     X(IDENTITY_SQUARED_ERROR, identity, squared_error)                                 \
-    X(EXP_POISSON, exp, poisson)
+    X(IDENTITY_ABSOLUTE_ERROR, identity, absolute_error)                               \
+    X(IDENTITY_HUBER, identity, huber)                                                 \
+    X(IDENTITY_QUANTILE, identity, quantile)                                           \
+    X(EXP_POISSON, exp, poisson)                                                       \
+    X(EXP_GAMMA, exp, gamma)                                                           \
+    X(EXP_TWEEDIE, exp, tweedie)
 #define CBP_LOSSES(X) X(SOFTMAX_LOG_LOSS, softmax, log_loss) CBP_SUMMED_LOSSES(X)
 
 /* Optimizers, each with its count of state vectors: optimizers.h. */
@@ -258,7 +263,7 @@ typedef struct {
                             int32_t *counts);
 
     /* Elementwise functions by themselves, for their tests: 0 exp, 1 log, 2 log1p on
-     * [0, 1], 3 logistic, 4 tanh, 5 root. n a multiple of P. */
+     * [0, 1], 3 logistic, 4 tanh, 5 root, 6 expm1 of x <= 0. n a multiple of P. */
     void (*map)(int function, const void *x, void *y, ptrdiff_t n);
 } cbp_kernels;
 

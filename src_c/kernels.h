@@ -37,11 +37,14 @@
 #undef DUST
 #undef LOG_DUST
 #undef SQUARE_FLOOR
+#undef LOG_MAX
 #if CBP_DOUBLE
+#define LOG_MAX 709.78 /* e to this power is finite */
 #define DUST 1e-290
 #define LOG_DUST (-668.0)
 #define SQUARE_FLOOR 1e-270
 #else
+#define LOG_MAX 88.72f
 #define DUST 1e-22f
 #define LOG_DUST (-51.0f)
 #define SQUARE_FLOOR 1e-33f
@@ -72,6 +75,7 @@ static void FN(map)(int function, const void *x_, void *y_, ptrdiff_t n) {
                          : function == 2 ? vec_log1p_unit(v)
                          : function == 3 ? vec_logistic(v)
                          : function == 4 ? vec_tanh(v)
+                         : function == 6 ? vec_expm1_nonpos(v)
                                          : vec_root_plus(v, vec_zero()));
     }
 }

@@ -71,10 +71,11 @@ static void FN(apply_output)(cbp_panels Z, ptrdiff_t n_out, ptrdiff_t r0, ptrdif
 }
 
 /* Losses that are a sum over outputs, named <output>_<loss>: the cost l(z, t) of one
- * output of VL rows, and delta = dl/dz. */
+ * output of VL rows, and delta = dl/dz. p: the parameters of that output. */
 
 /* l = max(z, 0) - t z + log(1 + exp(-|z|)) */
-INLINE vec FN(logistic_log_loss)(vec z, vec t, vec *delta) {
+INLINE vec FN(logistic_log_loss)(vec z, vec t, const vec *p, vec *delta) {
+    (void)p;
     /* Further out the logistic is dust: spare it the subnormals. */
     const vec a = vec_logistic(vec_max(vec_set1(LOG_DUST), z));
     *delta = FN(flush_dust)(vec_sub(a, t));
@@ -83,21 +84,24 @@ INLINE vec FN(logistic_log_loss)(vec z, vec t, vec *delta) {
 }
 
 /* l = (a - t)^2 / 2, delta = (a - t) a (1 - a) */
-INLINE vec FN(logistic_squared_error)(vec z, vec t, vec *delta) {
+INLINE vec FN(logistic_squared_error)(vec z, vec t, const vec *p, vec *delta) {
+    (void)p;
     const vec a = vec_logistic(z), d = vec_sub(a, t);
     *delta = FN(flush_dust)(FN(derive_logistic)(d, a));
     return vec_mul(vec_set1((real)0.5), vec_mul(d, d));
 }
 
 /* l = (z - t)^2 / 2 */
-INLINE vec FN(identity_squared_error)(vec z, vec t, vec *delta) {
+INLINE vec FN(identity_squared_error)(vec z, vec t, const vec *p, vec *delta) {
+    (void)p;
     const vec d = vec_sub(z, t);
     *delta = FN(flush_dust)(d);
     return vec_mul(vec_set1((real)0.5), vec_mul(d, d));
 }
 
 /* l = t (log t - z - 1) + a, infinite with a */
-INLINE vec FN(exp_poisson)(vec z, vec t, vec *delta) {
+INLINE vec FN(exp_poisson)(vec z, vec t, const vec *p, vec *delta) {
+    (void)p;
     const vec a = vec_exp(z);
     *delta = FN(flush_dust)(vec_sub(a, t));
     vec d = vec_sub(vec_sub(vec_log(t), z), vec_set1(1));
@@ -105,11 +109,83 @@ INLINE vec FN(exp_poisson)(vec z, vec t, vec *delta) {
     return vec_select(vec_gt(a, vec_set1(REAL_MAX)), a, d);
 }
 
+/* l = |z - t|, delta = its sign, 0 where both are equal: of all slopes between -1 and
+ * 1 that the kink has, the one that moves nothing. A NaN stays. */
+INLINE vec FN(identity_absolute_error)(vec z, vec t, const vec *p, vec *delta) {
+    (void)p;
+    const vec d = vec_sub(z, t);
+    *delta = vec_select(vec_gt(d, vec_zero()), vec_set1(1),
+                        vec_select(vec_lt(d, vec_zero()), vec_set1(-1), d));
+    return vec_mul(d, *delta);
+}
+
+/* l = (z - t)^2 / 2 where |z - t| is at most p, else p (|z - t| - p / 2) */
+INLINE vec FN(identity_huber)(vec z, vec t, const vec *p, vec *delta) {
+    const vec d = vec_sub(z, t);
+    const vec c = vec_max(vec_neg(p[0]), vec_min(p[0], d));
+    *delta = FN(flush_dust)(c);
+    return vec_mul(c, vec_fnma(vec_set1((real)0.5), c, d));
+}
+
+/* l = p (t - z) where z is below t, else (1 - p) (z - t); delta 0 where both are equal,
+ * as for the absolute error. */
+INLINE vec FN(identity_quantile)(vec z, vec t, const vec *p, vec *delta) {
+    const vec d = vec_sub(z, t);
+    *delta = vec_select(vec_gt(d, vec_zero()), vec_sub(vec_set1(1), p[0]),
+                        vec_select(vec_lt(d, vec_zero()), vec_neg(p[0]), d));
+    return vec_mul(d, *delta);
+}
+
+/* x y with y <= 0, and 0 where y is 0 even if x has overflowed. */
+INLINE vec FN(scaled)(vec x, vec y) {
+    return vec_select(vec_ge(y, vec_zero()), vec_zero(), vec_mul(x, y));
+}
+
+/* l = t / a + log a - log t - 1 with a = e^z: half the deviance. With w = z - log t it
+ * is e^-w + w - 1, computed from x = e^-|w| - 1, which is exact near a perfect fit. */
+INLINE vec FN(exp_gamma)(vec z, vec t, const vec *p, vec *delta) {
+    (void)p;
+    const vec w = vec_sub(z, vec_log(t)), x = vec_expm1_nonpos(vec_neg(vec_abs(w)));
+    const mask above = vec_gt(w, vec_zero());
+    /* Below it e^-w - 1 is -x e^-w. */
+    const vec y = FN(scaled)(vec_exp(vec_neg(w)), x);
+    *delta = FN(flush_dust)(vec_select(above, vec_neg(x), y));
+    return vec_select(above, vec_add(x, w), vec_sub(w, y));
+}
+
+/* Half the deviance of the power p, 1 <= p <= 2, of a = e^z. With b = p - 1 and c = 2 - p
+ *   l = (a^c - t^c) / c + t (a^-b - t^-b) / b,  delta = a^c - t a^-b
+ * and limits for b or c = 0. Each difference is computed from the greater of its two
+ * powers times e^-x - 1 with x >= 0: exact near a perfect fit and for small b and c,
+ * and no infinity meets another or 0. */
+INLINE vec FN(exp_tweedie)(vec z, vec t, const vec *p, vec *delta) {
+    const vec b = vec_sub(p[0], vec_set1(1)), c = vec_sub(vec_set1(2), p[0]);
+    /* The logarithm of t = 0: a number below every z. */
+    const vec log_t = vec_select(vec_gt(t, vec_zero()),
+                                 vec_min(vec_set1(LOG_MAX), vec_log(t)),
+                                 vec_set1(-REAL_MAX));
+    const vec high = vec_max(log_t, z), low = vec_min(log_t, z);
+    const vec x = vec_min(vec_set1(REAL_MAX), vec_sub(high, low));
+    const vec A = vec_exp(vec_mul(c, high)), B = vec_exp(vec_fnma(b, low, log_t));
+    /* -|a^c - t^c| and -|t a^-b - t^c|, then the same by c and by b. */
+    const vec of_c = FN(scaled)(A, vec_expm1_nonpos(vec_neg(vec_mul(c, x))));
+    const vec of_b = FN(scaled)(B, vec_expm1_nonpos(vec_neg(vec_mul(b, x))));
+    const vec by_c =
+        vec_select(vec_gt(c, vec_zero()), vec_div(of_c, c), vec_neg(x));
+    const vec by_b = vec_select(vec_gt(b, vec_zero()), vec_div(of_b, b),
+                                FN(scaled)(B, vec_neg(x)));
+    const mask above = vec_gt(z, log_t);
+    const vec d = vec_add(of_c, of_b), l = vec_sub(by_b, by_c);
+    *delta = FN(flush_dust)(vec_select(above, vec_neg(d), d));
+    /* Rounding may leave less than 0 where a is nearly t. */
+    return vec_select(vec_gt(A, vec_set1(REAL_MAX)), A,
+                      vec_max(vec_zero(), vec_select(above, l, vec_neg(l))));
+}
+
 /* One of them, whose kind the caller knows when this is compiled; p: its parameters. */
 INLINE vec FN(loss_vec)(vec z, vec t, const vec *p, int kind, vec *delta) {
-    (void)p;
 #define CASE(number, output, loss)                                                     \
-    case CBP_##number: return FN(output##_##loss)(z, t, delta);
+    case CBP_##number: return FN(output##_##loss)(z, t, p, delta);
     switch (kind) { CBP_SUMMED_LOSSES(CASE) }
 #undef CASE
     __builtin_unreachable();

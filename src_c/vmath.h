@@ -1,4 +1,4 @@
-/* vmath.h: TEMPLATE, exp, log, log1p, logistic and tanh, written once in the words of
+/* vmath.h: TEMPLATE, exp, expm1, log, log1p, logistic and tanh, written once in the words of
  * vec.h and stamped after it for each tier and dtype.
  *
  * At most 2 units in the last place (measured: exp, log, log1p 1.2, logistic 1.5, tanh
@@ -17,6 +17,8 @@
 #define log1p_reduced TYPED(log1p_reduced)
 #define vec_exp TYPED(vec_exp)
 #define vec_exp_nonpos TYPED(vec_exp_nonpos)
+#define exp_parts TYPED(exp_parts)
+#define vec_expm1_nonpos TYPED(vec_expm1_nonpos)
 #define vec_log TYPED(vec_log)
 #define vec_log1p_unit TYPED(vec_log1p_unit)
 #define vec_logistic TYPED(vec_logistic)
@@ -171,16 +173,27 @@ CBP_INLINE vec vec_logistic(vec x) {
     return divide_by_sum(vec_select(vec_ge(x, vec_zero()), one, e), one, e);
 }
 
-/* tanh(x) = sign(x) (1 - e) / (1 + e), e = e^(-2|x|) = 2^n (1 + u), u = e^r - 1: with
- * 1 - e as (1 - 2^n) - 2^n u it is accurate relative to a small x, too, where n = 0. */
-CBP_INLINE vec vec_tanh(vec x) {
+/* e^y = s (1 + u) for y <= 0, with s a power of two and u = e^r - 1; of what lies below
+ * the range of tanh the least is taken. */
+CBP_INLINE vec exp_parts(vec y, vec *u) {
     ivec k;
-    vec y = vec_mul(vec_abs(x), vec_set1(-2));
     vec n, r = exp_reduce(vec_max(vec_set1(-2 * TANH_IS_ONE), y), &n, &k);
     /* n LN2_LO joins the small term: rounded into r, it would cost half a unit. */
     vec z = vec_mul(r, r), low = vec_mul(n, vec_set1(-LN2_LO));
-    vec u = vec_add(r, vec_fma(z, POLYNOMIAL(r, z, EXP_Q), low));
-    vec s = int_as_vec(ivec_add(ivec_shl(k, MANTISSA_BITS), POWER_OF_TWO(0)));
+    *u = vec_add(r, vec_fma(z, POLYNOMIAL(r, z, EXP_Q), low));
+    return int_as_vec(ivec_add(ivec_shl(k, MANTISSA_BITS), POWER_OF_TWO(0)));
+}
+
+/* e^x - 1 for x <= 0, as (s - 1) + s u: accurate relative to a small x, too. */
+CBP_INLINE vec vec_expm1_nonpos(vec x) {
+    vec u, s = exp_parts(x, &u);
+    return vec_fma(s, u, vec_sub(s, vec_set1(1)));
+}
+
+/* tanh(x) = sign(x) (1 - e) / (1 + e), e = e^(-2|x|) = s (1 + u): with 1 - e as
+ * (1 - s) - s u it is accurate relative to a small x, too, where s = 1. */
+CBP_INLINE vec vec_tanh(vec x) {
+    vec u, s = exp_parts(vec_mul(vec_abs(x), vec_set1(-2)), &u);
     vec one = vec_set1(1), top = vec_fnma(s, u, vec_sub(one, s));
     return vec_with_sign(divide_by_sum(top, one, vec_fma(s, u, s)), x);
 }

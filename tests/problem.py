@@ -91,7 +91,8 @@ class Problem:
         seed=0,
     ):
         rng = np.random.RandomState(seed)
-        self.network = Network(sizes, activations, output, loss, dtype)
+        parameters = reference.loss_parameters(output, loss, sizes[-1])
+        self.network = Network(sizes, activations, output, loss, dtype, parameters)
         self.twin = reference.Network(sizes, activations, output, loss)
         self.theta = rng.uniform(-0.4, 0.4, self.network.n_params).astype(dtype)
         self.X = rng.standard_normal((n_rows, sizes[0])).astype(dtype)

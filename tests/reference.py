@@ -96,6 +96,10 @@ def log1p(x):
     return np.log1p(x)
 
 
+def expm1(x):
+    return np.expm1(x)
+
+
 def logistic(x):
     e = np.exp(-abs(x))
     return np.where(x >= 0, 1, e) / (1 + e)
@@ -334,15 +338,46 @@ def exp_poisson(z, t):
     return t * np.log(np.where(t > 0, t, 1)) - t * z - t + np.exp(z)
 
 
+def exp_gamma(z, t):
+    return z - np.log(t) + t * np.exp(-z) - 1
+
+
+def exp_tweedie(z, t, p):
+    """Its three terms as they are, and the limits for p = 1 and p = 2."""
+    inner = np.where((p > 1) & (p < 2), p, 1.5)
+    terms = t ** (2 - inner) / ((1 - inner) * (2 - inner))
+    terms = terms - t * np.exp((1 - inner) * z) / (1 - inner)
+    terms = terms + np.exp((2 - inner) * z) / (2 - inner)
+    gamma = exp_gamma(z, np.where(p == 2, t, 1))
+    return np.where(p == 1, exp_poisson(z, t), np.where(p == 2, gamma, terms))
+
+
+def identity_huber(z, t, p):
+    d = abs(z - t)
+    return np.where(d <= p, d**2 / 2, p * (d - p / 2))
+
+
+def identity_quantile(z, t, p):
+    return np.maximum(p * (t - z), (p - 1) * (t - z))
+
+
+def quantile_delta(a, t, p):
+    return np.where(a == t, 0, np.where(a > t, 1 - p, -p)).astype(a.dtype)
+
+
 class Loss(NamedTuple):
     """A row of the twin of losses.h, and the targets that tests take."""
 
+    # Each function also takes the parameters, one row of each.
     cost: Callable  # of z and t, for every output, but in softmax for every row
     delta: Callable  # of a, z and t: (2.5), dl/dz; for most the output's slope cancels
     targets: tuple  # the least and the greatest that is allowed
     draw: Callable  # of a RandomState and a shape: some of them
     # Of a and t: delta in the kernel's operations; None if it needs exp or the like.
     exact_delta: Callable | None = lambda a, t: a - t
+    # Of each parameter, values to be tried, which outputs take in turn.
+    parameters: tuple = ()
+    least_is_refused: bool = False
 
 
 NUMBERS, COUNTS, SHARES = (-np.inf, np.inf), (0.0, np.inf), (0.0, 1.0)
@@ -354,6 +389,15 @@ def draw_numbers(rng, shape):
 
 def draw_counts(rng, shape):
     return rng.poisson(1.5, shape)
+
+
+def draw_positive(rng, shape):
+    return rng.gamma(2.0, 0.7, shape)
+
+
+def draw_claims(rng, shape):
+    """Counts of claims, whose costs add up."""
+    return rng.poisson(1.0, shape) * rng.gamma(2.0, 0.7, shape)
 
 
 def draw_labels(rng, shape):
@@ -377,27 +421,84 @@ LOSSES = {
     ("identity", "squared_error"): Loss(
         lambda z, t: (z - t) ** 2 / 2, lambda a, z, t: a - t, NUMBERS, draw_numbers
     ),
+    ("identity", "absolute_error"): Loss(
+        lambda z, t: abs(z - t),
+        lambda a, z, t: np.sign(z - t),
+        NUMBERS,
+        draw_numbers,
+        lambda a, t: np.sign(a - t),
+    ),
+    ("identity", "huber"): Loss(
+        identity_huber,
+        lambda a, z, t, p: np.clip(z - t, -p, p),
+        NUMBERS,
+        draw_numbers,
+        lambda a, t, p: np.clip(a - t, -p, p),
+        parameters=((1.0, 0.3, 2.5),),
+    ),
+    ("identity", "quantile"): Loss(
+        identity_quantile,
+        lambda a, z, t, p: quantile_delta(a, t, p),
+        NUMBERS,
+        draw_numbers,
+        quantile_delta,
+        parameters=((0.5, 0.1, 0.9, 0.3),),
+    ),
     ("exp", "poisson"): Loss(exp_poisson, lambda a, z, t: a - t, COUNTS, draw_counts),
+    ("exp", "gamma"): Loss(
+        exp_gamma,
+        lambda a, z, t: 1 - t * np.exp(-z),
+        COUNTS,
+        draw_positive,
+        None,
+        least_is_refused=True,
+    ),
+    ("exp", "tweedie"): Loss(
+        exp_tweedie,
+        lambda a, z, t, p: np.exp((2 - p) * z) - t * np.exp((1 - p) * z),
+        COUNTS,
+        draw_claims,
+        None,
+        parameters=((1.5, 1.0, 1.9, 1.01),),
+    ),
 }
 
 
-def cost(z, t, output, loss):
+def loss_parameters(output, loss, n_out):
+    """Of each parameter of a loss, those that its outputs are tried with."""
+    rows = LOSSES[output, loss].parameters
+    return tuple(tuple(row[j % len(row)] for j in range(n_out)) for row in rows)
+
+
+def parameter_rows(output, loss, n_out, dtype=np.float64):
+    """The same as arrays, as rounded as a kernel of this dtype has them."""
+    rows = loss_parameters(output, loss, n_out)
+    return [np.array(row, dtype).astype(wider(dtype)) for row in rows]
+
+
+def cost(z, t, output, loss, parameters=None):
     """l(z, t) summed over the outputs of each row, from z^L: nothing is clipped."""
-    return LOSSES[output, loss].cost(z, t).sum(axis=1)
+    if parameters is None:
+        parameters = parameter_rows(output, loss, z.shape[1])
+    return LOSSES[output, loss].cost(z, t, *parameters).sum(axis=1)
 
 
-def cost_delta(z, t, output, loss):
+def cost_delta(z, t, output, loss, parameters=None):
     """(2.5): dl/dz"""
-    return LOSSES[output, loss].delta(OUTPUTS[output](z), z, t)
+    if parameters is None:
+        parameters = parameter_rows(output, loss, z.shape[1])
+    return LOSSES[output, loss].delta(OUTPUTS[output](z), z, t, *parameters)
 
 
 def compute_loss(Z, T, weight, output, loss):
     """delta^L, weighted, and the unweighted cost of every row"""
     z, t = Z.astype(wider(Z.dtype)), T.astype(wider(Z.dtype))
-    delta = cost_delta(z, t, output, loss).astype(Z.dtype)
+    rows = parameter_rows(output, loss, Z.shape[1], Z.dtype)
+    delta = cost_delta(z, t, output, loss, rows).astype(Z.dtype)
     if weight is not None:
         delta = delta * weight[:, None]
-    return delta, cost(z, t, output, loss).astype(Z.dtype).astype(np.float64)
+    row_loss = cost(z, t, output, loss, rows)
+    return delta, row_loss.astype(Z.dtype).astype(np.float64)
 
 
 def compute_loss_row(z, t, weight, output, loss):

@@ -30,7 +30,12 @@ def test_losses_have_the_same_rows_everywhere():
     for pair, row in _catalog.LOSSES.items():
         least, greatest = reference.LOSSES[pair].targets
         assert row.least_target == least or row.label_costs
+        assert row.refuses_least(1.0) == reference.LOSSES[pair].least_is_refused
+        assert len(row.parameters) == len(reference.LOSSES[pair].parameters)
+        assert set(row.parameters) <= set(_catalog.LOSS_PARAMETERS)
         assert bool(row.label_costs) == (greatest == 1)
+    defaults = BPRegressor().get_params() | BPClassifier().get_params()
+    assert _catalog.LOSS_PARAMETERS.items() <= defaults.items()
     outputs = {output for output, _ in _kernels.LOSSES}
     assert outputs == set(_kernels.OUTPUTS) == set(reference.OUTPUTS)
 
@@ -57,7 +62,8 @@ def test_an_estimator_trains_every_loss_scores_it_and_is_pickled(output, loss):
         hidden_layer_sizes=(3,), loss=loss, early_stopping=True, max_iter=2
     )
     if _catalog.is_regressors(output, loss):
-        model = BPRegressor(**parameters).fit(X, rng.poisson(3.0, 60))
+        target = reference.LOSSES[output, loss].draw(rng, 60)
+        model = BPRegressor(**parameters).fit(X, target)
         score = r2_score
     else:
         n_classes = 3 if output == "softmax" else 2

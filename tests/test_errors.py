@@ -76,14 +76,22 @@ BAD_VALUES = {
     "max_grad_norm": [0, -1.0, "no", np.nan],
     "warmup": [-0.1, 1, None, np.nan],
     "average": [-0.1, 1.0, None, np.nan],
+    "huber_delta": [0, -1.0, None, np.inf, np.nan],
+    "quantile": [0, 1, -0.1, None, np.nan, (), (0.5, 0.5), (0.9, 0.1), (0.1, 1)],
+    "power": [0.9, 2.1, None, np.nan],
 }
+
+
+# The loss that has a parameter.
+LOSS_WITH = {"quantile": {"loss": "quantile"}}
 
 
 def test_every_parameter_has_bad_values_here():
     for estimator in (BPClassifier, BPRegressor):
         assert set(BAD_VALUES) >= set(estimator().get_params())
         assert set(estimator().get_params()) == set(estimator._parameter_constraints)
-    assert set(BAD_VALUES) == set(BPClassifier().get_params())
+    both = BPClassifier().get_params() | BPRegressor().get_params()
+    assert set(BAD_VALUES) == set(both)
 
 
 @BOTH
@@ -96,7 +104,7 @@ def test_a_bad_value_is_refused_by_a_message_that_names_it(estimator, name, valu
             estimator(**{name: value})
         return
     with pytest.raises(ValueError) as error:
-        estimator(**{name: value}).fit(X, y)
+        estimator(**{**LOSS_WITH.get(name, {}), name: value}).fit(X, y)
     message = str(error.value)
     assert name in message
     bad = value[-1] if name == "activation" and isinstance(value, tuple) else value

@@ -11,8 +11,13 @@ from cbp._fit_summary import FitSummary
 from cbp._network import Network
 
 
+def make_network(sizes, activations, output, loss):
+    parameters = reference.loss_parameters(output, loss, sizes[-1])
+    return Network(sizes, activations, output, loss, np.float64, parameters)
+
+
 def summary_of(X, target, output, loss, n_outputs, **more):
-    network = Network((X.shape[1], 4, n_outputs), ("relu",), output, loss, np.float64)
+    network = make_network((X.shape[1], 4, n_outputs), ("relu",), output, loss)
     return FitSummary.of_data(network, X, target, **more)
 
 
@@ -74,12 +79,19 @@ def test_constant_cost_is_the_least_and_zero_cost_the_first(
 
     from scipy.optimize import minimize
 
-    network = Network((1, n_outputs), (), output, loss, np.float64)
+    network = make_network((1, n_outputs), (), output, loss)
     theta = np.zeros(network.n_params)
     trainer = make_trainer(network, theta, X, y, sample_weight=weight, solver="lbfgs")
     start = theta.copy()
     assert np.isclose(summary.zero_cost, trainer.loss_gradient(start)[0])
     best = minimize(trainer.loss_gradient, start, jac=True, method="L-BFGS-B")
+    if LOSSES[output, loss].kink:  # where L-BFGS comes near, but no further
+        biases = slice(n_outputs, None)
+
+        def cost(b):
+            return trainer.loss_gradient(np.r_[np.zeros(n_outputs), b])[0]
+
+        best = minimize(cost, best.x[biases], method="Powell", options={"xtol": 1e-9})
     assert np.isclose(summary.constant_cost, best.fun, rtol=1e-4)
     if weighted:
         assert np.isclose(summary.mean_weight, weight.mean())

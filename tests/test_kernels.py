@@ -160,7 +160,7 @@ def call_loss(kernels, Z, target, weight, loss, r0=0, r1=None):
     row_loss = Vector.output(rows, np.float64)
     scratch = Vector.output(2 * P * (n_out + -n_out % P), kernels.dtype)
     before = row_loss.values
-    loss_of = LossOf(loss, n_out, kernels)
+    loss_of = LossOf(loss, n_out, kernels, reference.loss_parameters(*loss, n_out))
     kernels.compute_loss(
         delta.panels,
         T.panels,
@@ -191,7 +191,7 @@ def call_loss_row(kernels, z, target, weight, loss):
     w = None if weight is None else Vector(np.array([weight], kernels.dtype))
     row_loss = Vector.output(1, np.float64)
     scratch = Vector.output(n_out + -n_out % P, kernels.dtype)
-    loss_of = LossOf(loss, n_out, kernels)
+    loss_of = LossOf(loss, n_out, kernels, reference.loss_parameters(*loss, n_out))
     kernels.compute_loss_row(
         delta.pointer,
         targets.pointer,
@@ -772,9 +772,12 @@ def test_csr_gradient_has_the_bits_of_the_dense_one(kernels, n_rows, density):
 # ---- output layer and costs ----------------------------------------------------------
 
 
-def tolerance(dtype, z, t, output, n_out):
+def tolerance(dtype, z, t, loss, n_out):
     """Rounding that outputs and costs may carry: terms of this size are added."""
-    largest = max(abs(z).max(), abs(reference.apply_output(z, output)).max())
+    wide = z.astype(np.float64)
+    slopes = reference.cost_delta(wide, t.astype(np.float64), *loss)
+    sizes = (z, reference.apply_output(z, loss[0]), slopes)
+    largest = max(abs(size).max() for size in sizes)
     size = (1 + largest) * (1 + abs(t).max()) * (n_out + 4)
     return 2 * np.finfo(dtype).eps * float(size)
 
@@ -817,7 +820,7 @@ def test_cost_and_delta_are_those_of_the_formulas(kernels, loss, n_out):
     for w in (None, weight):
         delta, cost = call_loss(kernels, z, target, w, loss)
         twin_delta, twin_cost = reference.compute_loss(z, T, w, *loss)
-        close = tolerance(kernels.dtype, z, T, loss[0], n_out)
+        close = tolerance(kernels.dtype, z, T, loss, n_out)
         np.testing.assert_allclose(delta, twin_delta, rtol=0, atol=close)
         np.testing.assert_allclose(cost, twin_cost, rtol=0, atol=close)
         oracle = call_loss(scalar_twin(kernels), z, target, w, loss)
@@ -845,7 +848,8 @@ EXACT = [loss for loss in LOSSES if reference.LOSSES[loss].exact_delta]
 def test_delta_has_the_bits_of_its_formula(kernels, loss):
     z, target, T, weight = loss_case(kernels.dtype, loss, 33, 9)
     a = call_output(kernels, z, loss[0])
-    expected = reference.LOSSES[loss].exact_delta(a, T)
+    rows = [np.array(p, z.dtype) for p in reference.loss_parameters(*loss, 9)]
+    expected = reference.LOSSES[loss].exact_delta(a, T, *rows)
     assert_same(call_loss(kernels, z, target, None, loss)[0], expected)
     expected = expected * weight[:, None]
     assert_same(call_loss(kernels, z, target, weight, loss)[0], expected)
@@ -864,7 +868,7 @@ def test_cost_of_one_row_has_the_bits_of_its_row_in_a_batch(kernels, loss, n_out
             assert_same_bytes(row[0], delta[r])
             assert row[1] == cost[r]
     twin = reference.compute_loss_row(z[7], T[7], weight[7], *loss)
-    close = tolerance(kernels.dtype, z, T, loss[0], n_out)
+    close = tolerance(kernels.dtype, z, T, loss, n_out)
     np.testing.assert_allclose(row[0], twin[0], rtol=0, atol=close)
     np.testing.assert_allclose(row[1], twin[1], rtol=0, atol=close)
 
@@ -1098,6 +1102,8 @@ def extreme_targets(loss, dtype):
     if np.isfinite([least, greatest]).all():
         return np.array([least, greatest], dtype)
     ends = extremes(dtype)
+    if reference.LOSSES[loss].least_is_refused:
+        ends = ends[ends > least]
     return ends[(least <= ends) & (ends <= greatest)]
 
 
@@ -1204,7 +1210,8 @@ class RowNetwork:
             inputs.append(Vector(weight))
         step = cbp_step(**vars(s))
         step.scale = 1.0
-        loss_of = LossOf(loss, n_out, self.kernels)
+        parameters = reference.loss_parameters(*loss, n_out)
+        loss_of = LossOf(loss, n_out, self.kernels, parameters)
         rows = cbp_online(
             layers=ctypes.addressof(self.layers),
             n_layers=len(self.layers),

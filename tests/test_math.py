@@ -1,4 +1,4 @@
-"""exp, log, log1p, logistic and tanh of src_c/vmath.h: at most 2 ULP, on every tier;
+"""The functions of src_c/vmath.h, exp to expm1: at most 2 ULP, on every tier;
 vec_root_plus of src_c/vec.h and the powers of src_c/power.c: no error.
 
 Measured against NumPy in the next wider type (float64 for float32, long double for
@@ -14,6 +14,7 @@ import pytest
 import reference
 from kernel_table import (
     DTYPES,
+    FUNCTION_NUMBERS,
     FUNCTIONS,
     TABLES,
     TIERS,
@@ -39,6 +40,8 @@ RANGES = {
     ("logistic", 8): (-746, 38),
     ("tanh", 4): (-10, 10),
     ("tanh", 8): (-20, 20),
+    ("expm1", 4): (-18, 0),
+    ("expm1", 8): (-38, 0),
 }
 
 every_table = pytest.mark.parametrize("kernels", TABLES, ids=repr)
@@ -50,7 +53,7 @@ def call_map(kernels, function, x):
     n = len(x)
     whole = np.concatenate([x, np.ones(-n % kernels.P, x.dtype)])
     source, out = Vector(whole), Vector.output(len(whole), kernels.dtype)
-    number = [*FUNCTIONS, "root"].index(function)
+    number = FUNCTION_NUMBERS.index(function)
     kernels.map(number, source.pointer, out.pointer, len(whole))
     source.assert_unchanged()
     out.assert_guards()
@@ -73,6 +76,8 @@ def sweep(function, dtype):
     x = from_bits(np.minimum(bits, last), dtype)
     if function in ("exp", "logistic", "tanh"):
         x = np.concatenate([x, -x])
+    if function == "expm1":
+        x = -x
     dense = np.random.RandomState(1).uniform(low, high, SWEEP).astype(dtype)
     return np.concatenate([x, np.clip(dense, low, high)])
 
@@ -110,7 +115,10 @@ def test_functions_are_within_two_ulps(kernels, function):
 @every_table
 @every_function
 def test_tiers_agree_on_every_bit_of_a_function(kernels, function):
-    x = np.concatenate([sweep(function, kernels.dtype)[::7], special(kernels.dtype)])
+    ends = special(kernels.dtype)
+    if function == "expm1":
+        ends = np.minimum(ends, 0)
+    x = np.concatenate([sweep(function, kernels.dtype)[::7], ends])
     oracle = Kernels("scalar", kernels.dtype)
     assert_same_bytes(call_map(kernels, function, x), call_map(oracle, function, x))
 
@@ -127,6 +135,7 @@ SPECIAL_VALUES = {
     "log": [(1, 0), (0, -INF), (-0.0, -INF), (-1, NAN), (INF, INF), (-INF, NAN)],
     "log1p": [(0, 0), (NAN, NAN)],
     "logistic": [(0, 0.5), (-0.0, 0.5), (INF, 1), (-INF, 0), (NAN, NAN), (1e30, 1)],
+    "expm1": [(0, 0), (-0.0, 0), (-INF, -1), (NAN, NAN), (-1e30, -1)],
     "tanh": [(0, 0), (-0.0, -0.0), (INF, 1), (-INF, -1), (NAN, NAN), (-1e30, -1)],
 }
 
@@ -149,7 +158,9 @@ def test_smallest_arguments_give_the_first_term(kernels, function):
         "log1p": x,
         "logistic": np.full_like(x, 0.5),
         "tanh": x,
+        "expm1": -x,
     }[function]
+    x = -x if function == "expm1" else x
     got = call_map(kernels, function, x)
     np.testing.assert_array_max_ulp(got, first_term, 1 if function == "log" else 0)
 
@@ -171,13 +182,17 @@ def test_results_fade_through_the_subnormals_to_zero(kernels, function):
 def test_functions_never_fall_between_neighbours(kernels, function):
     """Runs of consecutive floats, where one rounding may undo the last one."""
     dtype, (low, high) = kernels.dtype, RANGES[function, kernels.dtype.itemsize]
+    if function == "expm1":
+        low, high = 0, -low
     starts = np.random.RandomState(2).uniform(max(low, 1e-3), high, 400)
     starts = np.concatenate([starts, 2.0 ** np.arange(-8, 1)]).astype(dtype)
     bits = starts.view(f"i{dtype.itemsize}")[:, None] + np.arange(-300, 300)
     x = from_bits(bits, dtype)
     if function == "log1p":
         x = np.minimum(x, dtype.type(1))
-    if low < 0:
+    if function == "expm1":
+        x = -x[:, ::-1]
+    elif low < 0:
         x = np.concatenate([x, -x[:, ::-1]])
     y = call_map(kernels, function, x.ravel()).reshape(x.shape)
     assert (np.diff(y) >= 0).all()
