@@ -81,6 +81,12 @@ class Loss:
     label_costs : callable or None
         The same two costs from the shares p of the classes, the number of outputs and
         the parameters. None: a loss for regressors.
+    least_cost : callable
+        Of the number of classes and the parameters: the cost of perfect answers, which
+        is above 0 if labels are smoothed.
+    general : str
+        The name of the same loss with parameters; it is taken if one of them has not
+        its default. Users give the name of the plain one.
     parameters : tuple of str
         The numbers that the formula takes besides z and t, named as those of the
         estimators, in the kernel's order.
@@ -104,8 +110,10 @@ class Loss:
         it; else it is the quantile that the parameter names.
     """
 
-    column_costs: Callable[[Columns], tuple[float, float]] | None
-    label_costs: Callable[[NDArray, int], tuple[float, float]] | None = None
+    column_costs: Callable[..., tuple[float, float]] | None
+    label_costs: Callable[..., tuple[float, float]] | None = None
+    least_cost: Callable[..., float] = lambda n_classes, *parameters: 0.0
+    general: str = ""
     parameters: tuple[str, ...] = ()
     least_target: float = -np.inf
     refuses_least: Callable[..., bool] = lambda *parameters: False
@@ -125,6 +133,66 @@ def _log_loss_of_columns(c):
     p = np.clip(c.mean, 0, 1)
     entropy = -np.sum((xlogy(p, p) + xlogy(1 - p, 1 - p))[c.variance > 0])
     return entropy, len(c.mean) * math.log(2)
+
+
+def _focal_cost(t, p, gamma):
+    """Of the answer p to smoothed labels t, whose shares sum to 1."""
+    some = t > 0
+    t, p = t[some], p[some]
+    return np.sum(t * np.maximum(1 - p, 0) ** gamma * -np.log(p))
+
+
+# Logits of probabilities, for the slopes of the focal loss between them.
+_LOGITS = np.linspace(-40, 40, 4001)
+
+
+def _best_focal_cost(t, gamma):
+    """Of the best answer to all labels if their smoothed shares are t.
+
+    There the slope t_j f'(p_j) of every class is the same, f(p) = -(1 - p)^gamma log p;
+    -f' falls from infinity to 0. That slope is found by bisections.
+    """
+    log_p, log_q = -np.logaddexp(0, -_LOGITS), -np.logaddexp(0, _LOGITS)
+    ratio = gamma * -log_p * np.exp(log_p - log_q) + 1
+    slopes = gamma * log_q - log_p + np.log(ratio)  # log -f', falling
+    some = t > 0
+    low, high = slopes[-1] + np.log(t[some].min()), slopes[0]
+    for _ in range(60):
+        middle = (low + high) / 2
+        logits = np.interp(middle - np.log(t[some]), slopes[::-1], _LOGITS[::-1])
+        p = 1 / (1 + np.exp(-logits))
+        low, high = (middle, high) if p.sum() > 1 else (low, middle)
+    answer = np.zeros(len(t))
+    answer[some] = p / p.sum()
+    return _focal_cost(t, answer, gamma)
+
+
+def _smoothed(t, smoothing):
+    return t * (1 - smoothing) + smoothing / len(t)
+
+
+def _first(parameters):
+    """Of parameters that all outputs have in common."""
+    return [float(np.ravel(p)[0]) for p in parameters]
+
+
+def _focal_log_loss_of_labels(p, n_outputs, *parameters):
+    smoothing, gamma = _first(parameters)
+    t, equal = _smoothed(p, smoothing), np.full(len(p), 1 / len(p))
+    return _best_focal_cost(t, gamma), _focal_cost(t, equal, gamma)
+
+
+def _focal_log_loss_of_columns(c, smoothing, gamma):
+    """Each output tells two classes apart."""
+    costs = np.zeros(2)
+    for p, s, g in np.nditer([np.clip(c.mean, 0, 1), smoothing, gamma]):
+        shares = np.array([1 - p, p])
+        costs += _focal_log_loss_of_labels(shares, 1, s, g)
+    return tuple(costs)
+
+
+def _least_focal_log_loss(n_classes, *parameters):
+    return _focal_log_loss_of_labels(np.eye(n_classes)[0], 1, *parameters)[0]
 
 
 def _squared_error_of_labels(p, n_outputs):
@@ -211,8 +279,24 @@ def _tweedie_of_columns(c, power):
 
 # By the names of the output activation and of the loss.
 LOSSES = {
-    ("softmax", "log_loss"): Loss(None, _log_loss_of_labels),
-    ("logistic", "log_loss"): Loss(_log_loss_of_columns, _log_loss_of_labels),
+    ("softmax", "log_loss"): Loss(None, _log_loss_of_labels, general="focal_log_loss"),
+    ("softmax", "focal_log_loss"): Loss(
+        None,
+        _focal_log_loss_of_labels,
+        _least_focal_log_loss,
+        parameters=("label_smoothing", "focal_gamma"),
+        delta_is_error=False,
+    ),
+    ("logistic", "log_loss"): Loss(
+        _log_loss_of_columns, _log_loss_of_labels, general="focal_log_loss"
+    ),
+    ("logistic", "focal_log_loss"): Loss(
+        _focal_log_loss_of_columns,
+        _focal_log_loss_of_labels,
+        _least_focal_log_loss,
+        parameters=("label_smoothing", "focal_gamma"),
+        delta_is_error=False,
+    ),
     ("logistic", "squared_error"): Loss(
         _squared_error_from(0.5), _squared_error_of_labels
     ),
@@ -255,13 +339,23 @@ LOSSES = {
 }
 
 # What a parameter is where nobody asks for anything else.
-LOSS_PARAMETERS = {"huber_delta": 1.0, "quantile": 0.5, "power": 1.5}
+LOSS_PARAMETERS = {
+    "huber_delta": 1.0,
+    "quantile": 0.5,
+    "power": 1.5,
+    "label_smoothing": 0.0,
+    "focal_gamma": 0.0,
+}
 
 
 def is_regressors(output: str, loss: str) -> bool:
     """Whether a loss is for targets that are numbers, not labels."""
     return LOSSES[output, loss].label_costs is None
 
+
+# The losses that users may give a classifier.
+LABEL_LOSSES = {loss for output, loss in LOSSES if not is_regressors(output, loss)}
+LABEL_LOSSES -= {row.general for row in LOSSES.values()}
 
 # The output activation of each loss of a regressor. Of a classifier: output_of_labels.
 OUTPUT_OF = {loss: output for output, loss in LOSSES if is_regressors(output, loss)}

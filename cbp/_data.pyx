@@ -12,7 +12,7 @@ from libc.stdint cimport int32_t, int64_t
 
 from cbp._kernels cimport (
     CBP_CHUNK_ROWS,
-    CBP_SOFTMAX_LOG_LOSS,
+    CBP_N_SOFTMAX_LOSSES,
     address,
     cbp_panels,
     floats,
@@ -46,7 +46,7 @@ cdef class Data:
         cdef ptrdiff_t shape[2]
         self.network, self.k, self.size = network, network.k, network.k.itemsize
         self.n_features, self.n_outputs = network.layers[0].n_in, network.n_outputs
-        self.wants_targets = network.c_loss.kind != CBP_SOFTMAX_LOG_LOSS
+        self.wants_targets = network.c_loss.kind >= CBP_N_SOFTMAX_LOSSES
         shape[0], shape[1] = -1, self.n_features
         if isinstance(X, np.ndarray):
             self.X = <const char *>floats(X, "X", self.size, 2, shape)

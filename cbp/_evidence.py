@@ -121,7 +121,12 @@ class Fit:
         least = max(self.summary.constant_cost, TINY)
         first = max(len(self.curve) - self.n_epochs, 0)
         # Costs of the epochs, 1 being the cost of a constant answer.
-        self.cost = np.array(self.curve[first:], dtype=np.float64) / least
+        self.cost = np.array(self.curve[first:], dtype=np.float64)
+        self.cost = (self.cost - self.summary.least_cost) / least
+        network = estimator._fitted.get("_network")
+        self.delta_tells = network is None or (
+            LOSSES[network.output, network.loss].delta_is_error
+        )
         loss = getattr(estimator, "loss_", None)
         self.reached = self._reached(math.inf if failed or loss is None else loss)
 
@@ -137,7 +142,8 @@ class Fit:
         were the last ones, too.
         """
         if self.idle:
-            reached = loss / max(self.summary.constant_cost, TINY)
+            reached = loss - self.summary.least_cost
+            reached /= max(self.summary.constant_cost, TINY)
             return reached if math.isfinite(reached) else math.inf
         if self.outcome == "diverged" or len(self.cost) == 0:
             return math.inf
@@ -145,9 +151,8 @@ class Fit:
         squares = np.square(self.flow.weight[-1], dtype=np.float64)
         penalty = self.parameters["alpha"] / 2 * (squares @ (sizes[:-1] * sizes[1:]))
         penalty /= self.batch * max(self.mean_weight, TINY)
-        reached = self.curve[-1] - penalty
-        tells = self.loss is None or self.loss.delta_is_error
-        if reached < 0.5 * self.curve[-1] and tells:
+        reached = self.curve[-1] - penalty - self.summary.least_cost
+        if reached < 0.5 * self.curve[-1] and self.delta_tells:
             # The difference may be rounding; so from the output errors, which for a
             # squared error tell the cost exactly.
             # Both in the unit of the weights.

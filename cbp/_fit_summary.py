@@ -51,9 +51,10 @@ class FitSummary:
     target_variance : float
         Variance of the targets (of classes: as 0 and 1), the mean over outputs.
     constant_cost : float
-        The least cost that a constant answer can have, without penalty.
+        The least cost that a constant answer can have, without penalty, less
+        `least_cost`.
     zero_cost : float
-        The cost of a network whose weights are all zero.
+        The cost of a network whose weights are all zero, likewise.
     outcome : {'', 'converged', 'max_iter', 'stuck', 'diverged', 'interrupted', \
             'partial'}
         How training ended: its patience or tolerance, max_iter (or max_fun), a line
@@ -68,6 +69,8 @@ class FitSummary:
     given_weights : bool or None
         Whether training went on from weights that were there before. None if that was
         not noted; then it is guessed.
+    least_cost : float
+        The cost of perfect answers, which is above 0 where labels are smoothed.
     """
 
     n_rows: int
@@ -85,6 +88,7 @@ class FitSummary:
     output_variance: float | None = None
     weight_unit: float = 1.0
     given_weights: bool | None = None
+    least_cost: float = 0.0
 
     @classmethod
     def of_data(
@@ -149,7 +153,7 @@ class FitSummary:
         FitSummary
         """
         variance = None
-        if outputs is not None and loss >= 0.5 * self.constant_cost:
+        if outputs is not None and loss - self.least_cost >= 0.5 * self.constant_cost:
             some = _spread(self.n_rows, _SAMPLE_ROWS)
             with np.errstate(all="ignore"):
                 variance = float(outputs(some).var(0).mean())
@@ -224,18 +228,29 @@ def _summarize_targets(
             "target_size": 1.0,
             "target_variance": float((p * (1 - p)).mean()),
         }
-        constant, zero = loss.label_costs(p, network.layer_sizes[-1], *parameters)
-        return scale | {"constant_cost": float(constant), "zero_cost": float(zero)}
+        costs = loss.label_costs(p, network.layer_sizes[-1], *parameters)
+        return scale | _above(loss.least_cost(n_classes, *parameters), *costs)
     y = target.astype(np.float64)
     w = weight[:, np.newaxis] / weight.sum()
     mean = (w * y).sum(0)
     variance = (w * (y - mean) ** 2).sum(0)
     size = (w * y * y).sum(0)
     variance[variance < 1e-24 * size] = 0  # constant except for rounding
-    constant, zero = loss.column_costs(Columns(y, w, mean, variance), *parameters)
+    each = np.broadcast_arrays(mean, *parameters)[1:]
+    least = sum(loss.least_cost(2, *column) for column in zip(*each, strict=True))
+    costs = loss.column_costs(Columns(y, w, mean, variance), *parameters)
     return {
         "target_size": float(np.sqrt(size.max())),
         "target_variance": float(variance.mean()),
+        **_above(least, *costs),
+    }
+
+
+def _above(least: float, constant: float, zero: float) -> dict[str, float]:
+    # Less than that is rounding: nothing was there to learn.
+    constant = constant - least if constant - least > 1e-12 * least else 0.0
+    return {
         "constant_cost": float(constant),
-        "zero_cost": float(zero),
+        "zero_cost": float(zero - least),
+        "least_cost": float(least),
     }

@@ -30,10 +30,10 @@ from cbp._kernels import all_finite
 from cbp._memory import demand_memory
 from cbp._network import Network
 from cbp._parameters import (
+    chosen_loss,
     generator,
     hidden_layers,
     init_factors,
-    loss_parameters,
     n_threads,
     number,
 )
@@ -349,9 +349,8 @@ def _make_network(
     if goes_on and est._fitted.is_model:
         _demand_same_layers(est._fitted._network, sizes)
     output = est._output_activation(sizes[-1])
-    parameters = loss_parameters(est, output)
-    kind = (tuple(sizes), tuple(activations), output, str(est.loss), X.dtype)
-    kind += (parameters,)
+    loss, parameters = chosen_loss(est, output)
+    kind = (tuple(sizes), tuple(activations), output, loss, X.dtype, parameters)
     network = est._fitted.get("_network")
     if network is None or network.kind != kind:
         pairs = zip(sizes[:-1], sizes[1:], strict=True)

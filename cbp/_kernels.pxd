@@ -8,7 +8,7 @@ cdef extern from "cbp.h" nogil:
         CBP_CHUNK_ROWS
         CBP_GROUP_PANELS
         CBP_IDENTITY
-        CBP_SOFTMAX_LOG_LOSS
+        CBP_N_SOFTMAX_LOSSES
         CBP_MAX_STATES
         CBP_MAX_PARAMETERS
 

@@ -10,7 +10,7 @@ import operator
 from collections.abc import Iterator
 from contextlib import contextmanager
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, TypeAlias
 
 import joblib
 import numpy as np
@@ -85,22 +85,36 @@ def init_factors(est: Any, activations: tuple[str, ...]) -> list[float]:
 # ---- the loss
 
 
-def loss_parameters(est: Any, output: str) -> tuple[float | tuple[float, ...], ...]:
-    """The parameters of the estimator's loss, in the catalogue's order.
+Parameters: TypeAlias = tuple[float | tuple[float, ...], ...]
+
+
+def chosen_loss(est: Any, output: str) -> tuple[str, Parameters]:
+    """The catalogue's name of the estimator's loss, and its parameters in that order.
 
     A sequence has one number for each output. A parameter that this loss does not use
     must have its default.
     """
-    used = LOSSES[output, est.loss].parameters
-    for name, default in LOSS_PARAMETERS.items():
-        given = getattr(est, name, default)
-        if name in used or (isinstance(given, Real) and given == default):
-            continue
-        raise ValueError(
-            f"The {name!r} parameter must be {default!r} with loss={str(est.loss)!r}, "
-            f"which does not use it; got {given!r}."
-        )
-    return tuple(_loss_parameter(est, name) for name in used)
+    loss = str(est.loss)
+    asked = [
+        name
+        for name, default in LOSS_PARAMETERS.items()
+        if not _is_default(getattr(est, name, default), default)
+    ]
+    row = LOSSES[output, loss]
+    if row.general and asked:
+        loss, row = row.general, LOSSES[output, row.general]
+    for name in asked:
+        if name not in row.parameters:
+            raise ValueError(
+                f"The {name!r} parameter must be {LOSS_PARAMETERS[name]!r} with "
+                f"loss={str(est.loss)!r}, which does not use it; got "
+                f"{getattr(est, name)!r}."
+            )
+    return loss, tuple(_loss_parameter(est, name) for name in row.parameters)
+
+
+def _is_default(given: Any, default: float) -> bool:
+    return isinstance(given, Real) and given == default
 
 
 def _loss_parameter(est: Any, name: str) -> float | tuple[float, ...]:
@@ -118,7 +132,7 @@ def _loss_parameter(est: Any, name: str) -> float | tuple[float, ...]:
     return tuple(map(float, held))
 
 
-def n_answers(parameters: tuple) -> int | None:
+def n_answers(parameters: Parameters) -> int | None:
     """Outputs for one column of targets, if a parameter has a number for each."""
     return next((len(p) for p in parameters if isinstance(p, tuple)), None)
 

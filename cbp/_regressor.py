@@ -16,7 +16,7 @@ from sklearn.utils.metaestimators import available_if
 from cbp import _fitting
 from cbp._base import BaseBP
 from cbp._catalog import LOSSES, OUTPUT_OF
-from cbp._parameters import loss_parameters, n_answers
+from cbp._parameters import chosen_loss, n_answers
 from cbp._solvers import demand_stochastic
 from cbp._targets import encode_numbers, read_numbers, ready_numbers
 
@@ -85,7 +85,8 @@ class Regressor(RegressorMixin, BaseBP):
     def _encode(self, y: Any, dtype: np.dtype, incremental: bool) -> NDArray:
         """Targets of the network, shape (n_samples, n_outputs)."""
         output = OUTPUT_OF[self.loss]
-        row, parameters = LOSSES[output, self.loss], loss_parameters(self, output)
+        loss, parameters = chosen_loss(self, output)
+        row = LOSSES[output, loss]
         refused = row.refuses_least(*parameters)
         target = encode_numbers(y, dtype, self.loss, row.least_target, refused)
         n = n_answers(parameters)

@@ -20,7 +20,7 @@ from cpython.pycapsule cimport PyCapsule_GetPointer
 from cbp._batch cimport Batch, Buffers, backpropagate
 from cbp._data cimport Data, checked_rows
 from cbp._kernels cimport (
-    CBP_SOFTMAX_LOG_LOSS,
+    CBP_N_SOFTMAX_LOSSES,
     address,
     cbp_kernels,
     cbp_layer,
@@ -290,7 +290,7 @@ cdef class HeldOut:
         cdef const Buffers *at = &self.batch.buffers
         cdef ptrdiff_t c, best = 0, n_out = self.data.n_outputs
         if self.data.labels != NULL and (
-            n_out > 1 or self.batch.network.c_loss.kind == CBP_SOFTMAX_LOG_LOSS
+            n_out > 1 or self.batch.network.c_loss.kind < CBP_N_SOFTMAX_LOSSES
         ):
             for c in range(1, n_out):
                 if self._entry(Z, r, c) > self._entry(Z, r, best):

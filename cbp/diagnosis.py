@@ -569,7 +569,8 @@ def _find_stopped_before_first_step(fit: Fit) -> Finding | None:
         tol > TOL_LARGE or (fit.reached > NOTHING_LEARNED and not fit.given_weights)
     ):
         return None
-    message = f"{_no_step(fit)} The cost of a constant answer is {s.constant_cost:.2g}."
+    cost = s.constant_cost + s.least_cost
+    message = f"{_no_step(fit)} The cost of a constant answer is {cost:.2g}."
     advice = "tol=0.0"
     if fit.target_off:
         message += _target_sentence(fit)

@@ -15,7 +15,7 @@ import numpy as np
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from cbp._base import BaseBP
-from cbp._catalog import LOSSES, OUTPUT_OF, is_regressors
+from cbp._catalog import LABEL_LOSSES, OUTPUT_OF
 from cbp._classifier import Classifier
 from cbp._divergence import DivergenceError
 from cbp._regressor import Regressor
@@ -41,7 +41,8 @@ class BPClassifier(Classifier):
 
     loss : {'log_loss', 'squared_error'}, default='log_loss'
         'log_loss' is the cross-entropy of softmax outputs, or of logistic outputs for
-        two classes and for multilabel targets. 'squared_error' is half the squared
+        two classes and for multilabel targets; `label_smoothing` and `focal_gamma`
+        change it. 'squared_error' is half the squared
         distance between logistic outputs and the targets 0 and 1, summed over outputs;
         for more than two classes there is one output per class.
 
@@ -192,6 +193,19 @@ class BPClassifier(Classifier):
         of :func:`sklearn.metrics.get_scorer_names`, or ``scorer(estimator, X, y)``, is
         called from Python after every epoch, with sample_weight if there is one.
 
+    label_smoothing : float, default=0.0
+        Share, in [0, 1), of the target that is spread evenly over all classes [9]_: of
+        K classes the right one has ``1 - label_smoothing + label_smoothing / K``. A
+        logistic output has two. Only with ``loss='log_loss'``, whose least value then
+        is above 0.
+
+    focal_gamma : float, default=0.0
+        Exponent, in [0, inf), of the focal loss [10]_: the log loss of each class,
+        ``-log(p)``, is multiplied by ``(1 - p) ** focal_gamma``, so that rows that are
+        clear already count less, and rare classes more. Of smoothed targets each share
+        is multiplied. Probabilities are then less extreme than frequencies. Only with
+        ``loss='log_loss'``.
+
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
@@ -298,6 +312,9 @@ class BPClassifier(Classifier):
     .. [7] I. Loshchilov, F. Hutter, "Decoupled weight decay regularization", ICLR 2019.
     .. [8] B. T. Polyak, A. B. Juditsky, "Acceleration of stochastic approximation by
        averaging", SIAM J. Control Optim. 30, 838-855, 1992.
+    .. [9] C. Szegedy et al., "Rethinking the Inception architecture for computer
+       vision", CVPR 2016.
+    .. [10] T.-Y. Lin et al., "Focal loss for dense object detection", ICCV 2017.
 
     Examples
     --------
@@ -323,9 +340,9 @@ class BPClassifier(Classifier):
     _parameter_constraints: dict = {
         **BaseBP._parameter_constraints,
         "class_weight": [StrOptions({"balanced"}), dict, list, None],
-        "loss": [
-            StrOptions({loss for o, loss in LOSSES if not is_regressors(o, loss)})
-        ],
+        "loss": [StrOptions(LABEL_LOSSES)],
+        "label_smoothing": [Interval(Real, 0, 1, closed="left")],
+        "focal_gamma": [Interval(Real, 0, None, closed="left")],
     }
 
     def __init__(
@@ -364,6 +381,8 @@ class BPClassifier(Classifier):
         warmup: float = 0.0,
         average: float = 0.0,
         class_weight: dict | list[dict] | Literal["balanced"] | None = None,
+        label_smoothing: float = 0.0,
+        focal_gamma: float = 0.0,
     ) -> None:
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
@@ -398,6 +417,8 @@ class BPClassifier(Classifier):
         self.warmup = warmup
         self.average = average
         self.class_weight = class_weight
+        self.label_smoothing = label_smoothing
+        self.focal_gamma = focal_gamma
 
 
 class BPRegressor(Regressor):
@@ -609,8 +630,8 @@ class BPRegressor(Regressor):
 
     validation_scores_ : list of float or None
         Score of the held-out rows after every epoch, R2 (of quantiles D2) unless
-        `scoring` says otherwise; None if no rows were held out. NaN where a prediction was not finite,
-        and last if training diverged.
+        `scoring` says otherwise; None if no rows were held out. NaN where a prediction
+        was not finite, and last if training diverged.
 
     validation_loss_curve_ : list of float or None
         Mean loss of the held-out rows after every epoch, penalty not included; None if

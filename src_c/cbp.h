@@ -57,10 +57,14 @@ enum { CBP_GROUP_PANELS = 3 };
     X(EXP, exp)
 #define CBP_OUTPUTS(X) CBP_ELEMENTWISE_OUTPUTS(X) X(SOFTMAX, softmax)
 
-/* Losses, each with the output it belongs to: losses.h. Most are a sum of one term per
- * output; those of softmax have all outputs in common. */
+/* Losses, each with the output it belongs to: losses.h. Those of softmax take labels and
+ * have all outputs in common; the others are a sum of one term per output. */
+#define CBP_SOFTMAX_LOSSES(X)                                                          \
+    X(SOFTMAX_LOG_LOSS, softmax, log_loss)                                             \
+    X(SOFTMAX_FOCAL_LOG_LOSS, softmax, focal_log_loss)
 #define CBP_SUMMED_LOSSES(X)                                                           \
     X(LOGISTIC_LOG_LOSS, logistic, log_loss)                                           \
+    X(LOGISTIC_FOCAL_LOG_LOSS, logistic, focal_log_loss)                               \
     X(LOGISTIC_SQUARED_ERROR, logistic, squared_error)                                 \
     X(IDENTITY_SQUARED_ERROR, identity, squared_error)                                 \
     X(IDENTITY_ABSOLUTE_ERROR, identity, absolute_error)                               \
@@ -69,7 +73,7 @@ enum { CBP_GROUP_PANELS = 3 };
     X(EXP_POISSON, exp, poisson)                                                       \
     X(EXP_GAMMA, exp, gamma)                                                           \
     X(EXP_TWEEDIE, exp, tweedie)
-#define CBP_LOSSES(X) X(SOFTMAX_LOG_LOSS, softmax, log_loss) CBP_SUMMED_LOSSES(X)
+#define CBP_LOSSES(X) CBP_SOFTMAX_LOSSES(X) CBP_SUMMED_LOSSES(X)
 
 /* Optimizers, each with its count of state vectors: optimizers.h. */
 #define CBP_OPTIMIZERS(X)                                                              \
@@ -82,6 +86,10 @@ enum { CBP_ACTIVATIONS(CBP_NUMBER) CBP_N_ACTIVATIONS };
 enum { CBP_OUTPUTS(CBP_OUT_NUMBER) CBP_N_OUTPUTS };
 enum { CBP_LOSSES(CBP_NUMBER) CBP_N_LOSSES };
 enum { CBP_OPTIMIZERS(CBP_NUMBER) CBP_N_OPTIMIZERS };
+/* The kinds below this number are those of softmax. */
+#define CBP_ONE(...) +1
+enum { CBP_N_SOFTMAX_LOSSES = CBP_SOFTMAX_LOSSES(CBP_ONE) };
+#undef CBP_ONE
 #undef CBP_NUMBER
 #undef CBP_OUT_NUMBER
 enum { CBP_MAX_STATES = 2 };
@@ -226,7 +234,7 @@ typedef struct {
                                 int activation);
 
     /* Output layer, rows r0 .. r1 - 1, r0 a multiple of P.
-     * scratch: 2 * P * (n_out rounded up to P) reals. */
+     * scratch, of compute_loss_row, too: 2 * P * (n_out rounded up to P) reals. */
     void (*apply_output)(cbp_panels Z, ptrdiff_t n_out, ptrdiff_t r0, ptrdiff_t r1,
                          int output, void *scratch);
     void (*compute_loss)(cbp_panels Z, cbp_panels T, const int32_t *labels,

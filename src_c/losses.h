@@ -83,6 +83,25 @@ INLINE vec FN(logistic_log_loss)(vec z, vec t, const vec *p, vec *delta) {
                    vec_log1p_unit(vec_exp_nonpos(vec_neg(vec_abs(z)))));
 }
 
+/* The focal loss of smoothed labels: l = -T (1 - a)^g log a - (1 - T) a^g log(1 - a) with
+ * T = t (1 - s) + s / 2, s and g the parameters. With u = -log a and v = -log(1 - a) the
+ * powers are e^-gv and e^-gu, and u' = -(1 - a), v' = a. */
+INLINE vec FN(logistic_focal_log_loss)(vec z, vec t, const vec *p, vec *delta) {
+    const vec s = p[0], g = p[1], one = vec_set1(1), none = vec_zero();
+    const vec T = vec_fma(t, vec_sub(one, s), vec_mul(vec_set1((real)0.5), s));
+    const vec both = vec_log1p_unit(vec_exp_nonpos(vec_neg(vec_abs(z))));
+    const vec u = vec_add(vec_max(none, vec_neg(z)), both);
+    const vec v = vec_add(vec_max(none, z), both);
+    const vec a = vec_logistic(z), b = vec_logistic(vec_neg(z));
+    const vec right = vec_mul(T, vec_exp_nonpos(vec_neg(vec_mul(g, v))));
+    const vec wrong =
+        vec_mul(vec_sub(one, T), vec_exp_nonpos(vec_neg(vec_mul(g, u))));
+    /* au and bv first: both are small, g may be large. */
+    const vec up = vec_fma(g, vec_mul(b, v), a), down = vec_fma(g, vec_mul(a, u), b);
+    *delta = FN(flush_dust)(vec_fnma(right, down, vec_mul(wrong, up)));
+    return vec_fma(right, u, vec_mul(wrong, v));
+}
+
 /* l = (a - t)^2 / 2, delta = (a - t) a (1 - a) */
 INLINE vec FN(logistic_squared_error)(vec z, vec t, const vec *p, vec *delta) {
     (void)p;
@@ -227,6 +246,61 @@ INLINE void FN(softmax_loss_lines)(real *t, const int32_t *labels, ptrdiff_t n_r
                   vec_add(vec_log(sum[v]), vec_sub(max[v], vec_load(z_y + v * VL))));
 }
 
+/* The focal loss of smoothed labels, s and g the parameters, likewise:
+ *   l = sum_j T_j (1 - p_j)^g (-log p_j),  T_j = [j = y] (1 - s) + s / n_out
+ *   delta_k = p_k (sum_j h_j - h_k) - h_k (1 - p_k)
+ *   h_j = T_j ((1 - p_j)^g + g (1 - p_j)^(g - 1) p_j (-log p_j))
+ * 1 - p_j and log p_j of a class that is nearly certain come from the sum of the other
+ * exponentials: powers of a rounded 1 - p_j would be wrong. room: as many reals as t. */
+INLINE void FN(softmax_focal_log_loss_lines)(real *t, real *room, const int32_t *labels,
+                                             ptrdiff_t n_rows, ptrdiff_t n_out,
+                                             const cbp_loss *loss, real *line) {
+    const real smoothing = *(const real *)loss->parameters[0];
+    const vec g = vec_broadcast((const real *)loss->parameters[1]), one = vec_set1(1);
+    const vec spread = vec_set1(smoothing / (real)n_out), whole = vec_set1(1 - smoothing);
+    real y[P];
+    for (ptrdiff_t i = 0; i < P; i++) y[i] = i < n_rows ? (real)labels[i] : -1;
+    UNROLL for (int v = 0; v < VPP; v++) {
+        real *e = t + v * VL, *h = room + v * VL;
+        const vec label = vec_load(y + v * VL);
+        vec max = vec_load(e), rest = vec_zero(), seen = vec_zero(), l = vec_zero();
+        for (ptrdiff_t j = 1; j < n_out; j++) max = vec_max(vec_load(e + j * P), max);
+        for (ptrdiff_t j = 0; j < n_out; j++) {
+            const vec z = vec_load(e + j * P), x = vec_exp_nonpos(vec_sub(z, max));
+            const vec first = vec_keep(vec_ge(z, max), vec_sub(one, seen));
+            seen = vec_add(seen, first);
+            rest = vec_add(rest, vec_select(vec_gt(first, vec_zero()), vec_zero(), x));
+            vec_store(e + j * P, x);
+            vec_store(h + j * P, vec_min(vec_set1(REAL_MAX), vec_sub(max, z)));
+        }
+        const vec sum = vec_add(one, rest), inverse = vec_div(one, sum);
+        const vec log_sum = vec_select(vec_gt(rest, one), vec_log(sum),
+                                       vec_log1p_unit(vec_min(one, rest)));
+        vec total = vec_zero();
+        for (ptrdiff_t j = 0; j < n_out; j++) {
+            const vec x = vec_load(e + j * P), p = vec_mul(x, inverse);
+            const vec others = vec_select(vec_ge(x, one), rest, vec_sub(sum, x));
+            vec r = vec_min(one, vec_mul(others, inverse));
+            r = vec_max(vec_set1(REAL_MIN_NORMAL), r);
+            const vec L = vec_add(log_sum, vec_load(h + j * P));
+            const vec power = vec_exp_nonpos(vec_mul(g, vec_log(r)));
+            const vec T = vec_add(spread, vec_keep(vec_eq(label, vec_set1((real)j)), whole));
+            const vec slope = vec_fma(vec_mul(g, power), vec_div(vec_mul(p, L), r), power);
+            l = vec_fma(vec_mul(T, power), L, l);
+            vec_store(h + j * P, vec_mul(T, slope));
+            total = vec_add(total, vec_mul(T, slope));
+        }
+        for (ptrdiff_t j = 0; j < n_out; j++) {
+            const vec x = vec_load(e + j * P), own = vec_load(h + j * P);
+            const vec others = vec_select(vec_ge(x, one), rest, vec_sub(sum, x));
+            const vec pull = vec_mul(vec_mul(x, inverse), vec_sub(total, own));
+            vec_store(e + j * P, FN(flush_dust)(vec_fnma(
+                                     own, vec_mul(others, inverse), pull)));
+        }
+        vec_store(line + v * VL, l);
+    }
+}
+
 /* Rows r0 .. r1 - 1: Z becomes delta^L, times the row's weight if there are weights;
  * row_loss[r] the unweighted cost of the row. T: targets, used by all but softmax,
  * which takes labels. */
@@ -240,13 +314,17 @@ static void FN(compute_loss)(cbp_panels Z, cbp_panels T, const int32_t *labels,
         const ptrdiff_t n_rows = r1 - r < P ? r1 - r : P;
         real line[P];
         FN(load_transposed)(Z, n_out, r, t);
-        if (kind != CBP_SOFTMAX_LOG_LOSS) FN(load_transposed)(T, n_out, r, targets);
+        if (kind >= CBP_N_SOFTMAX_LOSSES) FN(load_transposed)(T, n_out, r, targets);
 #define CASE(number, ...)                                                              \
     case CBP_##number: FN(loss_lines)(t, targets, n_out, loss, CBP_##number, line); break;
         switch (kind) {
             CBP_SUMMED_LOSSES(CASE)
         case CBP_SOFTMAX_LOG_LOSS:
             FN(softmax_loss_lines)(t, labels + r, n_rows, n_out, line);
+            break;
+        case CBP_SOFTMAX_FOCAL_LOG_LOSS:
+            FN(softmax_focal_log_loss_lines)(t, targets, labels + r, n_rows, n_out,
+                                             loss, line);
             break;
         }
 #undef CASE
@@ -292,9 +370,24 @@ INLINE vec FN(keep_columns)(vec x, ptrdiff_t used, int v) {
     return vec_keep(vec_gt(vec_load(kept), vec_zero()), x);
 }
 
+/* The focal loss of one row, by the lines of many, of which all but one are idle. */
+static double FN(softmax_focal_row)(real *z, int32_t label, const real *weight,
+                                    ptrdiff_t n_out, const cbp_loss *loss, real *t) {
+    const ptrdiff_t padded = (n_out + P - 1) / P * P;
+    real line[P];
+    for (ptrdiff_t j = 0; j < n_out; j++)
+        UNROLL for (int v = 0; v < VPP; v++)
+            vec_store(t + j * P + v * VL, vec_broadcast(z + j));
+    FN(softmax_focal_log_loss_lines)(t, t + padded * P, &label, 1, n_out, loss, line);
+    for (ptrdiff_t j = 0; j < padded; j++) z[j] = j < n_out ? t[j * P] : 0;
+    for (ptrdiff_t j = 0; weight && j < padded; j += VL)
+        vec_store(z + j, FN(weigh_vec)(vec_load(z + j), vec_broadcast(weight)));
+    return (double)line[0];
+}
+
 /* compute_loss for a batch of one row, z and targets contiguous lines. The same bits: a
  * lane holds an output here, and the sums over outputs run ascending lane by lane.
- * scratch: n_out rounded up to P reals. */
+ * scratch: as for compute_loss. */
 static void FN(compute_loss_row)(void *z_, const void *targets_, int32_t label,
                                  const void *weight, ptrdiff_t n_out,
                                  const cbp_loss *loss, double *row_loss,
@@ -304,6 +397,10 @@ static void FN(compute_loss_row)(void *z_, const void *targets_, int32_t label,
     const real *p0 = loss->parameters[0], *p1 = loss->parameters[1];
     real *z = z_, *terms = scratch, sum = 0;
     vec scale = vec_zero();
+    if (kind == CBP_SOFTMAX_FOCAL_LOG_LOSS) {
+        *row_loss = FN(softmax_focal_row)(z, label, weight, n_out, loss, scratch);
+        return;
+    }
     if (kind == CBP_SOFTMAX_LOG_LOSS) {
         real max = z[0], line[P];
         for (ptrdiff_t j = 1; j < n_out; j++) max = z[j] > max ? z[j] : max;

@@ -239,7 +239,7 @@ INLINE double FN(row_loss)(const cbp_online *rows, ptrdiff_t i) {
     if (!rows->labels)
         memcpy(rows->T.data, (const real *)rows->Y + sample * y->n_out,
                (size_t)y->n_out * sizeof(real));
-    else if (rows->loss->kind != CBP_SOFTMAX_LOG_LOSS)
+    else if (rows->loss->kind >= CBP_N_SOFTMAX_LOSSES)
         FN(fill_targets)(&label, 1, y->n_out, rows->T);
     FN(compute_loss_row)(y->A.data, rows->T.data, label, w, y->n_out, rows->loss,
                          &loss, rows->scratch);

@@ -132,7 +132,7 @@ static void make_positive(const cbp_kernels *k, void *const *state, int first,
 
 /* A loss with parameters at which every formula has finite numbers. */
 static cbp_loss loss_of(int kind, const cbp_kernels *k) {
-    static const double value[2] = {1.25, 0.5};
+    static const double value[2] = {1.25, 1.5};
     static double parameters[2][80];
     for (int p = 0; p < 2; p++)
         for (int i = 0; i < 80; i++)

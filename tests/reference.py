@@ -365,6 +365,38 @@ def quantile_delta(a, t, p):
     return np.where(a == t, 0, np.where(a > t, 1 - p, -p)).astype(a.dtype)
 
 
+def logistic_focal_log_loss(z, t, s, g):
+    a, t = logistic(z), t * (1 - s) + s / 2
+    u, v = np.logaddexp(0, -z), np.logaddexp(0, z)
+    return t * logistic(-z) ** g * u + (1 - t) * a**g * v
+
+
+def logistic_focal_delta(a, z, t, s, g):
+    b, t = logistic(-z), t * (1 - s) + s / 2
+    u, v = np.logaddexp(0, -z), np.logaddexp(0, z)
+    return (1 - t) * a**g * (a + g * b * v) - t * b**g * (b + g * a * u)
+
+
+def log_softmax(z):
+    return z - np.logaddexp.reduce(z, axis=1, keepdims=True)
+
+
+def softmax_rest(p):
+    """1 - p of every class, as the sum of the others."""
+    return np.stack([np.delete(p, j, axis=1).sum(1) for j in range(p.shape[1])], 1)
+
+
+def softmax_focal_log_loss(z, t, s, g):
+    t, p = t * (1 - s) + s / z.shape[1], softmax(z)
+    return (t * softmax_rest(p) ** g * -log_softmax(z)).sum(axis=1)[:, None]
+
+
+def softmax_focal_delta(p, z, t, s, g):
+    t, r, u = t * (1 - s) + s / z.shape[1], softmax_rest(p), -log_softmax(z)
+    h = t * (r**g + g * r ** (g - 1) * p * u)
+    return p * (h.sum(axis=1, keepdims=True) - h) - h * r
+
+
 class Loss(NamedTuple):
     """A row of the twin of losses.h, and the targets that tests take."""
 
@@ -410,6 +442,22 @@ LOSSES = {
     ),
     ("logistic", "log_loss"): Loss(
         logistic_log_loss, lambda a, z, t: a - t, SHARES, draw_labels
+    ),
+    ("softmax", "focal_log_loss"): Loss(
+        softmax_focal_log_loss,
+        softmax_focal_delta,
+        SHARES,
+        draw_labels,
+        None,
+        parameters=((0.1,), (1.5,)),
+    ),
+    ("logistic", "focal_log_loss"): Loss(
+        logistic_focal_log_loss,
+        logistic_focal_delta,
+        SHARES,
+        draw_labels,
+        None,
+        parameters=((0.1, 0.0, 0.2), (2.0, 0.5)),
     ),
     ("logistic", "squared_error"): Loss(
         lambda z, t: (logistic(z) - t) ** 2 / 2,

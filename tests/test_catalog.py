@@ -58,14 +58,20 @@ def test_regressors_have_one_output_for_each_loss():
 def test_an_estimator_trains_every_loss_scores_it_and_is_pickled(output, loss):
     rng = np.random.RandomState(0)
     X = rng.normal(size=(60, 2))
+    plain = {row.general: name for (_, name), row in _catalog.LOSSES.items()}
     parameters = dict(
-        hidden_layer_sizes=(3,), loss=loss, early_stopping=True, max_iter=2
+        hidden_layer_sizes=(3,),
+        loss=plain.get(loss, loss),
+        early_stopping=True,
+        max_iter=2,
     )
     if _catalog.is_regressors(output, loss):
         target = reference.LOSSES[output, loss].draw(rng, 60)
         model = BPRegressor(**parameters).fit(X, target)
         score = r2_score
     else:
+        if loss in plain:
+            parameters[_catalog.LOSSES[output, loss].parameters[0]] = 0.1
         n_classes = 3 if output == "softmax" else 2
         model = BPClassifier(**parameters).fit(X, rng.randint(n_classes, size=60))
         score = accuracy_score

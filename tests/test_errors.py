@@ -21,6 +21,7 @@ from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.model_selection import GridSearchCV
 
 from cbp import BPClassifier, BPRegressor, _fitting, _memory, _solvers
+from cbp._catalog import LABEL_LOSSES, OUTPUT_OF
 from cbp._network import Network
 from cbp._prediction import predict
 from cbp.estimators import DivergenceError
@@ -79,6 +80,8 @@ BAD_VALUES = {
     "huber_delta": [0, -1.0, None, np.inf, np.nan],
     "quantile": [0, 1, -0.1, None, np.nan, (), (0.5, 0.5), (0.9, 0.1), (0.1, 1)],
     "power": [0.9, 2.1, None, np.nan],
+    "label_smoothing": [-0.1, 1, None, np.nan],
+    "focal_gamma": [-0.1, None, np.inf, np.nan],
 }
 
 
@@ -118,11 +121,7 @@ def test_a_bad_value_is_refused_by_a_message_that_names_it(estimator, name, valu
 def test_the_message_for_an_unknown_option_lists_the_valid_ones(estimator, name):
     options = {
         "solver": [*reference.OPTIMIZERS, "lbfgs"],
-        "loss": [
-            loss
-            for output, loss in reference.LOSSES
-            if (output in ("softmax", "logistic")) == (estimator is BPClassifier)
-        ],
+        "loss": sorted(LABEL_LOSSES if estimator is BPClassifier else OUTPUT_OF),
         "activation": [*reference.ACTIVATIONS, "sigmoid"],
         "learning_rate": ["constant", "invscaling", "adaptive"],
     }[name]

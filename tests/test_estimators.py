@@ -35,7 +35,7 @@ from sklearn.utils.validation import check_is_fitted
 
 import cbp
 from cbp import BPClassifier, BPRegressor, _base, _fitting, _solvers
-from cbp._catalog import LOSSES, OUTPUT_OF, is_regressors
+from cbp._catalog import LABEL_LOSSES, LOSSES, OUTPUT_OF
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -44,9 +44,7 @@ X = scale(X)
 X_real, y_real = load_diabetes(return_X_y=True)
 X_real, y_real = scale(X_real), scale(y_real)
 BOTH = pytest.mark.parametrize("estimator", [BPClassifier, BPRegressor])
-CLASSIFIERS_LOSSES = pytest.mark.parametrize(
-    "loss", sorted({loss for output, loss in LOSSES if not is_regressors(output, loss)})
-)
+CLASSIFIERS_LOSSES = pytest.mark.parametrize("loss", sorted(LABEL_LOSSES))
 SOLVERS = pytest.mark.parametrize("solver", _solvers.SOLVERS)
 PREDICTIONS = ("predict", "predict_proba", "predict_log_proba", "decision_function")
 

@@ -190,7 +190,7 @@ def call_loss_row(kernels, z, target, weight, loss):
     delta = Vector(padded(z, P), fill=0xA5)
     w = None if weight is None else Vector(np.array([weight], kernels.dtype))
     row_loss = Vector.output(1, np.float64)
-    scratch = Vector.output(n_out + -n_out % P, kernels.dtype)
+    scratch = Vector.output(2 * P * (n_out + -n_out % P), kernels.dtype)
     loss_of = LossOf(loss, n_out, kernels, reference.loss_parameters(*loss, n_out))
     kernels.compute_loss_row(
         delta.pointer,
@@ -1232,7 +1232,7 @@ class RowNetwork:
             order=inputs[2].pointer.value,
             n_rows=len(order),
             inputs=self._keep(np.zeros(2 * width, dtype)),
-            scratch=self._keep(np.zeros(n_out + -n_out % P, dtype)),
+            scratch=self._keep(np.zeros(2 * P * (n_out + -n_out % P), dtype)),
             patch_squares=self.squares.pointer.value,
         )
         rows.T.data, rows.T.stride = self._keep(np.zeros(width, dtype)), P

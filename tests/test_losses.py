@@ -9,6 +9,7 @@ import pickle
 
 import numpy as np
 import pytest
+from scipy.optimize import minimize
 from scipy.sparse import csr_matrix
 from sklearn.base import clone
 from sklearn.linear_model import (
@@ -29,7 +30,7 @@ from sklearn.metrics import (
 )
 from sklearn.model_selection import GridSearchCV
 
-from cbp import BPRegressor, check_gradient
+from cbp import BPClassifier, BPRegressor, _catalog, backpropagate, check_gradient
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -448,3 +449,204 @@ def test_quantiles_are_diagnosed_by_their_own_constants():
     ]
     assert model._fit_summary.constant_cost == pytest.approx(sum(constants), rel=1e-2)
     assert model.diagnose().healthy
+
+
+# ---- classifiers
+
+CLASSES = rng.randint(3, size=N) * (X[:, 0] > -0.5)
+BINARY = (X[:, 0] + 0.5 * rng.normal(size=N) > 1).astype(int)
+LABELS = np.c_[BINARY, X[:, 1] > 0].astype(int)
+TARGETS = {"binary": BINARY, "three classes": CLASSES, "multilabel": LABELS}
+SHAPED = [(0.2, 0.0), (0.0, 2.0), (0.0, 0.3), (0.1, 1.5), (0.0, 7.0)]
+every_target = pytest.mark.parametrize("kind", TARGETS)
+every_shape = pytest.mark.parametrize("smoothing, gamma", SHAPED)
+
+
+def classifier(smoothing=0.0, gamma=0.0, **more):
+    options = dict(hidden_layer_sizes=(8,), random_state=0, max_iter=20, alpha=0.0)
+    options |= {"learning_rate_init": 0.01, **more}
+    return BPClassifier(label_smoothing=smoothing, focal_gamma=gamma, **options)
+
+
+def plain_loss(model, X, y, smoothing, gamma, weight=None):
+    """Focal loss of smoothed labels from probabilities, row by row."""
+    p = model.predict_proba(X).astype(np.longdouble)
+    if y.ndim == 2:  # two classes for each column
+        p, t = np.stack([1 - p, p], axis=2), np.stack([1 - y, y], axis=2)
+    else:
+        t = (y[:, None] == np.arange(p.shape[1])).astype(float)
+    t = t * (1 - smoothing) + smoothing / t.shape[-1]
+    costs = (t * (1 - p) ** gamma * -np.log(p)).reshape(len(X), -1).sum(axis=1)
+    return float(np.average(costs, weights=weight))
+
+
+@every_target
+@every_shape
+@every_dtype
+@pytest.mark.parametrize("weight", [None, WEIGHT], ids=["", "weighted"])
+def test_smoothed_and_focal_losses_are_what_plain_formulas_say(
+    kind, smoothing, gamma, dtype, weight
+):
+    y, data = TARGETS[kind], X.astype(dtype)
+    model = classifier(smoothing, gamma)
+    model.fit(data, y, weight, X_val=data, y_val=y, sample_weight_val=weight)
+    expected = plain_loss(model, data, y, smoothing, gamma, weight)
+    close = 1e-11 if dtype == np.float64 else 1e-5
+    assert model.validation_loss_curve_[-1] == pytest.approx(expected, rel=close)
+
+
+@every_target
+def test_without_smoothing_and_focus_the_loss_is_the_log_loss(kind):
+    """By another kernel: both go to the same numbers as either parameter goes to 0."""
+    y = TARGETS[kind]
+    plain = classifier().fit(X, y)
+    for small in ({"smoothing": 1e-12}, {"gamma": 1e-12}):
+        model = classifier(**small).fit(X, y)
+        assert model._network.loss != plain._network.loss == "log_loss"
+        np.testing.assert_allclose(model.coefs_[0], plain.coefs_[0], atol=1e-6)
+        assert model.loss_ == pytest.approx(plain.loss_, rel=1e-8)
+
+
+@every_target
+@every_shape
+def test_gradients_of_smoothed_and_focal_losses_are_right(kind, smoothing, gamma):
+    model = classifier(smoothing, gamma, activation="tanh")
+    model.initialize(X, TARGETS[kind])
+    for scale in (1, 30):  # with probabilities near 0 and 1, too
+        model.coefs_[1] = scale * model.coefs_[1]
+        assert check_gradient(model, X, TARGETS[kind], WEIGHT).agrees
+
+
+@every_dtype
+@pytest.mark.parametrize("gamma", [0.1, 0.5, 2.0])
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_the_gradient_of_a_class_that_is_nearly_certain_is_exact(
+    dtype, gamma, n_classes
+):
+    """(1 - p)^gamma has no slope at p = 1 that a rounded 1 - p could tell."""
+    z = np.array([30.0 if dtype == np.float64 else 14.0, 0.0, -1.0])[:n_classes]
+    model = classifier(gamma=gamma, hidden_layer_sizes=(), batch_size=1)
+    y = np.arange(n_classes)
+    model.initialize(np.ones((n_classes, 1), dtype), y)
+    bias = z if n_classes > 2 else z[:1]
+    model.coefs_[0][:] = 0
+    model.intercepts_[0][:] = bias
+    label = 0 if n_classes > 2 else 1
+    rest = np.exp(z - z[0])[1:].astype(np.longdouble)
+    if n_classes == 2:
+        rest = np.exp(-z[:1]).astype(np.longdouble)
+    p, r, u = 1 / (1 + rest.sum()), rest.sum() / (1 + rest.sum()), np.log1p(rest.sum())
+    slope = r**gamma + gamma * r ** (gamma - 1) * p * u
+    flow = backpropagate(model, np.ones((1, 1), dtype), np.array([label]))
+    close = 1e-10 if dtype == np.float64 else 1e-4
+    assert abs(flow.delta[-1][0, 0]) == pytest.approx(float(slope * r), rel=close)
+
+
+@every_target
+@every_solver
+@every_shape
+def test_every_way_to_train_lowers_smoothed_and_focal_losses(
+    kind, solver, smoothing, gamma
+):
+    y = TARGETS[kind]
+    model = classifier(smoothing, gamma, solver=solver, max_iter=60)
+    start = plain_loss(model.initialize(X, y), X, y, smoothing, gamma)
+    model.fit(X, y)
+    assert plain_loss(model, X, y, smoothing, gamma) < start
+    model.set_params(early_stopping=True).fit(csr_matrix(X), y, WEIGHT)
+    assert plain_loss(model, X, y, smoothing, gamma) < start
+    model.set_params(early_stopping=False, warm_start=True, max_iter=3).fit(X, y)
+    if solver != "lbfgs":
+        for _ in range(3):
+            model.partial_fit(X[:1], y[:1]).partial_fit(X, y)
+    assert plain_loss(model, X, y, smoothing, gamma) < start
+
+
+@every_target
+@every_shape
+def test_bits_of_smoothed_and_focal_losses_do_not_depend_on_rows_or_threads(
+    kind, smoothing, gamma
+):
+    y = TARGETS[kind]
+    one = classifier(smoothing, gamma, batch_size=1, max_iter=2)
+    sparse = clone(one).fit(csr_matrix(X), y)
+    np.testing.assert_array_equal(one.fit(X, y).coefs_[0], sparse.coefs_[0])
+    model = classifier(smoothing, gamma, batch_size=N, max_iter=2)
+    model.set_params(hidden_layer_sizes=(200, 200))
+    threads = clone(model).set_params(n_jobs=2).fit(X, y)
+    np.testing.assert_array_equal(model.fit(X, y).coefs_[0], threads.coefs_[0])
+
+
+def test_smoothed_labels_hold_probabilities_back():
+    separable = (X[:, 0] > 0).astype(int) + (X[:, 0] > 1)
+    model = classifier(0.3, solver="lbfgs", max_iter=3000, tol=1e-9)
+    p = model.fit(X, separable).predict_proba(X)
+    right = p[np.arange(N), separable]
+    assert np.median(right) == pytest.approx(0.8, abs=0.01)  # 1 - 0.3 + 0.3 / 3
+    least = model._fit_summary.least_cost
+    assert least == pytest.approx(-0.8 * np.log(0.8) - 0.2 * np.log(0.1))
+
+
+def test_the_focus_is_on_rows_of_a_rare_class():
+    y = BINARY
+    assert y.mean() < 0.3
+    plain, focal = (classifier(gamma=g, max_iter=100).fit(X, y) for g in (0.0, 3.0))
+
+    def share(model):
+        """Of the gradient, the part of the rare class."""
+        z = np.abs(backpropagate(model, X, y).delta[-1][:, 0])
+        return z[y == 1].sum() / z.sum()
+
+    start = plain.initialize(X, y), focal.initialize(X, y)
+    for model in start:
+        model.intercepts_[-1] = np.full(1, -2.0)
+    assert share(focal) > share(plain)
+
+
+@pytest.mark.parametrize("name", ["label_smoothing", "focal_gamma"])
+def test_the_squared_error_of_a_classifier_refuses_both(name):
+    model = BPClassifier(loss="squared_error", **{name: 0.5})
+    for call in (model.fit, model.initialize):
+        with pytest.raises(ValueError, match=f"'{name}' parameter.*squared_error"):
+            call(X, BINARY)
+    with pytest.raises(ValueError, match=name):
+        model.partial_fit(X, BINARY, classes=[0, 1])
+    with pytest.raises(ValueError, match="loss"):
+        BPClassifier(loss="focal_log_loss").fit(X, BINARY)
+
+
+@every_target
+@every_shape
+@every_solver
+def test_fits_of_smoothed_and_focal_losses_are_diagnosed_by_what_can_be_learned(
+    kind, smoothing, gamma, solver
+):
+    y = TARGETS[kind]
+    if kind == "three classes":  # that can be learned
+        y = (X[:, 0] > -0.5).astype(int) + (X[:, 1] > 0)
+    model = classifier(smoothing, gamma, solver=solver, max_iter=400, alpha=1e-4)
+    model.set_params(hidden_layer_sizes=(20,), tol=1e-5)
+    diagnosis = model.fit(X, y).diagnose()
+    assert diagnosis.healthy, diagnosis
+    pickled = pickle.loads(pickle.dumps(model))
+    assert str(pickled.diagnose()) == str(diagnosis)
+    assert pickled._network.kind == model._network.kind
+    np.testing.assert_array_equal(pickled.predict(X), model.predict(X))
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.2, 1.0, 2.0, 5.0])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("share", [(0.5, 0.5), (0.9, 0.1), (0.2, 0.3, 0.5)])
+def test_the_best_constant_of_a_focal_loss_is_the_least(gamma, smoothing, share):
+    shares = np.array(share)
+    costs = _catalog.LOSSES["softmax", "focal_log_loss"].label_costs
+    best, zero = costs(shares, len(share), smoothing, gamma)
+    t = shares * (1 - smoothing) + smoothing / len(share)
+
+    def cost(z):
+        p = np.exp(z - np.logaddexp.reduce(z))
+        return (t * (1 - p) ** gamma * -np.log(p)).sum()
+
+    found = minimize(cost, np.log(t), method="Nelder-Mead", options={"fatol": 1e-13})
+    assert best == pytest.approx(found.fun, rel=1e-6)
+    assert zero == pytest.approx(cost(np.zeros(len(share))))
