@@ -103,6 +103,9 @@ class Loss:
         early, and the first gradients are as large as the targets.
     delta_is_error : bool
         Whether delta grows with the output's error, in the units of the targets.
+    robust : bool
+        Whether far targets pull no more than near ones, so that their variance says
+        nothing of the outputs.
     kink : bool
         Whether the cost has no derivative where output and target are equal.
     answers_mean : bool
@@ -121,6 +124,7 @@ class Loss:
     squared: bool = False
     exponential: bool = False
     delta_is_error: bool = True
+    robust: bool = False
     kink: bool = False
     answers_mean: bool = True
 
@@ -304,19 +308,25 @@ LOSSES = {
         _squared_error_from(0.0), unit_targets=True, squared=True
     ),
     ("identity", "absolute_error"): Loss(
-        _absolute_error_of_columns, unit_targets=True, delta_is_error=False, kink=True
+        _absolute_error_of_columns,
+        unit_targets=True,
+        delta_is_error=False,
+        robust=True,
+        kink=True,
     ),
     ("identity", "huber"): Loss(
         _huber_of_columns,
         parameters=("huber_delta",),
         unit_targets=True,
         delta_is_error=False,
+        robust=True,
     ),
     ("identity", "quantile"): Loss(
         _quantile_of_columns,
         parameters=("quantile",),
         unit_targets=True,
         delta_is_error=False,
+        robust=True,
         kink=True,
         answers_mean=False,
     ),

@@ -49,7 +49,8 @@ class FitSummary:
     target_size : float
         Root mean square of the targets; of several outputs the largest.
     target_variance : float
-        Variance of the targets (of classes: as 0 and 1), the mean over outputs.
+        Variance of the targets (of classes: as 0 and 1), the mean over outputs. Of a
+        robust loss that of normal numbers with the same quartiles, if that is less.
     constant_cost : float
         The least cost that a constant answer can have, without penalty, less
         `least_cost`.
@@ -241,9 +242,17 @@ def _summarize_targets(
     costs = loss.column_costs(Columns(y, w, mean, variance), *parameters)
     return {
         "target_size": float(np.sqrt(size.max())),
-        "target_variance": float(variance.mean()),
+        "target_variance": float((_spread_of(y) if loss.robust else variance).mean()),
         **_above(least, *costs),
     }
+
+
+def _spread_of(y: NDArray) -> NDArray:
+    """The variance of every column, as outliers do not change it."""
+    low, high = np.quantile(y, (0.25, 0.75), axis=0)
+    between = np.square((high - low) / 1.349)  # 1 for normal numbers
+    variance = y.var(axis=0)
+    return np.where(between > 0, np.minimum(between, variance), variance)
 
 
 def _above(least: float, constant: float, zero: float) -> dict[str, float]:

@@ -440,6 +440,16 @@ def test_a_good_fit_is_found_healthy_and_an_untrained_one_not(loss, solver):
         assert not model.fit(X, y).diagnose().healthy
 
 
+@pytest.mark.parametrize("loss", ["absolute_error", "huber", "quantile"])
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+def test_outliers_do_not_make_a_fit_look_constant(loss, solver):
+    model, y, _ = make(loss, solver=solver, max_iter=300)
+    y = y.copy()
+    y[::15] += rng.choice([-100, 100], size=len(y[::15]))
+    diagnosis = model.fit(X, y).diagnose()
+    assert "constant-prediction" not in [finding.code for finding in diagnosis.findings]
+
+
 def test_quantiles_are_diagnosed_by_their_own_constants():
     model, y = make_quantiles(max_iter=200)
     model.fit(X, y)
