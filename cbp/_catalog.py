@@ -253,14 +253,27 @@ def _huber_of_columns(c, delta):
 
 
 def _huber_location(c, delta):
-    """The zero of the slope, which rises with the answer, by bisections."""
-    # The median and the mean have it between them only as a rule.
-    low, high = c.y.min(axis=0), c.y.max(axis=0)
+    """Of every column the zero of the slope, which rises with the answer."""
+    deltas = np.broadcast_to(delta, c.y.shape[1])
+    columns = zip(c.y.T, deltas, strict=True)
+    return np.array([_zero_of_slope(y, c.w[:, 0], float(d)) for y, d in columns])
+
+
+def _zero_of_slope(y, w, delta):
+    """By bisections, on sums over the sorted targets, less one of them."""
+    order = np.argsort(y)
+    middle = y[order[len(y) // 2]]
+    y, w = y[order] - middle, w[order]
+    weights = np.concatenate(([0.0], np.cumsum(w)))
+    sums = np.concatenate(([0.0], np.cumsum(w * y)))
+    low, high = y[0], y[-1]
     for _ in range(60):
-        middle = low + (high - low) / 2
-        rises = np.sum(c.w * np.clip(middle - c.y, -delta, delta), axis=0) > 0
-        low, high = np.where(rises, low, middle), np.where(rises, middle, high)
-    return low + (high - low) / 2
+        z = low + (high - low) / 2
+        i, j = np.searchsorted(y, (z - delta, z + delta))
+        near = z * (weights[j] - weights[i]) - (sums[j] - sums[i])
+        far = weights[i] - (weights[-1] - weights[j])
+        low, high = (low, z) if near + delta * far > 0 else (z, high)
+    return middle + low + (high - low) / 2
 
 
 def _tweedie_of_columns(c, power):
