@@ -47,7 +47,7 @@ from cbp._prediction import predict
 from cbp._progress import Optimizer
 from cbp._scoring import Given
 from cbp._solvers import SOLVERS
-from cbp._validation import checked_rows, is_ready, refuse_overflow
+from cbp._validation import checked_rows, is_ready, kernel_ready, refuse_overflow
 from cbp.diagnosis import Diagnosis, diagnose
 from cbp.gradient_flow import FailedFlow, GradientFlow
 
@@ -70,6 +70,11 @@ def _defaults(estimator: type) -> dict[str, Any]:
 
 
 _NO_DEFAULT = object()
+
+# Logits that are decided at a time where the result is sparse, and the fewest rows, for
+# which it pays to pack the weights.
+_PIECE_ITEMS = 1 << 20
+_PIECE_ROWS = 256
 
 
 @functools.cache
@@ -279,8 +284,9 @@ class BaseBP(BaseEstimator):
 
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             For the classifier labels, numbers or strings, or for multilabel targets a
-            matrix of 0 and 1. For the regressor numbers; none below 0 with the
-            losses 'poisson' and 'tweedie', all above 0 with 'gamma'.
+            matrix of 0 and 1; a sparse one stays sparse. For the regressor numbers;
+            none below 0 with the losses 'poisson' and 'tweedie', all above 0 with
+            'gamma'.
 
         sample_weight : array-like of shape (n_samples,), float or None, default=None
             Weights >= 0 of the rows; None weighs all alike. As in scikit-learn the
@@ -398,10 +404,26 @@ class BaseBP(BaseEstimator):
             X, given = checked_rows(self._with(model), X, network.dtype)
             outputs = predict(network, theta, X, logits)
         if not all_finite(outputs):
-            refuse_overflow(outputs, X, network.dtype)
+            finite = np.isfinite(outputs).all(axis=1)
+            refuse_overflow(finite, X, network.dtype)
         if given != network.dtype:
             outputs = outputs.astype(np.promote_types(given, network.dtype))
         return outputs
+
+    def _logits_in_pieces(self, model: Fitted, X: Any) -> Iterator[Floats]:
+        """The logits of all rows, some rows at a time: with very many outputs those of
+        all would be larger than X and a sparse y."""
+        network, theta = model._network, model.theta()
+        X, given = checked_rows(self._with(model), X, network.dtype)
+        step = max(_PIECE_ROWS, _PIECE_ITEMS // network.n_outputs)
+        finite = []
+        for start in range(0, X.shape[0], step):
+            some = kernel_ready(X[start : start + step])
+            outputs = predict(network, theta, some, True)
+            finite.append(np.isfinite(outputs).all(axis=1))
+            yield outputs
+        if not all(map(np.all, finite)):
+            refuse_overflow(np.concatenate(finite), X, network.dtype)
 
     def hidden_activations(self, X: Rows, layer: int = -1) -> Floats:
         """Activations of a hidden layer, the units that the next layer sees.

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
 from sklearn.base import ClassifierMixin
 from sklearn.utils.metaestimators import available_if
 
 from cbp import _fitting
 from cbp._base import BaseBP
 from cbp._catalog import output_of_labels
-from cbp._fitted import attribute
+from cbp._fitted import Fitted, attribute
 from cbp._solvers import demand_stochastic
 from cbp._targets import (
     Labels,
@@ -24,7 +25,7 @@ from cbp._targets import (
     told_labels,
     weights_of_classes,
 )
-from cbp._validation import checked_weight
+from cbp._validation import checked_weight, kernel_ready
 
 if TYPE_CHECKING:
     from typing import Self
@@ -115,6 +116,8 @@ class Classifier(ClassifierMixin, BaseBP):
 
     def _encode(self, y: Any, dtype: np.dtype, incremental: bool) -> NDArray:
         """Targets of the network; the labels that they stand for are kept."""
+        if sparse.issparse(y):
+            y = y.toarray() if y.ndim == 1 else kernel_ready(y, "y")
         goes_on = self.warm_start or incremental
         known = Labels.of_fitted(self._fitted) if goes_on else None
         target, labels = encode_labels(y, dtype, known, incremental)
@@ -158,7 +161,56 @@ class Classifier(ClassifierMixin, BaseBP):
             If the model is not fitted.
         """
         model = self._model()
-        return Labels.of_fitted(model).decide(self._outputs(model, X, logits=True))
+        labels = Labels.of_fitted(model)
+        if labels.multilabel and labels.sparse:
+            return self._decide_sparse(model, X)
+        return labels.decide(self._outputs(model, X, logits=True))
+
+    def _decide_sparse(self, model: Fitted, X: Rows) -> sparse.csr_matrix:
+        """Multilabel predictions that are never dense as a whole."""
+        pieces = [
+            sparse.csr_matrix((logits > 0).astype(int))
+            for logits in self._logits_in_pieces(model, X)
+        ]
+        return pieces[0] if len(pieces) == 1 else sparse.vstack(pieces, "csr")
+
+    def score(
+        self,
+        X: Rows,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+    ) -> float:
+        """The share of rows that are predicted right.
+
+        Parameters
+        ----------
+        X : {array-like, data frame, sparse matrix} of shape (n_samples, n_features)
+            Inputs.
+
+        y : array-like of shape (n_samples,) or (n_samples, n_labels)
+            True labels. For multilabel targets also a sparse matrix, which is never
+            made dense as a whole.
+
+        sample_weight : array-like of shape (n_samples,) or None, default=None
+            Weights of the rows.
+
+        Returns
+        -------
+        accuracy : float
+            A row of several labels is right if all of its labels are.
+
+        Raises
+        ------
+        ValueError, NotFittedError
+            As `predict`.
+        """
+        from sklearn.metrics import accuracy_score  # takes a while
+
+        model = self._model()
+        if not (sparse.issparse(y) and Labels.of_fitted(model).multilabel):
+            return super().score(X, y, sample_weight)
+        predicted = self._decide_sparse(model, X)
+        return float(accuracy_score(y, predicted, sample_weight=sample_weight))
 
     def decision_function(self, X: Rows) -> Floats:
         """The logits: weighted inputs of the output layer, before its activation.

@@ -7,6 +7,7 @@ from cbp._network cimport Network
 
 cdef class CsrData:
     cdef object data, indices, indptr
+    cdef str name                  # in errors
     cdef ptrdiff_t n_rows, n_cols
     cdef cbp_csr csr
     cdef _take_indptr(self, indptr, ptrdiff_t n_entries)
@@ -21,11 +22,13 @@ cdef class Data:
     cdef object _X, _target, _weight  # what the pointers below point to
     cdef const char *X             # (n_rows, n_features), NULL if sparse
     cdef CsrData sparse
-    cdef const char *Y             # (n_rows, n_outputs), NULL if labels
+    cdef const char *Y             # (n_rows, n_outputs), NULL if labels or sparse
+    cdef CsrData sparse_Y          # the same as CSR, else None
     cdef const int32_t *labels     # (n_rows,), NULL if Y
     cdef const char *weight        # (n_rows,), NULL if all weigh 1
     cdef bint wants_targets        # whether the loss reads a matrix, of labels too
     cdef _take_target(self, target)
+    cdef _take_sparse_target(self, target)
     cdef bint _weights_are_sound(self) noexcept nogil
     cdef double row_weight(self, ptrdiff_t row) noexcept nogil
     cdef double sum_weights(self, const int64_t *rows, ptrdiff_t n,
@@ -35,6 +38,8 @@ cdef class Data:
     cdef void gather_targets(self, const int64_t *rows, ptrdiff_t r0, ptrdiff_t r1,
                              cbp_panels T, int32_t *labels,
                              char *weight) noexcept nogil
+    cdef void _spread_targets(self, const int64_t *rows, ptrdiff_t n,
+                              cbp_panels T) noexcept nogil
 
 
 cdef checked_rows(rows, ptrdiff_t n_samples)

@@ -9,11 +9,13 @@ import numpy as np
 
 from libc.math cimport INFINITY
 from libc.stdint cimport int32_t, int64_t
+from libc.string cimport memcpy, memset
 
 from cbp._kernels cimport (
     CBP_CHUNK_ROWS,
     CBP_N_SOFTMAX_LOSSES,
     address,
+    cbp_csr,
     cbp_panels,
     floats,
 )
@@ -30,9 +32,9 @@ cdef class Data:
     X : C-contiguous ndarray or CSR matrix of shape (n_samples, n_inputs)
         CSR rows with ascending indices. What X is made of must not be changed as long
         as the data are in use; the same is true of sample_weight.
-    target : ndarray
+    target : ndarray or CSR matrix
         int32 class numbers of shape (n_samples,), which are copied, or (n_samples,
-        n_outputs) of dtype.
+        n_outputs) of dtype. A CSR matrix as X; its rows become dense in a batch only.
     sample_weight : ndarray of shape (n_samples,), default=None
 
     Raises
@@ -55,7 +57,10 @@ cdef class Data:
             self.sparse = CsrData(network, X)
             shape[0] = self.sparse.n_rows
         self.n_rows = shape[0]
-        self._take_target(np.asarray(target))
+        if hasattr(target, "indptr"):
+            self._take_sparse_target(target)
+        else:
+            self._take_target(np.asarray(target))
         if sample_weight is not None:
             self.weight = <const char *>floats(sample_weight, "sample_weight",
                                                self.size, 1, shape)
@@ -83,6 +88,14 @@ cdef class Data:
         self._target = target
         if target.shape[0] != self.n_rows:
             raise ValueError("target and X differ in length")
+
+    cdef _take_sparse_target(self, target):
+        if not self.wants_targets:
+            raise ValueError("this loss takes class numbers, not a matrix of targets")
+        self.sparse_Y = CsrData(self.network, target, targets=True)
+        if self.sparse_Y.n_rows != self.n_rows:
+            raise ValueError("target and X differ in length")
+        self.Y, self.labels = NULL, NULL
 
     cdef bint _weights_are_sound(self) noexcept nogil:
         cdef ptrdiff_t i
@@ -125,7 +138,9 @@ cdef class Data:
         weight; only those that there are, and that the loss reads."""
         cdef ptrdiff_t r
         T.data = <char *>T.data + r0 * self.k.panel * self.size
-        if self.labels == NULL:
+        if self.sparse_Y is not None:
+            self._spread_targets(rows + r0, r1 - r0, T)
+        elif self.labels == NULL:
             self.k.gather_rows(self.Y, self.n_outputs, rows + r0, r1 - r0,
                                self.n_outputs, T)
         else:
@@ -136,6 +151,20 @@ cdef class Data:
         if self.weight != NULL:
             self.k.gather_items(self.weight, rows + r0, r1 - r0,
                                 weight + r0 * self.size)
+
+    cdef void _spread_targets(self, const int64_t *rows, ptrdiff_t n,
+                              cbp_panels T) noexcept nogil:
+        """n rows of a sparse Y into the first rows of T."""
+        cdef ptrdiff_t P = self.k.panel, size = self.size, r, p, c
+        cdef int64_t e
+        cdef const cbp_csr *Y = &self.sparse_Y.csr
+        for p in range((self.n_outputs + P - 1) // P):
+            memset(<char *>T.data + p * T.stride * size, 0, n * P * size)
+        for r in range(n):
+            for e in range(Y.indptr[rows[r]], Y.indptr[rows[r] + 1]):
+                c = Y.indices[e]
+                memcpy(<char *>T.data + (c // P * T.stride + r * P + c % P) * size,
+                       <const char *>Y.data + e * size, size)
 
 
 cdef checked_rows(rows, ptrdiff_t n_samples):
@@ -235,10 +264,14 @@ cdef class CsrData:
     by_rows : bool, default=False
         Whether who uses it calls `check` for the rows that he is to use next: their
         indices are then in the caches when a kernel comes.
+    targets : bool, default=False
+        Whether its columns are the network's outputs, not its inputs.
     """
 
-    def __cinit__(self, Network network not None, X, bint by_rows=False):
+    def __cinit__(self, Network network not None, X, bint by_rows=False,
+                  bint targets=False):
         cdef int fault = SOUND
+        self.name = "target" if targets else "X"
         try:
             form, shape, data, indices, indptr = (
                 X.format, X.shape, X.data, X.indices, X.indptr
@@ -246,27 +279,27 @@ cdef class CsrData:
         except AttributeError:
             form = None
         if form != "csr":
-            raise ValueError(
-                f"X must be an array or a CSR matrix, got {type(X).__name__}"
-            )
+            raise ValueError(f"{self.name} must be an array or a CSR matrix, got "
+                             f"{type(X).__name__}")
         self.n_rows, n_given = shape
-        self.n_cols = network.layers[0].n_in
+        self.n_cols = network.n_outputs if targets else network.layers[0].n_in
         if n_given != self.n_cols:
-            raise ValueError(
-                f"X has {n_given} columns, the network {self.n_cols} inputs"
-            )
+            raise ValueError(f"{self.name} has {n_given} columns, the network "
+                             f"{self.n_cols} {'outputs' if targets else 'inputs'}")
         if self.n_cols > INT32_MAX:
-            raise ValueError(f"a sparse X may have {INT32_MAX} columns, not {n_given}")
-        self.data = native(data, None, "X.data")
+            raise ValueError(f"a sparse {self.name} may have {INT32_MAX} columns, not "
+                             f"{n_given}")
+        self.data = native(data, None, f"{self.name}.data")
         if self.data.dtype != network.dtype:
-            raise ValueError(f"X is {self.data.dtype}, the network {network.dtype}")
+            raise ValueError(f"{self.name} is {self.data.dtype}, the network "
+                             f"{network.dtype}")
         self.csr.data = address(self.data)
         self._take_indptr(indptr, min(len(data), len(indices)))
         self.indices = np.asarray(indices)
         if self.indices.dtype == np.int32:
-            self.indices = native(self.indices, None, "X.indices")
+            self.indices = native(self.indices, None, f"{self.name}.indices")
         else:
-            wide = native(self.indices, np.int64, "X.indices")
+            wide = native(self.indices, np.int64, f"{self.name}.indices")
             fault = check_rows(self.csr.indptr, self.n_rows,
                                <const int64_t *>address(wide), self.n_cols)
             self.indices = wide.astype(np.int32)
@@ -282,22 +315,24 @@ cdef class CsrData:
         cdef const int64_t *starts
         cdef ptrdiff_t r
         cdef bint descends = False
-        self.indptr = native(indptr, np.int64, "X.indptr")
+        self.indptr = native(indptr, np.int64, f"{self.name}.indptr")
         if len(self.indptr) != self.n_rows + 1:
-            raise ValueError(f"X.indptr has {len(self.indptr)} items; want one more "
-                             f"than the {self.n_rows} rows")
+            raise ValueError(f"{self.name}.indptr has {len(self.indptr)} items; want "
+                             f"one more than the {self.n_rows} rows")
         self.csr.indptr = starts = <const int64_t *>address(self.indptr)
         for r in range(self.n_rows):
             descends |= starts[r + 1] < starts[r]
         if descends or starts[0] != 0 or starts[self.n_rows] > n_entries:
-            raise ValueError("X is a malformed CSR matrix: its indptr is not in order")
+            raise ValueError(f"{self.name} is a malformed CSR matrix: its indptr is "
+                             "not in order")
 
     cdef int check(self, ptrdiff_t r0, ptrdiff_t r1) noexcept nogil:
         """What is wrong with rows r0 .. r1 - 1."""
         return check_rows(self.csr.indptr + r0, r1 - r0, self.csr.indices, self.n_cols)
 
     cdef error(self, int fault):
-        return ValueError(f"X is a malformed CSR matrix: {CSR_FAULTS[fault]}")
+        return ValueError(f"{self.name} is a malformed CSR matrix: "
+                          f"{CSR_FAULTS[fault]}")
 
 
 cdef native(array, dtype, str name):

@@ -7,7 +7,7 @@ outputs after it. What the numbers mean is said in diagnosis.py.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 # Rows that are looked at: enough for a scale, few enough to cost nothing.
 _SAMPLE_ROWS = 64
 _SAMPLE_TARGETS = 4096
+# Columns of sparse targets that are made dense at a time: 2 MB.
+_SPARSE_COLUMNS = 64
 
 
 @dataclass(frozen=True)
@@ -107,8 +109,8 @@ class FitSummary:
         ----------
         network : Network
         X : ndarray or CSR matrix of shape (n_samples, n_features)
-        target : ndarray
-            As `Trainer` takes it: class numbers or a matrix.
+        target : ndarray or CSR matrix
+            As `Data` takes it: class numbers or a matrix.
         sample_weight : ndarray of shape (n_samples,), default=None
         rows : int ndarray, default=None
             The rows to train on; None means all.
@@ -231,19 +233,22 @@ def _summarize_targets(
         }
         costs = loss.label_costs(p, network.layer_sizes[-1], *parameters)
         return scale | _above(loss.least_cost(n_classes, *parameters), *costs)
-    y = target.astype(np.float64)
     w = weight[:, np.newaxis] / weight.sum()
-    mean = (w * y).sum(0)
-    variance = (w * (y - mean) ** 2).sum(0)
-    size = (w * y * y).sum(0)
-    variance[variance < 1e-24 * size] = 0  # constant except for rounding
-    each = np.broadcast_arrays(mean, *parameters)[1:]
-    least = sum(loss.least_cost(2, *column) for column in zip(*each, strict=True))
-    costs = loss.column_costs(Columns(y, w, mean, variance), *parameters)
+    sizes, variances, costs, least = [], [], [], 0
+    for y in _dense_columns(target):
+        mean = (w * y).sum(0)
+        variance = (w * (y - mean) ** 2).sum(0)
+        size = (w * y * y).sum(0)
+        variance[variance < 1e-24 * size] = 0  # constant except for rounding
+        each = np.broadcast_arrays(mean, *parameters)[1:]
+        least += sum(loss.least_cost(2, *column) for column in zip(*each, strict=True))
+        sizes.append(size.max())
+        variances.append(_spread_of(y) if loss.robust else variance)
+        costs.append(loss.column_costs(Columns(y, w, mean, variance), *parameters))
     return {
-        "target_size": float(np.sqrt(size.max())),
-        "target_variance": float((_spread_of(y) if loss.robust else variance).mean()),
-        **_above(least, *costs),
+        "target_size": float(np.sqrt(max(sizes))),
+        "target_variance": float(np.concatenate(variances).mean()),
+        **_above(least, *map(sum, zip(*costs, strict=True))),
     }
 
 
@@ -263,3 +268,14 @@ def _above(least: float, constant: float, zero: float) -> dict[str, float]:
         "zero_cost": float(zero - least),
         "least_cost": float(least),
     }
+
+
+def _dense_columns(target: Any) -> Iterator[NDArray]:
+    """The targets in float64; of a sparse matrix some columns at a time."""
+    if not sparse.issparse(target):
+        yield target.astype(np.float64)
+        return
+    target = target.tocsc()
+    for start in range(0, target.shape[1], _SPARSE_COLUMNS):
+        some = target[:, start : start + _SPARSE_COLUMNS]
+        yield some.toarray(order="C").astype(np.float64)

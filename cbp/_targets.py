@@ -291,7 +291,7 @@ class Labels:
         Whether a row may have several labels. None: partial_fit was told the classes,
         and no y has come yet.
     sparse : bool or None
-        Whether multilabel targets came as a sparse matrix, as predictions then do.
+        Whether multilabel targets came as a sparse matrix, as predictions then are.
     """
 
     classes: NDArray
@@ -369,11 +369,10 @@ class Labels:
 
     # ------------------------------------------------- from logits back to labels
 
-    def decide(self, logits: Floats) -> Any:
+    def decide(self, logits: Floats) -> NDArray:
         """Labels, or for multilabel targets a matrix of 0 and 1."""
         if self.multilabel:
-            decided = (logits > 0).astype(int)
-            return sparse.csr_matrix(decided) if self.sparse else decided
+            return (logits > 0).astype(int)
         if len(self.classes) == 1:
             index = np.zeros(len(logits), dtype=int)
         elif logits.shape[1] == 1:
@@ -463,7 +462,8 @@ def encode_labels(
     Parameters
     ----------
     y : ndarray or CSR matrix
-        As scikit-learn's checks leave it.
+        As scikit-learn's checks leave it; the matrix as kernels read one. It stays
+        sparse.
     dtype : float type
         Of the matrix.
     known : Labels or None
@@ -472,12 +472,16 @@ def encode_labels(
         Whether some labels may be missing in y.
     """
     is_sparse = sparse.issparse(y)
-    y = _one_column(y.toarray() if is_sparse else y)
-    if incremental and known is not None:
-        target = known.known_target(y, dtype)
-        if target is not None:
-            return target, known
-    multilabel = _is_multilabel(y)
+    if is_sparse and y.shape[1] > 1:
+        y = _indicators(y, dtype)
+        multilabel = True
+    else:
+        y = _one_column(y.toarray() if is_sparse else y)
+        if incremental and known is not None:
+            target = known.known_target(y, dtype)
+            if target is not None:
+                return target, known
+        multilabel = _is_multilabel(y)
     if multilabel:
         labels = np.arange(y.shape[1])
     else:
@@ -493,8 +497,32 @@ def encode_labels(
         known.demand_same(labels, multilabel, incremental)
         labels = known.classes
         is_sparse = is_sparse if known.sparse is None else known.sparse
-    target = np.ascontiguousarray(y, dtype=dtype) if multilabel else index_of(labels, y)
+    if not multilabel:
+        target = index_of(labels, y)
+    elif sparse.issparse(y):
+        target = y
+    else:
+        target = np.ascontiguousarray(y, dtype=dtype)
     return target, Labels(labels, multilabel, is_sparse)
+
+
+def _indicators(y: Any, dtype: DTypeLike) -> sparse.csr_matrix:
+    """A sparse multilabel y in `dtype`, with no entry but ones."""
+    if y.indices.size and not 0 <= y.indices.min() <= y.indices.max() < y.shape[1]:
+        raise ValueError(
+            "y is a malformed sparse matrix: an index lies outside its columns."
+        )
+    if y.dtype.kind not in "biuf" or not _zero_or_one(y.data):
+        raise ValueError(
+            "A sparse y of several columns is multilabel and must hold 0 and 1 only, "
+            f"got values {np.unique(y.data)} (dtype {y.dtype}). Numbers stored twice "
+            "are added."
+        )
+    if not y.data.all():
+        y = y.copy()
+        y.eliminate_zeros()
+    ones = np.ones(len(y.data), dtype)
+    return sparse.csr_matrix((ones, y.indices, y.indptr), shape=y.shape)
 
 
 def _is_multilabel(y: NDArray) -> bool:
@@ -579,9 +607,38 @@ def weights_of_classes(class_weight: Any, y: Any, balance: Any = None) -> Floats
     """
     from sklearn.utils.class_weight import compute_sample_weight
 
-    y, balance = (x.toarray() if sparse.issparse(x) else x for x in (y, balance))
+    if y.ndim == 1 or y.shape[1] == 1:
+        return _column_weights(compute_sample_weight, class_weight, y, balance, 0)
+    n = y.shape[1]
+    if class_weight != "balanced":
+        one_each = isinstance(class_weight, list | tuple) and len(class_weight) == n
+        if not one_each or not all(isinstance(w, dict) for w in class_weight):
+            raise ValueError(
+                f"y has {n} columns, so that class_weight must be 'balanced' or a list "
+                f"of {n} dicts, one for each column; got {class_weight!r}."
+            )
+    # One after the other, so that a sparse y is never dense as a whole.
+    y, balance = (x.tocsc() if sparse.issparse(x) else x for x in (y, balance))
+    weight = np.ones(y.shape[0])
+    for j in range(n):
+        of_column = class_weight if class_weight == "balanced" else class_weight[j]
+        weight *= _column_weights(compute_sample_weight, of_column, y, balance, j)
+    return weight
+
+
+def _column_weights(
+    compute: Callable[..., Floats], class_weight: Any, y: Any, balance: Any, j: int
+) -> Floats:
+    """The weights of rows by the labels in column j."""
+    y, balance = _column(y, j), None if balance is None else _column(balance, j)
     if balance is None or class_weight != "balanced":
-        return compute_sample_weight(class_weight, y)
+        return compute(class_weight, y)
     n = len(balance)
     both = np.concatenate([balance, y])
-    return compute_sample_weight(class_weight, both, indices=np.arange(n))[n:]
+    return compute(class_weight, both, indices=np.arange(n))[n:]
+
+
+def _column(y: Any, j: int) -> NDArray:
+    if sparse.issparse(y):
+        return y[:, [j]].toarray().ravel()
+    return y if y.ndim == 1 else y[:, j]

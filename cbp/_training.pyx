@@ -414,7 +414,7 @@ cdef class Epochs(Worker):
             # read it, which would then leave the others waiting.
             if self.stopping:
                 return
-            if self.batch.one_row and not self.batch.watching:
+            if self.batch.one_row and not self._goes_row_by_row():
                 self._train_rows()
             elif self.batch.one_row:
                 self.batch.run_one_row()
@@ -424,6 +424,11 @@ cdef class Epochs(Worker):
                 self.batch.run(thread)
                 if thread == 0 and self._steps() and not self.signals.interrupted:
                     self._end_batch()
+
+    cdef bint _goes_row_by_row(self) noexcept nogil:
+        """Whether batches of one row are not handed to C many at a time: C measures
+        nothing, and reads dense targets. The same bits."""
+        return self.batch.watching or self.data.sparse_Y is not None
 
     cdef bint _steps(self) noexcept nogil:
         """Whether there is an optimizer to step; L-BFGS asks for sums only."""

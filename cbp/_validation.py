@@ -137,7 +137,7 @@ def _with_names_of(est: Any, X: Any) -> Any:
     return est._with(est._fitted.changed(feature_names_in_=names))
 
 
-def kernel_ready(X: Any) -> Any:
+def kernel_ready(X: Any, name: str = "X") -> Any:
     """X as the kernels read it; the caller's own array or matrix is left alone.
 
     A plain array, C-contiguous and aligned, or CSR with sorted indices, none twice.
@@ -146,14 +146,14 @@ def kernel_ready(X: Any) -> Any:
         return np.require(X, requirements="CA")
     # A matrix of our own: what SciPy has noted of the order of indices may be untrue by
     # now, and data or indices may be strided.
-    X = sparse.csr_matrix(_checked_csr(X), shape=X.shape)
+    X = sparse.csr_matrix(_checked_csr(X, name), shape=X.shape)
     if not X.has_canonical_format:
         X = X.copy()
         X.sum_duplicates()
     return X
 
 
-def _checked_csr(X: Any) -> tuple[Floats, NDArray, NDArray]:
+def _checked_csr(X: Any, matrix: str) -> tuple[Floats, NDArray, NDArray]:
     """Data, indices and row starts of X, contiguous.
 
     What would lead SciPy out of these arrays is refused; its constructors let it pass.
@@ -164,8 +164,8 @@ def _checked_csr(X: Any) -> tuple[Floats, NDArray, NDArray]:
         whole = name == "data" or array.dtype.kind in "iu"
         if array.ndim != 1 or not whole:
             raise ValueError(
-                f"X is a malformed sparse matrix: its {name} must be one-dimensional"
-                f"{'' if name == 'data' else ' and hold whole numbers'}, got shape "
+                f"{matrix} is a malformed sparse matrix: its {name} must be "
+                f"one-dimensional{'' if name == 'data' else ' and hold whole numbers'}, got shape "
                 f"{array.shape} and dtype {array.dtype}."
             )
     data, indices, starts = map(np.ascontiguousarray, given.values())
@@ -176,13 +176,15 @@ def _checked_csr(X: Any) -> tuple[Floats, NDArray, NDArray]:
         or starts[-1] > min(len(indices), len(data))
         or (starts[1:] < starts[:-1]).any()
     ):
-        raise ValueError("X is a malformed sparse matrix: its indptr is not in order.")
+        raise ValueError(
+            f"{matrix} is a malformed sparse matrix: its indptr is not in order."
+        )
     return data[: starts[-1]], indices[: starts[-1]], starts
 
 
-def refuse_overflow(outputs: Floats, X: Any, dtype: np.dtype) -> None:
+def refuse_overflow(finite: NDArray[np.bool_], X: Any, dtype: np.dtype) -> None:
     """Name the rows of X whose outputs are not finite."""
-    rows = np.flatnonzero(~np.isfinite(outputs).all(axis=1))
+    rows = np.flatnonzero(~finite)
     named = ", ".join(map(str, rows[:10])) + (", ..." if len(rows) > 10 else "")
     entries = X.data if sparse.issparse(X) else X
     if not np.isfinite(entries).all():  # only where checks were turned off
@@ -193,7 +195,7 @@ def refuse_overflow(outputs: Floats, X: Any, dtype: np.dtype) -> None:
         )
     raise ValueError(
         f"The network overflows {dtype} in {len(rows)} of "
-        f"{len(outputs)} rows of X: {named}. Their values, or the weights, are "
+        f"{len(finite)} rows of X: {named}. Their values, or the weights, are "
         "too large; scale X as it was scaled for training."
     )
 
