@@ -165,8 +165,8 @@ def _checked_csr(X: Any, matrix: str) -> tuple[Floats, NDArray, NDArray]:
         if array.ndim != 1 or not whole:
             raise ValueError(
                 f"{matrix} is a malformed sparse matrix: its {name} must be "
-                f"one-dimensional{'' if name == 'data' else ' and hold whole numbers'}, got shape "
-                f"{array.shape} and dtype {array.dtype}."
+                f"one-dimensional{'' if name == 'data' else ' and hold whole numbers'}"
+                f", got shape {array.shape} and dtype {array.dtype}."
             )
     data, indices, starts = map(np.ascontiguousarray, given.values())
     # One by one: differences of unsigned numbers are never negative.
