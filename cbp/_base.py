@@ -284,7 +284,9 @@ class BaseBP(BaseEstimator):
 
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             For the classifier labels, numbers or strings, or for multilabel targets a
-            matrix of 0 and 1; a sparse one stays sparse. For the regressor numbers;
+            matrix of 0 and 1; a sparse one stays sparse. Any other matrix or frame, of
+            more than two numbers or of strings, has a column of labels for each thing
+            that is to be told; columns may differ in type. For the regressor numbers;
             none below 0 with the losses 'poisson' and 'tweedie', all above 0 with
             'gamma'.
 

@@ -35,7 +35,7 @@ cdef struct Buffers:
     ptrdiff_t A0_bytes         # from one thread's to the next; 0 if they share it
     cbp_columns columns        # the same rows of a sparse X, by columns
     cbp_panels T               # (piece, n_out) the targets
-    int32_t *labels            # (piece,)
+    int32_t *labels            # (piece, labels of a row)
     char *weight               # (piece,)
     double *row_loss           # (chunk,)
     char *scratch              # per thread

@@ -118,6 +118,7 @@ def fit_bytes(Network network not None, batch_size, solver, sparse=False, clips=
     rows = min(int(batch_size), PIECE_ROWS if divided else CBP_CHUNK_ROWS) + 17
     sizes = network.layer_sizes
     per_row = 2 * sum([n + 16 for n in sizes[1:]]) + sizes[0] + network.n_outputs + 32
+    per_row += network.n_labels
     copies = 1 + (cbp_n_states[OPTIMIZERS[solver]] if solver in OPTIMIZERS else 1)
     if solver in OPTIMIZERS and (batch_size > CBP_CHUNK_ROWS or divided or clips):
         copies += 1
@@ -237,7 +238,7 @@ cdef class Propagation:
         self.buffers.weight = <char *>at
         at += round_up(self.piece_rows, P) * self.size
         self.buffers.labels = <int32_t *>at
-        at += round_up(self.piece_rows, 16) * sizeof(int32_t)
+        at += round_up(self.piece_rows, 16) * self.network.n_labels * sizeof(int32_t)
         self.buffers.row_loss = <double *>at
         at += round_up(self.chunk_rows, 16) * sizeof(double)
         if self.data.sparse is not None:
@@ -395,7 +396,7 @@ cdef class Propagation:
         cdef void *weight = self.buffers.weight if data.weight != NULL else NULL
         if self.one_row:
             self.k.compute_loss_row(
-                y.D.data, self.buffers.T.data, self.buffers.labels[0], weight, y.n_out,
+                y.D.data, self.buffers.T.data, self.buffers.labels, weight, y.n_out,
                 &self.network.c_loss, self.buffers.row_loss, self.scratch_of(thread)
             )
         else:
@@ -931,7 +932,7 @@ cdef show_forward(Batch batch, const int64_t *order, ptrdiff_t start, ptrdiff_t 
         show(batch, y.A, start, rows, z[l])
         if l == last:
             batch.k.apply_output(y.A, y.n_out, 0, rows, batch.network.output_code,
-                                 batch.buffers.scratch)
+                                 batch.network.c_loss.groups, batch.buffers.scratch)
         else:
             for q in range(round_up(y.n_out, batch.P) // batch.P):
                 batch.k.activate(<char *>y.A.data + q * y.A.stride * batch.size,

@@ -12,19 +12,15 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 from sklearn.base import ClassifierMixin
 from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import _check_sample_weight
 
 from cbp import _fitting
 from cbp._base import BaseBP
 from cbp._catalog import output_of_labels
 from cbp._fitted import Fitted, attribute
+from cbp._label_columns import AnyLabels, LabelColumns, encode, labels_of, told
 from cbp._solvers import demand_stochastic
-from cbp._targets import (
-    Labels,
-    encode_labels,
-    read_labels,
-    told_labels,
-    weights_of_classes,
-)
+from cbp._targets import read_labels, weights_of_classes
 from cbp._validation import checked_weight, kernel_ready
 
 if TYPE_CHECKING:
@@ -36,7 +32,7 @@ if TYPE_CHECKING:
 class Classifier(ClassifierMixin, BaseBP):
     """A classifier, but for its parameters."""
 
-    classes_: NDArray = attribute()
+    classes_: NDArray | list[NDArray] = attribute()
     _multilabel: bool = attribute()
     _sparse_labels: bool = attribute()
 
@@ -46,7 +42,7 @@ class Classifier(ClassifierMixin, BaseBP):
         X: Rows,
         y: ArrayLike,
         sample_weight: ArrayLike | float | None = None,
-        classes: ArrayLike | None = None,
+        classes: ArrayLike | list[ArrayLike] | None = None,
     ) -> Self:
         """Train for one epoch on the rows given, going on from the present weights.
 
@@ -59,15 +55,17 @@ class Classifier(ClassifierMixin, BaseBP):
         X : {array-like, data frame, sparse matrix} of shape (n_samples, n_features)
             Inputs.
 
-        y : array-like of shape (n_samples,) or (n_samples, n_labels)
-            Labels; some of `classes` may be missing.
+        y : array-like of shape (n_samples,) or (n_samples, n_columns)
+            Labels as in `fit`; some of `classes` may be missing.
 
         sample_weight : array-like of shape (n_samples,), float or None, default=None
             Weights >= 0 of the rows. A batch of weights that are all zero changes
             nothing.
 
-        classes : array-like of shape (n_classes,) or None, default=None
+        classes : array-like of shape (n_classes,), list of such or None, default=None
             All labels that will ever occur. Needed in the first call, later optional.
+            A list of two arrays or more has the labels of each column of y, which then
+            is not multilabel, even if it holds 0 and 1 only.
 
         Returns
         -------
@@ -86,9 +84,9 @@ class Classifier(ClassifierMixin, BaseBP):
             )
         with self._trial() as trial:
             trial._check_parameters()
-            known = Labels.of_fitted(trial._fitted)
+            known = labels_of(trial._fitted)
             if classes is not None or known is None:
-                trial._keep_labels(told_labels(classes, known))
+                trial._keep_labels(told(classes, known))
             _fitting.fit(trial, X, y, sample_weight, incremental=True)
         return self
 
@@ -111,7 +109,7 @@ class Classifier(ClassifierMixin, BaseBP):
         given, unit = checked_weight(sample_weight, X, incremental=True)
         return given.astype(np.float64) * unit * weight
 
-    def _keep_labels(self, labels: Labels) -> None:
+    def _keep_labels(self, labels: AnyLabels) -> None:
         self._own_fitted().__dict__.update(labels.attributes())
 
     def _encode(self, y: Any, dtype: np.dtype, incremental: bool) -> NDArray:
@@ -119,8 +117,8 @@ class Classifier(ClassifierMixin, BaseBP):
         if sparse.issparse(y):
             y = y.toarray() if y.ndim == 1 else kernel_ready(y, "y")
         goes_on = self.warm_start or incremental
-        known = Labels.of_fitted(self._fitted) if goes_on else None
-        target, labels = encode_labels(y, dtype, known, incremental)
+        known = labels_of(self._fitted) if goes_on else None
+        target, labels = encode(y, dtype, known, incremental)
         self._keep_labels(labels)
         return target
 
@@ -128,11 +126,14 @@ class Classifier(ClassifierMixin, BaseBP):
         """Targets if y needs no check by scikit-learn, or None."""
         if type(y) is not np.ndarray or y.shape[:1] != (n_samples,):
             return None
-        known = Labels.of_fitted(self._fitted)
+        known = labels_of(self._fitted)
         return None if known is None else known.known_target(y, dtype)
 
     def _n_outputs(self, target: NDArray) -> int:
-        return Labels.of_fitted(self._fitted).n_outputs
+        return labels_of(self._fitted).n_outputs
+
+    def _output_groups(self) -> tuple[int, ...]:
+        return labels_of(self._fitted).groups
 
     def _output_activation(self, n_outputs: int) -> str:
         return output_of_labels(self.loss, n_outputs > 1 and not self._multilabel)
@@ -151,7 +152,8 @@ class Classifier(ClassifierMixin, BaseBP):
         -------
         y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
             Labels out of `classes_`, or for multilabel targets a matrix of 0 and 1, a
-            CSR matrix if `fit` was given a sparse one.
+            CSR matrix if `fit` was given a sparse one. Of several columns of labels as
+            many columns, of objects if they differ in type.
 
         Raises
         ------
@@ -161,7 +163,7 @@ class Classifier(ClassifierMixin, BaseBP):
             If the model is not fitted.
         """
         model = self._model()
-        labels = Labels.of_fitted(model)
+        labels = labels_of(model)
         if labels.multilabel and labels.sparse:
             return self._decide_sparse(model, X)
         return labels.decide(self._outputs(model, X, logits=True))
@@ -187,7 +189,7 @@ class Classifier(ClassifierMixin, BaseBP):
         X : {array-like, data frame, sparse matrix} of shape (n_samples, n_features)
             Inputs.
 
-        y : array-like of shape (n_samples,) or (n_samples, n_labels)
+        y : array-like of shape (n_samples,) or (n_samples, n_columns)
             True labels. For multilabel targets also a sparse matrix, which is never
             made dense as a whole.
 
@@ -197,7 +199,9 @@ class Classifier(ClassifierMixin, BaseBP):
         Returns
         -------
         accuracy : float
-            A row of several labels is right if all of its labels are.
+            A row of several labels is right if all of its labels are, as
+            :class:`sklearn.multioutput.MultiOutputClassifier` has it for columns of
+            labels.
 
         Raises
         ------
@@ -207,7 +211,13 @@ class Classifier(ClassifierMixin, BaseBP):
         from sklearn.metrics import accuracy_score  # takes a while
 
         model = self._model()
-        if not (sparse.issparse(y) and Labels.of_fitted(model).multilabel):
+        labels = labels_of(model)
+        if isinstance(labels, LabelColumns):
+            right = labels.are_right(self._outputs(model, X, logits=True), y)
+            if sample_weight is not None:
+                sample_weight = _check_sample_weight(sample_weight, right)
+            return float(np.average(right, weights=sample_weight))
+        if not (sparse.issparse(y) and labels.multilabel):
             return super().score(X, y, sample_weight)
         predicted = self._decide_sparse(model, X)
         return float(accuracy_score(y, predicted, sample_weight=sample_weight))
@@ -224,7 +234,8 @@ class Classifier(ClassifierMixin, BaseBP):
         -------
         z : ndarray of shape (n_samples,) or (n_samples, n_outputs)
             One column per class or label; with two classes one number per row, above 0
-            for ``classes_[1]``.
+            for ``classes_[1]``. Of several columns of labels those of all classes, side
+            by side.
 
         Raises
         ------
@@ -234,7 +245,7 @@ class Classifier(ClassifierMixin, BaseBP):
         logits = self._outputs(self._model(), X, logits=True)
         return logits[:, 0] if logits.shape[1] == 1 else logits
 
-    def predict_proba(self, X: Rows) -> Floats:
+    def predict_proba(self, X: Rows) -> Floats | list[Floats]:
         """Predict probabilities.
 
         Parameters
@@ -244,11 +255,12 @@ class Classifier(ClassifierMixin, BaseBP):
 
         Returns
         -------
-        p : ndarray of shape (n_samples, n_classes)
+        p : ndarray of shape (n_samples, n_classes) or list of such
             Probabilities of the classes in the order of `classes_`, strictly between 0
             and 1. Each row sums to 1, but not for multilabel targets. With
             ``loss='squared_error'`` and more than two classes the logistic outputs are
             divided by their sum. A model that has seen one class has one column of 1.
+            Of several columns of labels a list, as trees and forests return it.
 
         Raises
         ------
@@ -256,7 +268,7 @@ class Classifier(ClassifierMixin, BaseBP):
             As `predict`.
         """
         model = self._model()
-        labels, network = Labels.of_fitted(model), model._network
+        labels, network = labels_of(model), model._network
         if network.output != "softmax":
             logits = self._outputs(model, X, logits=True)
             return labels.probabilities(logits, network.output)
@@ -266,7 +278,7 @@ class Classifier(ClassifierMixin, BaseBP):
             lambda: self._outputs(model, X, logits=True),
         )
 
-    def predict_log_proba(self, X: Rows) -> Floats:
+    def predict_log_proba(self, X: Rows) -> Floats | list[Floats]:
         """Predict logarithms of probabilities, computed from the logits.
 
         Finite inputs never give -inf, however unlikely a class is.
@@ -278,7 +290,7 @@ class Classifier(ClassifierMixin, BaseBP):
 
         Returns
         -------
-        log_p : ndarray of shape (n_samples, n_classes)
+        log_p : ndarray of shape (n_samples, n_classes) or list of such
             Logarithms of what `predict_proba` returns.
 
         Raises
@@ -288,9 +300,10 @@ class Classifier(ClassifierMixin, BaseBP):
         """
         model = self._model()
         logits = self._outputs(model, X, logits=True)
-        return Labels.of_fitted(model).log_probabilities(logits, model._network.output)
+        return labels_of(model).log_probabilities(logits, model._network.output)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_label = True
+        tags.target_tags.multi_output = True
         return tags

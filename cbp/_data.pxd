@@ -24,7 +24,8 @@ cdef class Data:
     cdef CsrData sparse
     cdef const char *Y             # (n_rows, n_outputs), NULL if labels or sparse
     cdef CsrData sparse_Y          # the same as CSR, else None
-    cdef const int32_t *labels     # (n_rows,), NULL if Y
+    cdef const int32_t *labels     # (n_rows, n_labels), NULL if Y
+    cdef ptrdiff_t n_labels        # of a row
     cdef const char *weight        # (n_rows,), NULL if all weigh 1
     cdef bint wants_targets        # whether the loss reads a matrix, of labels too
     cdef _take_target(self, target)

@@ -33,8 +33,9 @@ cdef class Data:
         CSR rows with ascending indices. What X is made of must not be changed as long
         as the data are in use; the same is true of sample_weight.
     target : ndarray or CSR matrix
-        int32 class numbers of shape (n_samples,), which are copied, or (n_samples,
-        n_outputs) of dtype. A CSR matrix as X; its rows become dense in a batch only.
+        int32 class numbers, which are copied, of shape (n_samples,), or (n_samples,
+        n_labels) where the network has groups of outputs; or (n_samples, n_outputs) of
+        dtype. A CSR matrix as X; its rows become dense in a batch only.
     sample_weight : ndarray of shape (n_samples,), default=None
 
     Raises
@@ -48,6 +49,7 @@ cdef class Data:
         cdef ptrdiff_t shape[2]
         self.network, self.k, self.size = network, network.k, network.k.itemsize
         self.n_features, self.n_outputs = network.layers[0].n_in, network.n_outputs
+        self.n_labels = network.n_labels
         self.wants_targets = network.c_loss.kind >= CBP_N_SOFTMAX_LOSSES
         shape[0], shape[1] = -1, self.n_features
         if isinstance(X, np.ndarray):
@@ -71,13 +73,18 @@ cdef class Data:
     cdef _take_target(self, target):
         cdef ptrdiff_t shape[2]
         shape[0], shape[1] = self.n_rows, self.n_outputs
-        if target.dtype == np.int32 and target.ndim == 1:
+        groups = self.network.groups
+        if target.dtype == np.int32 and target.ndim == 1 + bool(groups):
             # Labels are places in a row of outputs: nobody may change them any more.
-            target = np.array(target)
-            highest = self.n_outputs - 1
-            if self.wants_targets:
-                highest = max(highest, 1)
-            if len(target) and not 0 <= target.min() <= target.max() <= highest:
+            target = np.array(target, order="C")
+            highest = np.array(groups or [self.n_outputs]) - 1
+            if self.wants_targets and not groups:
+                highest = np.maximum(highest, 1)
+            columns = target.reshape(len(target), -1)
+            if columns.shape[1] != len(highest) and len(target):
+                raise ValueError(f"a row has {len(highest)} labels, not "
+                                 f"{columns.shape[1]}")
+            if ((columns < 0) | (columns > highest)).any():
                 raise ValueError(f"labels must lie in 0 .. {highest}")
             self.labels, self.Y = <const int32_t *>address(target), NULL
         elif target.ndim != 2 or not self.wants_targets:
@@ -136,7 +143,7 @@ cdef class Data:
                              char *weight) noexcept nogil:
         """Targets and weights of the same rows, in the same places of T, labels and
         weight; only those that there are, and that the loss reads."""
-        cdef ptrdiff_t r
+        cdef ptrdiff_t r, c
         T.data = <char *>T.data + r0 * self.k.panel * self.size
         if self.sparse_Y is not None:
             self._spread_targets(rows + r0, r1 - r0, T)
@@ -145,9 +152,13 @@ cdef class Data:
                                self.n_outputs, T)
         else:
             for r in range(r0, r1):
-                labels[r] = self.labels[rows[r]]
+                for c in range(self.n_labels):
+                    labels[r * self.n_labels + c] = (
+                        self.labels[rows[r] * self.n_labels + c]
+                    )
             if self.wants_targets:
-                self.k.fill_targets(labels + r0, r1 - r0, self.n_outputs, T)
+                self.k.fill_targets(labels + r0 * self.n_labels, r1 - r0,
+                                    self.n_outputs, self.network.c_loss.groups, T)
         if self.weight != NULL:
             self.k.gather_items(self.weight, rows + r0, r1 - r0,
                                 weight + r0 * self.size)

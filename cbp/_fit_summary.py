@@ -223,16 +223,22 @@ def _summarize_targets(
     """Scales of the targets, and the costs of two answers that need no network."""
     loss = LOSSES[network.output, network.loss]
     parameters = [np.array(p) for p in network.loss_parameters]
-    if target.ndim == 1:  # class numbers
-        n_classes = max(network.layer_sizes[-1], 2)
-        p = np.bincount(target, weight, n_classes)
-        p /= p.sum()  # exactly 1 if there is one class
-        scale = {
+    if target.dtype == np.int32:  # class numbers, in one column or several
+        groups = network.groups or (network.layer_sizes[-1],)
+        costs, variances, least = [], [], 0.0
+        for n, column in zip(groups, target.reshape(len(target), -1).T, strict=True):
+            # A single logistic output stands for two classes.
+            n_classes = n if network.output == "softmax" else max(n, 2)
+            p = np.bincount(column, weight, n_classes)
+            p /= p.sum()  # exactly 1 if there is one class
+            variances.append(p * (1 - p))
+            costs.append(loss.label_costs(p, n, *parameters))
+            least += loss.least_cost(n_classes, *parameters)
+        return {
             "target_size": 1.0,
-            "target_variance": float((p * (1 - p)).mean()),
+            "target_variance": float(np.concatenate(variances).mean()),
+            **_above(least, *map(sum, zip(*costs, strict=True))),
         }
-        costs = loss.label_costs(p, network.layer_sizes[-1], *parameters)
-        return scale | _above(loss.least_cost(n_classes, *parameters), *costs)
     w = weight[:, np.newaxis] / weight.sum()
     sizes, variances, costs, least = [], [], [], 0
     for y in _dense_columns(target):

@@ -278,7 +278,7 @@ def pickled(fitted: Fitted, keep_optimizer: bool) -> dict[str, Any]:
     if optimizer and not (keep_optimizer and all_finite(optimizer.state)):
         state["_optimizer"] = None
     if "classes_" in state:  # said twice, so that a change of one is noticed
-        state["_labels"] = (len(state["classes_"]), state["_multilabel"])
+        state["_labels"] = (_counts(state["classes_"]), state["_multilabel"])
     return state | {
         "_theta": theta,
         "_network_arguments": {
@@ -308,18 +308,32 @@ def restored(state: dict[str, Any]) -> Fitted:
     if classes is not None:
         # The first version did not note it where partial_fit was told the classes.
         state.setdefault("_sparse_labels", False)
-    if labels is not None and np.ndim(classes) == 1:
-        held = (len(state["classes_"]), state.get("_multilabel"))
+    columns = _columns(classes)
+    if labels is not None and all(np.ndim(column) == 1 for column in columns):
+        held = (_counts(classes), state.get("_multilabel"))
         _demand(labels == held, f"its classes are {held}, but were {labels}")
     arguments, theta = state.pop("_network_arguments", None), state.pop("_theta", None)
     theta = _native(theta)
-    network = _restored_network(arguments, theta)
+    groups = _counts(classes) if isinstance(classes, list) else ()
+    network = _restored_network(arguments, theta, groups)
     _check_numbers(state)
     _check_columns(state, network)
     _check_outputs(state, network)
     if state.get("_optimizer") is not None:
         state["_optimizer"] = _restored_optimizer(state["_optimizer"], network)
     return Fitted(_network=network, _weights=Weights(network, theta), **state)
+
+
+def _columns(classes: Any) -> list[Any]:
+    """The classes of every column of y that has classes of its own."""
+    return classes if isinstance(classes, list) else [classes]
+
+
+def _counts(classes: Any) -> int | tuple[int, ...]:
+    """The number of classes, in every column if there are several."""
+    if isinstance(classes, list):
+        return tuple([np.size(column) for column in classes])
+    return len(classes)
 
 
 def _demand(condition: Any, what: str) -> None:
@@ -333,7 +347,9 @@ def _native(array: Any) -> NDArray:
     return np.ascontiguousarray(array, array.dtype.newbyteorder("="))
 
 
-def _restored_network(arguments: Any, theta: NDArray) -> Network:
+def _restored_network(
+    arguments: Any, theta: NDArray, groups: tuple[int, ...]
+) -> Network:
     names = {"layer_sizes", "activations", "output", "loss", "loss_parameters"}
     _demand(isinstance(arguments, dict), "its network is not described")
     # Older versions had losses without parameters only.
@@ -367,7 +383,7 @@ def _restored_network(arguments: Any, theta: NDArray) -> Network:
         isinstance(parameters, tuple) and all(map(_is_parameter, parameters)),
         f"no loss has the parameters {parameters!r}",
     )
-    return Network(sizes, activations, output, loss, theta.dtype, parameters)
+    return Network(sizes, activations, output, loss, theta.dtype, parameters, groups)
 
 
 def _is_parameter(x: Any) -> bool:
@@ -445,11 +461,19 @@ def _check_outputs(state: dict[str, Any], network: Network) -> None:
         isinstance(multilabel, bool) and isinstance(state.get("_sparse_labels"), bool),
         "it is not said whether the targets are multilabel, or sparse",
     )
-    listed = isinstance(classes, np.ndarray) and classes.ndim == 1
-    _demand(
-        listed and len(classes) > 0 and _ascends(classes),
-        "classes_ must hold labels that ascend, none twice",
-    )
+    for column in _columns(classes):
+        listed = isinstance(column, np.ndarray) and column.ndim == 1
+        _demand(
+            listed and len(column) > 0 and _ascends(column),
+            "classes_ must hold labels that ascend, none twice",
+        )
+    if network.groups:
+        right = output_of_labels(network.loss, exclusive=True)
+        _demand(
+            network.output == right and not multilabel and not is_regressors(*kind),
+            f"columns of labels do not fit the output and loss {kind}",
+        )
+        return
     n = len(classes)
     n_outputs = n if multilabel or n > 2 else 1
     _demand(

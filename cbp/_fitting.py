@@ -350,7 +350,15 @@ def _make_network(
         _demand_same_layers(est._fitted._network, sizes)
     output = est._output_activation(sizes[-1])
     loss, parameters = chosen_loss(est, output)
-    kind = (tuple(sizes), tuple(activations), output, loss, X.dtype, parameters)
+    kind = (
+        tuple(sizes),
+        tuple(activations),
+        output,
+        loss,
+        X.dtype,
+        parameters,
+        est._output_groups(),
+    )
     network = est._fitted.get("_network")
     if network is None or network.kind != kind:
         pairs = zip(sizes[:-1], sizes[1:], strict=True)

@@ -58,9 +58,14 @@ cdef extern from "cbp.h" nogil:
         cbp_panels A
         cbp_panels D
 
+    ctypedef struct cbp_groups:
+        ptrdiff_t n
+        const ptrdiff_t *start
+
     ctypedef struct cbp_loss:
         int kind
         const void *parameters[2]
+        const cbp_groups *groups
 
     ctypedef struct cbp_online:
         const cbp_layer *layers
@@ -100,7 +105,7 @@ cdef extern from "cbp.h" nogil:
                              cbp_panels) noexcept nogil
         void (*scatter_rows)(cbp_panels, ptrdiff_t, ptrdiff_t, void *,
                              ptrdiff_t) noexcept nogil
-        void (*fill_targets)(const int32_t *, ptrdiff_t, ptrdiff_t,
+        void (*fill_targets)(const int32_t *, ptrdiff_t, ptrdiff_t, const cbp_groups *,
                              cbp_panels) noexcept nogil
         void (*transpose_patch)(const void *, void *) noexcept nogil
         void (*gather_items)(const void *, const int64_t *, ptrdiff_t,
@@ -128,11 +133,11 @@ cdef extern from "cbp.h" nogil:
         void (*activate)(void *, ptrdiff_t, int) noexcept nogil
         void (*multiply_derivative)(void *, const void *, ptrdiff_t, int) noexcept nogil
         void (*apply_output)(cbp_panels, ptrdiff_t, ptrdiff_t, ptrdiff_t, int,
-                             void *) noexcept nogil
+                             const cbp_groups *, void *) noexcept nogil
         void (*compute_loss)(cbp_panels, cbp_panels, const int32_t *, const void *,
                              ptrdiff_t, ptrdiff_t, ptrdiff_t, const cbp_loss *,
                              double *, void *) noexcept nogil
-        void (*compute_loss_row)(void *, const void *, int32_t, const void *,
+        void (*compute_loss_row)(void *, const void *, const int32_t *, const void *,
                                  ptrdiff_t, const cbp_loss *, double *,
                                  void *) noexcept nogil
         double (*step[2])(void *, const void *, void **, ptrdiff_t,

@@ -1,5 +1,5 @@
 # The network, declared: what its layers are, and where their parameters lie in theta.
-from cbp._kernels cimport cbp_kernels, cbp_loss
+from cbp._kernels cimport cbp_groups, cbp_kernels, cbp_loss
 
 
 # One layer, a = f(a_prev W + b).
@@ -13,6 +13,7 @@ cdef struct Dense:
 
 cdef class Network:
     cdef readonly tuple layer_sizes, activations, segments, kind, loss_parameters
+    cdef readonly tuple groups
     cdef readonly str output, loss
     cdef readonly object dtype
     cdef readonly object n_params
@@ -23,7 +24,11 @@ cdef class Network:
     cdef int n_layers, output_code
     cdef object _parameters        # of the loss, as kernels read them
     cdef cbp_loss c_loss
+    cdef object _starts            # of the groups of outputs
+    cdef cbp_groups c_groups
+    cdef ptrdiff_t n_labels        # of a row: one for each group
     cdef ptrdiff_t n_weights       # items of all W; in theta the biases begin there
     cdef const cbp_kernels *k
     cdef _describe(self)
     cdef _describe_loss(self)
+    cdef _describe_groups(self)

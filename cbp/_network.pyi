@@ -18,6 +18,7 @@ class Network:
     n_outputs: int
     kind: tuple[Any, ...]
     loss_parameters: tuple[float | tuple[float, ...], ...]
+    groups: tuple[int, ...]
     def __init__(
         self,
         layer_sizes: Sequence[int],
@@ -26,6 +27,7 @@ class Network:
         loss: str,
         dtype: DTypeLike,
         loss_parameters: Sequence[float | Sequence[float]] = (),
+        groups: Sequence[int] = (),
     ) -> None: ...
     def views(
         self, theta: NDArray[Any]

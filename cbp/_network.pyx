@@ -37,6 +37,9 @@ cdef class Network:
     loss_parameters : sequence of float or of sequences of float, default=()
         Those that the loss has in the catalogue, in that order: a number for all
         outputs, or one for each.
+    groups : sequence of int, default=()
+        Where a row has several labels, the number of outputs for each, two groups or
+        more: a softmax is over one group. Otherwise all outputs are one group.
 
     Attributes
     ----------
@@ -50,7 +53,7 @@ cdef class Network:
 
     # Not __init__, which Python may leave out, or call once more.
     def __cinit__(self, layer_sizes, activations, output, loss, dtype,
-                  loss_parameters=()):
+                  loss_parameters=(), groups=()):
         self.layer_sizes = tuple([int(n) for n in layer_sizes])
         self.activations = tuple(activations)
         self.output, self.loss, self.dtype = output, loss, np.dtype(dtype)
@@ -76,14 +79,16 @@ cdef class Network:
             tuple([float(x) for x in p]) if np.ndim(p) else float(p)
             for p in loss_parameters
         ])
+        self.groups = tuple([int(n) for n in groups])
         self.kind = (
             self.layer_sizes, self.activations, self.output, self.loss, self.dtype,
-            self.loss_parameters
+            self.loss_parameters, self.groups
         )
         self.output_code = OUTPUTS[output]
         self.k = kernels(self.dtype.itemsize)
         self._describe()
         self._describe_loss()
+        self._describe_groups()
 
     cdef _describe(self):
         """The layers, and the segments of theta: all W, then all b."""
@@ -145,6 +150,23 @@ cdef class Network:
         self.c_loss.kind = LOSSES[self.output, self.loss]
         for i in range(CBP_MAX_PARAMETERS):
             self.c_loss.parameters[i] = at + i * width * self.k.itemsize
+
+    cdef _describe_groups(self):
+        """Where the groups of outputs begin, as kernels read it."""
+        self.n_labels = 1
+        if not self.groups:
+            return
+        labelled = self.output in ("softmax", "logistic")
+        if (not labelled or len(self.groups) < 2 or min(self.groups) < 1
+                or sum(self.groups) != self.n_outputs):
+            raise ValueError(
+                f"{self.n_outputs} outputs, {self.output}, cannot be in groups of "
+                f"{self.groups}"
+            )
+        self._starts = np.cumsum([0, *self.groups], dtype=np.intp)
+        self.n_labels = self.c_groups.n = len(self.groups)
+        self.c_groups.start = <const ptrdiff_t *>writable_address(self._starts)
+        self.c_loss.groups = &self.c_groups
 
     def views(self, theta):
         """W and b of every layer as views of a vector in theta's layout.

@@ -120,6 +120,7 @@ cdef predict_rows(Network network, const void *theta, const void *x, ptrdiff_t n
             Z.data, Z.stride = z, P
             if not logits:
                 k.apply_output(Z, n_out, 0, 1, network.output_code,
+                               network.c_loss.groups,
                                base + (2 * widest + P * P) * size)
             k.scatter_rows(Z, 1, n_out, y + r * n_out * size, n_out)
             look(&unseen_flops, 2.0 * network.n_weights)
@@ -181,7 +182,8 @@ cdef predict_packed(Network network, const void *theta, const void *x, CsrData s
                     k.scatter_rows(A, m, layer.n_out, <void *>at[l], layer.n_out)
                     at[l] += m * layer.n_out * size
             if not logits:
-                k.apply_output(Z, n_out, 0, m, network.output_code, scratch)
+                k.apply_output(Z, n_out, 0, m, network.output_code,
+                               network.c_loss.groups, scratch)
             k.scatter_rows(Z, m, n_out, y + r * n_out * size, n_out)
             r += m
     if fault:

@@ -108,6 +108,9 @@ class Regressor(RegressorMixin, BaseBP):
     def _n_outputs(self, target: NDArray) -> int:
         return target.shape[1]
 
+    def _output_groups(self) -> tuple[int, ...]:
+        return ()
+
     def _output_activation(self, n_outputs: int) -> str:
         return OUTPUT_OF[self.loss]
 

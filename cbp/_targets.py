@@ -90,11 +90,12 @@ def read_labels(y: Any) -> Any:
     Parameters
     ----------
     y : array-like, data frame or sparse matrix
-        Labels of one type.
+        Labels of one type; of several columns each has its own.
 
     Returns
     -------
     y : ndarray or sparse matrix; None is left for scikit-learn
+        Of objects where labels are strings, or columns differ in kind.
 
     Raises
     ------
@@ -102,37 +103,84 @@ def read_labels(y: Any) -> Any:
         If labels are missing, or if numbers and strings are mixed.
     """
     if isinstance(y, list | tuple):
-        _demand_one_type(y)  # NumPy would make strings of all
-    y = _plain(y)
-    if isinstance(y, np.ndarray) and y.dtype.kind == "O" and y.size:
-        _demand_one_type(y.flat)
-        if isinstance(y.flat[0], Number):
-            y = np.array(y.tolist())
-            if y.dtype.kind == "O":
-                raise ValueError(
-                    "y holds whole numbers of more than 64 bits; labels may be strings."
-                )
+        # NumPy would make strings of all.
+        if len(y) and all(isinstance(row, list | tuple) for row in y):
+            y = _rows_of_objects(y)
+        else:
+            _demand_one_type(y)
+    y = _plain(y, _stack_labels)
+    if not isinstance(y, np.ndarray) or y.dtype.kind != "O" or not y.size:
+        return y
+    if y.ndim == 2 and y.shape[1] > 1:
+        return _stack_labels([plain_column(y[:, j], j) for j in range(y.shape[1])])
+    return plain_column(y)
+
+
+def _rows_of_objects(rows: Any) -> Any:
+    """Rows of one length, as they are; others are left to NumPy."""
+    if len({len(row) for row in rows}) > 1 or len(rows[0]) < 2:
+        return rows
+    y = np.empty((len(rows), len(rows[0])), object)
+    for i, row in enumerate(rows):
+        for j, label in enumerate(row):
+            y[i, j] = label
     return y
 
 
-def _demand_one_type(labels: Any) -> None:
+def plain_column(y: NDArray, number: int | None = None) -> NDArray:
+    """One column of labels, numbers not as objects; `number` names it in errors."""
+    if y.dtype.kind != "O" or not y.size:
+        return y
+    where = "" if number is None else f" in column {number}"
+    _demand_one_type(y.flat, where)
+    if isinstance(y.flat[0], Number):
+        y = np.array(y.tolist())
+        if y.dtype.kind == "O":
+            raise ValueError(
+                f"y holds whole numbers of more than 64 bits{where}; labels may be "
+                "strings."
+            )
+    return y
+
+
+def stack_columns(columns: list[NDArray]) -> NDArray:
+    """Columns side by side, as objects where a common type would change a label."""
+    kinds = {column.dtype.kind for column in columns}
+    whole = kinds <= {"i", "u"} and np.result_type(*columns).kind in "iu"
+    if len(kinds) > 1 and not whole:
+        columns = [column.astype(object) for column in columns]
+    return np.column_stack(columns)
+
+
+def _stack_labels(columns: list[NDArray]) -> NDArray:
+    """The same of columns that users give: 0 and 1 of all types are numbers."""
+    numbers = all(column.dtype.kind in "biuf" for column in columns)
+    if numbers and all(map(zero_or_one, columns)):
+        return np.column_stack(columns)
+    return stack_columns(columns)
+
+
+def _demand_one_type(labels: Any, where: str = "") -> None:
     types = {type(v) for v in labels}
     if len(types) > 1 and any(issubclass(t, str | bytes) for t in types):
         if not all(issubclass(t, str) for t in types):
             _refuse_missing(np.array([_is_missing(v) for v in labels]), "object")
             names = ", ".join(sorted(t.__name__ for t in types))
             raise ValueError(
-                f"y mixes labels of several types ({names}); make them all strings, "
-                "or all numbers."
+                f"y mixes labels of several types ({names}){where}; make them all "
+                "strings, or all numbers."
             )
 
 
-def _plain(y: Any) -> Any:
-    """y as an ndarray with the values that it had; sparse matrices and None as is."""
+def _plain(y: Any, stack: Callable[[list[NDArray]], NDArray] = np.column_stack) -> Any:
+    """y as an ndarray with the values that it had; sparse matrices and None as is.
+
+    stack: puts the columns of a data frame side by side.
+    """
     if y is None or sparse.issparse(y):
         return y
     if hasattr(y, "iloc") and hasattr(y, "isna"):  # pandas
-        return _plain_pandas(y)
+        return _plain_pandas(y, stack)
     if hasattr(y, "null_count") and hasattr(y, "to_numpy"):  # polars, pyarrow
         nulls = y.null_count() if callable(y.null_count) else y.null_count
         nulls = nulls if isinstance(nulls, int) else nulls.to_numpy().sum()
@@ -152,11 +200,11 @@ def _plain(y: Any) -> Any:
     return y
 
 
-def _plain_pandas(y: Any) -> NDArray:
+def _plain_pandas(y: Any, stack: Callable[[list[NDArray]], NDArray]) -> NDArray:
     """The values of a series or a frame, whole numbers not by way of float64."""
     if y.ndim == 2:
-        columns = [_plain_pandas(y.iloc[:, i]) for i in range(y.shape[1])]
-        return np.column_stack(columns) if columns else np.empty(y.shape)
+        columns = [_plain_pandas(y.iloc[:, i], stack) for i in range(y.shape[1])]
+        return stack(columns) if columns else np.empty(y.shape)
     missing = np.asarray(y.isna(), dtype=bool)
     # NaN among floats is left for scikit-learn, which names it.
     if not (isinstance(y.dtype, np.dtype) and y.dtype.kind == "f"):
@@ -315,6 +363,8 @@ class Labels:
         }
         return {name: value for name, value in named.items() if value is not None}
 
+    groups = ()  # of outputs: only several columns of labels have more than one
+
     @property
     def n_outputs(self) -> int:
         """Outputs of a network for these labels: one for two classes."""
@@ -331,7 +381,7 @@ class Labels:
         classes = self.classes
         if self.multilabel:
             right = y.ndim == 2 and y.shape[1] == len(classes) and len(y) > 0
-            if not right or y.dtype.kind not in "biuf" or not _zero_or_one(y):
+            if not right or y.dtype.kind not in "biuf" or not zero_or_one(y):
                 return None
             return np.ascontiguousarray(y, dtype=dtype)
         kind = y.dtype.kind
@@ -485,14 +535,7 @@ def encode_labels(
     if multilabel:
         labels = np.arange(y.shape[1])
     else:
-        # Without the type of y: strings come as short as they are.
-        labels = np.asarray(list(np.unique(y)))
-        if len(y) > 20 and 2 < len(labels) > round(0.5 * len(y)):
-            warn(
-                "The number of unique classes is greater than 50% of the number of "
-                "samples. `y` could represent a regression problem, not a "
-                "classification problem."
-            )
+        labels = _unique(y)
     if known is not None:
         known.demand_same(labels, multilabel, incremental)
         labels = known.classes
@@ -506,17 +549,36 @@ def encode_labels(
     return target, Labels(labels, multilabel, is_sparse)
 
 
+def _unique(y: NDArray) -> NDArray:
+    """The labels that occur, ascending."""
+    # Without the type of y: strings come as short as they are.
+    labels = np.asarray(list(np.unique(y)))
+    if len(y) > 20 and 2 < len(labels) > round(0.5 * len(y)):
+        warn(
+            "The number of unique classes is greater than 50% of the number of "
+            "samples. `y` could represent a regression problem, not a "
+            "classification problem."
+        )
+    return labels
+
+
+def labels_of_column(y: NDArray) -> NDArray:
+    """The labels that occur in one column of several, ascending."""
+    _is_multilabel(y)  # refuses what holds no labels
+    return _unique(y)
+
+
 def _indicators(y: Any, dtype: DTypeLike) -> sparse.csr_matrix:
     """A sparse multilabel y in `dtype`, with no entry but ones."""
     if y.indices.size and not 0 <= y.indices.min() <= y.indices.max() < y.shape[1]:
         raise ValueError(
             "y is a malformed sparse matrix: an index lies outside its columns."
         )
-    if y.dtype.kind not in "biuf" or not _zero_or_one(y.data):
+    if y.dtype.kind not in "biuf" or not zero_or_one(y.data):
         raise ValueError(
             "A sparse y of several columns is multilabel and must hold 0 and 1 only, "
             f"got values {np.unique(y.data)} (dtype {y.dtype}). Numbers stored twice "
-            "are added."
+            "are added. Several columns of labels must be dense."
         )
     if not y.data.all():
         y = y.copy()
@@ -534,21 +596,17 @@ def _is_multilabel(y: NDArray) -> bool:
     if y.ndim == 1 and y.dtype.kind in "biuU":
         return False
     kind = type_of_target(y, input_name="y")
-    if kind == "multiclass-multioutput":
-        raise ValueError(
-            "y has several columns of labels, which is not supported: give one "
-            "label per row, or a matrix of 0 and 1 (multilabel)."
-        )
     if kind not in ("binary", "multiclass", "multilabel-indicator"):
         check_classification_targets(y)  # raises
-    if kind == "multilabel-indicator" and not _zero_or_one(y):
+    if kind == "multilabel-indicator" and not zero_or_one(y):
         raise ValueError(
-            f"A multilabel y must hold 0 and 1 only, got values {np.unique(y)}."
+            f"A multilabel y must hold 0 and 1 only, got values {np.unique(y)}. If "
+            "these are classes of several columns, give them as strings."
         )
     return kind == "multilabel-indicator"
 
 
-def _zero_or_one(y: NDArray) -> bool:
+def zero_or_one(y: NDArray) -> bool:
     return bool(((y == 0) | (y == 1)).all())
 
 

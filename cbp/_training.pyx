@@ -22,6 +22,7 @@ from cbp._data cimport Data, checked_rows
 from cbp._kernels cimport (
     CBP_N_SOFTMAX_LOSSES,
     address,
+    cbp_groups,
     cbp_kernels,
     cbp_layer,
     cbp_online,
@@ -268,6 +269,7 @@ cdef class HeldOut:
             memcpy(self.outputs, Z.data, y.n_panels * Z.stride * self.k.itemsize)
             Z.data = self.outputs
             self.k.apply_output(Z, n_out, 0, n_rows, self.batch.network.output_code,
+                                self.batch.network.c_loss.groups,
                                 self.batch.buffers.scratch)
         for r in range(n_rows):
             w = 1 if self.data.weight == NULL else self.k.item(at.weight, r)
@@ -288,18 +290,31 @@ cdef class HeldOut:
     cdef bint _is_right(self, cbp_panels Z, ptrdiff_t r) noexcept nogil:
         """Do the logits of row r decide as the target says, in every label?"""
         cdef const Buffers *at = &self.batch.buffers
-        cdef ptrdiff_t c, best = 0, n_out = self.data.n_outputs
+        cdef const cbp_groups *groups = self.batch.network.c_loss.groups
+        cdef ptrdiff_t c, g, n_out = self.data.n_outputs
+        if groups != NULL:
+            for g in range(groups.n):
+                if (self._largest(Z, r, groups.start[g], groups.start[g + 1])
+                        != at.labels[r * groups.n + g]):
+                    return False
+            return True
         if self.data.labels != NULL and (
             n_out > 1 or self.batch.network.c_loss.kind < CBP_N_SOFTMAX_LOSSES
         ):
-            for c in range(1, n_out):
-                if self._entry(Z, r, c) > self._entry(Z, r, best):
-                    best = c
-            return best == at.labels[r]
+            return self._largest(Z, r, 0, n_out) == at.labels[r]
         for c in range(n_out):
             if (self._entry(Z, r, c) > 0) != (self._entry(at.T, r, c) > 0):
                 return self.one_class
         return True
+
+    cdef ptrdiff_t _largest(self, cbp_panels Z, ptrdiff_t r, ptrdiff_t first,
+                            ptrdiff_t end) noexcept nogil:
+        """The first of the largest of these outputs, counted from `first`."""
+        cdef ptrdiff_t c, best = first
+        for c in range(first + 1, end):
+            if self._entry(Z, r, c) > self._entry(Z, r, best):
+                best = c
+        return best - first
 
     cdef double _r2(self) noexcept nogil:
         """Mean over outputs; targets that are all alike score 1 if hit, else 0."""

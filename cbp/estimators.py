@@ -44,7 +44,9 @@ class BPClassifier(Classifier):
         two classes and for multilabel targets; `label_smoothing` and `focal_gamma`
         change it. 'squared_error' is half the squared
         distance between logistic outputs and the targets 0 and 1, summed over outputs;
-        for more than two classes there is one output per class.
+        for more than two classes there is one output per class. If y has several
+        columns of labels, every class of every column has an output, 'log_loss' takes a
+        softmax over each column's, and the costs of the columns are added.
 
     solver : {'adam', 'sgd', 'lbfgs'}, default='adam'
         Adam [3]_, stochastic gradient descent, or SciPy's L-BFGS-B [4]_ on all rows at
@@ -121,8 +123,9 @@ class BPClassifier(Classifier):
         them after every epoch, to let this score, not the loss, decide when training
         ends, and to keep a copy of the weights that scored best. Works with every
         solver.
-        The split is stratified by class (not for multilabel targets), and every class
-        stays in training. `partial_fit` ignores this setting.
+        The split is stratified by class, and every class stays in training; not so for
+        multilabel targets and several columns of labels. `partial_fit` ignores this
+        setting.
 
     validation_fraction : float, default=0.1
         Share of the rows held out by early stopping, in (0, 1). At least two rows, and
@@ -183,9 +186,9 @@ class BPClassifier(Classifier):
         Weights of classes, ``{label: weight}``, by which `sample_weight` is multiplied;
         labels that are missing have weight 1. 'balanced' gives each class the same
         weight in sum: ``n_samples / (n_classes * np.bincount(y))``; not in
-        `partial_fit`. For multilabel targets a list with one dict for each column; the
-        weights of a row's labels are multiplied. Rows that are held out are weighted,
-        too.
+        `partial_fit`. For multilabel targets and several columns of labels a list with
+        one dict for each column; the weights of a row's labels are multiplied. Rows
+        that are held out are weighted, too.
 
     scoring : str, callable or None, default=None
         What rows that are held out are scored by after every epoch: None is `score`,
@@ -208,9 +211,10 @@ class BPClassifier(Classifier):
 
     Attributes
     ----------
-    classes_ : ndarray of shape (n_classes,)
+    classes_ : ndarray of shape (n_classes,) or list of such
         Labels seen in `fit` or given to `partial_fit`, sorted; for multilabel targets
-        the numbers of the columns.
+        the numbers of the columns; for several columns of labels a list with the labels
+        of each.
 
     coefs_ : list of n_layers_ - 1 arrays
         Weights; ``coefs_[i]`` has shape (units of layer i, units of layer i + 1). The
@@ -258,7 +262,8 @@ class BPClassifier(Classifier):
         Layers, input and output included.
 
     n_outputs_ : int
-        Units of the output layer.
+        Units of the output layer, not columns of y: for several columns of labels one
+        for each class of each column.
 
     out_activation_ : str
         Activation of the output layer: 'softmax' or 'logistic'.

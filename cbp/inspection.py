@@ -515,6 +515,7 @@ def _widened(network, theta, X, target, weight):
         network.loss,
         np.float64,
         network.loss_parameters,
+        network.groups,
     )
     if target.dtype == np.float32:
         target = target.astype(np.float64)

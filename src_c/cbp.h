@@ -154,11 +154,20 @@ typedef struct {
     cbp_panels D;           /* (batch, n_out) delta */
 } cbp_layer;
 
+/* Outputs that belong to one column of labels each: group g has the outputs start[g] ..
+ * start[g + 1] - 1, and a row has n labels, each counted from 0 in its group. NULL
+ * where a pointer is asked for: all outputs are one group. */
+typedef struct {
+    ptrdiff_t n;
+    const ptrdiff_t *start; /* n + 1 */
+} cbp_groups;
+
 /* A loss and its parameters, each a real for every output, padded as a row of targets
  * is. Those that the loss does not have are never read. */
 typedef struct {
     int kind;
     const void *parameters[CBP_MAX_PARAMETERS];
+    const cbp_groups *groups;
 } cbp_loss;
 
 /* Rows to be trained on one after the other, each a batch of its own. */
@@ -172,7 +181,7 @@ typedef struct {
     void *master;        /* W and b of all layers */
     void *state[CBP_MAX_STATES];
     const void *X, *Y; /* (samples, n_in), (samples, n_out) or NULL */
-    const int32_t *labels;
+    const int32_t *labels; /* (samples, groups) or NULL */
     const void *weight;   /* per sample, or NULL; a row of weight 0 makes no step */
     const int64_t *order; /* n_rows samples */
     ptrdiff_t n_rows;
@@ -202,7 +211,7 @@ typedef struct {
     void (*scatter_rows)(cbp_panels A, ptrdiff_t n_rows, ptrdiff_t n_cols, void *X,
                          ptrdiff_t row_stride);
     void (*fill_targets)(const int32_t *labels, ptrdiff_t n_rows, ptrdiff_t n_out,
-                         cbp_panels T);
+                         const cbp_groups *groups, cbp_panels T);
     void (*transpose_patch)(const void *patch, void *transposed);
     void (*gather_items)(const void *x, const int64_t *order, ptrdiff_t n, void *out);
     double (*item)(const void *x, ptrdiff_t i);
@@ -236,12 +245,12 @@ typedef struct {
     /* Output layer, rows r0 .. r1 - 1, r0 a multiple of P.
      * scratch, of compute_loss_row, too: 2 * P * (n_out rounded up to P) reals. */
     void (*apply_output)(cbp_panels Z, ptrdiff_t n_out, ptrdiff_t r0, ptrdiff_t r1,
-                         int output, void *scratch);
+                         int output, const cbp_groups *groups, void *scratch);
     void (*compute_loss)(cbp_panels Z, cbp_panels T, const int32_t *labels,
                          const void *weight, ptrdiff_t n_out, ptrdiff_t r0,
                          ptrdiff_t r1, const cbp_loss *loss, double *row_loss,
                          void *scratch);
-    void (*compute_loss_row)(void *z, const void *targets, int32_t label,
+    void (*compute_loss_row)(void *z, const void *targets, const int32_t *labels,
                              const void *weight, ptrdiff_t n_out, const cbp_loss *loss,
                              double *row_loss, void *scratch);
 

@@ -50,7 +50,9 @@ INLINE vec FN(output_exp)(vec z) { return vec_exp(z); }
 
 /* Rows r0 .. r1 - 1 of Z: z -> output activation. */
 static void FN(apply_output)(cbp_panels Z, ptrdiff_t n_out, ptrdiff_t r0, ptrdiff_t r1,
-                             int output, void *scratch) {
+                             int output, const cbp_groups *groups, void *scratch) {
+    const ptrdiff_t whole[] = {0, n_out}, *start = groups ? groups->start : whole;
+    const ptrdiff_t n_groups = groups ? groups->n : 1;
     real *t = scratch;
     if (output == CBP_OUT_IDENTITY) return;
     for (ptrdiff_t r = r0; r < r1; r += P) {
@@ -63,7 +65,11 @@ static void FN(apply_output)(cbp_panels Z, ptrdiff_t n_out, ptrdiff_t r0, ptrdif
         break;
         switch (output) {
             CBP_ELEMENTWISE_OUTPUTS(CASE)
-        case CBP_OUT_SOFTMAX: FN(softmax_lines)(t, n_out, max, sum, 0); break;
+        case CBP_OUT_SOFTMAX:
+            for (ptrdiff_t g = 0; g < n_groups; g++)
+                FN(softmax_lines)
+                (t + start[g] * P, start[g + 1] - start[g], max, sum, 0);
+            break;
         }
 #undef CASE
         FN(store_transposed)(t, n_out, r, r1 - r < P ? r1 - r : P, Z);
@@ -232,18 +238,24 @@ INLINE void FN(loss_lines)(real *t, const real *targets, ptrdiff_t n_out,
     }
 }
 
-/* The same for softmax: l = log(sum exp(z - max)) + max - z_y, delta = softmax - y. */
-INLINE void FN(softmax_loss_lines)(real *t, const int32_t *labels, ptrdiff_t n_rows,
-                                   ptrdiff_t n_out, real *line) {
+/* The same for a softmax: l = log(sum exp(z - max)) + max - z_y, delta = softmax - y.
+ * Labels of the rows are n_labels apart; sum_up: l is added to the cost of the groups
+ * before this one. */
+INLINE void FN(softmax_group_lines)(real *t, const int32_t *labels, ptrdiff_t n_labels,
+                                    ptrdiff_t n_rows, ptrdiff_t n_out, int sum_up,
+                                    real *line) {
     vec max[VPP], sum[VPP];
     real z_y[P];
     for (ptrdiff_t i = 0; i < P; i++)
-        z_y[i] = i < n_rows ? t[(ptrdiff_t)labels[i] * P + i] : 0;
+        z_y[i] = i < n_rows ? t[(ptrdiff_t)labels[i * n_labels] * P + i] : 0;
     FN(softmax_lines)(t, n_out, max, sum, 1);
-    for (ptrdiff_t i = 0; i < n_rows; i++) t[(ptrdiff_t)labels[i] * P + i] -= 1;
-    UNROLL for (int v = 0; v < VPP; v++)
-        vec_store(line + v * VL,
-                  vec_add(vec_log(sum[v]), vec_sub(max[v], vec_load(z_y + v * VL))));
+    for (ptrdiff_t i = 0; i < n_rows; i++)
+        t[(ptrdiff_t)labels[i * n_labels] * P + i] -= 1;
+    UNROLL for (int v = 0; v < VPP; v++) {
+        vec l = vec_add(vec_log(sum[v]), vec_sub(max[v], vec_load(z_y + v * VL)));
+        if (sum_up) l = vec_add(vec_load(line + v * VL), l);
+        vec_store(line + v * VL, l);
+    }
 }
 
 /* The focal loss of smoothed labels, s and g the parameters, likewise:
@@ -253,13 +265,14 @@ INLINE void FN(softmax_loss_lines)(real *t, const int32_t *labels, ptrdiff_t n_r
  * 1 - p_j and log p_j of a class that is nearly certain come from the sum of the other
  * exponentials: powers of a rounded 1 - p_j would be wrong. room: as many reals as t. */
 INLINE void FN(softmax_focal_log_loss_lines)(real *t, real *room, const int32_t *labels,
-                                             ptrdiff_t n_rows, ptrdiff_t n_out,
-                                             const cbp_loss *loss, real *line) {
+                                             ptrdiff_t n_labels, ptrdiff_t n_rows,
+                                             ptrdiff_t n_out, const cbp_loss *loss,
+                                             int sum_up, real *line) {
     const real smoothing = *(const real *)loss->parameters[0];
     const vec g = vec_broadcast((const real *)loss->parameters[1]), one = vec_set1(1);
     const vec spread = vec_set1(smoothing / (real)n_out), whole = vec_set1(1 - smoothing);
     real y[P];
-    for (ptrdiff_t i = 0; i < P; i++) y[i] = i < n_rows ? (real)labels[i] : -1;
+    for (ptrdiff_t i = 0; i < P; i++) y[i] = i < n_rows ? (real)labels[i * n_labels] : -1;
     UNROLL for (int v = 0; v < VPP; v++) {
         real *e = t + v * VL, *h = room + v * VL;
         const vec label = vec_load(y + v * VL);
@@ -297,18 +310,39 @@ INLINE void FN(softmax_focal_log_loss_lines)(real *t, real *room, const int32_t 
             vec_store(e + j * P, FN(flush_dust)(vec_fnma(
                                      own, vec_mul(others, inverse), pull)));
         }
+        if (sum_up) l = vec_add(vec_load(line + v * VL), l);
         vec_store(line + v * VL, l);
+    }
+}
+
+/* One of these losses, whose kind the caller knows when this is compiled, of all groups,
+ * ascending. labels: of the first row. */
+INLINE void FN(softmax_loss_lines)(real *t, real *room, const int32_t *labels,
+                                   ptrdiff_t n_rows, ptrdiff_t n_out,
+                                   const cbp_loss *loss, int kind, real *line) {
+    const cbp_groups *groups = loss->groups;
+    const ptrdiff_t whole[] = {0, n_out}, *start = groups ? groups->start : whole;
+    const ptrdiff_t n = groups ? groups->n : 1;
+    for (ptrdiff_t g = 0; g < n; g++) {
+        real *z = t + start[g] * P;
+        const ptrdiff_t size = start[g + 1] - start[g];
+        if (kind == CBP_SOFTMAX_LOG_LOSS)
+            FN(softmax_group_lines)(z, labels + g, n, n_rows, size, g > 0, line);
+        else
+            FN(softmax_focal_log_loss_lines)
+            (z, room, labels + g, n, n_rows, size, loss, g > 0, line);
     }
 }
 
 /* Rows r0 .. r1 - 1: Z becomes delta^L, times the row's weight if there are weights;
  * row_loss[r] the unweighted cost of the row. T: targets, used by all but softmax,
- * which takes labels. */
+ * which takes labels, one of each group for a row. */
 static void FN(compute_loss)(cbp_panels Z, cbp_panels T, const int32_t *labels,
                              const void *weight, ptrdiff_t n_out, ptrdiff_t r0,
                              ptrdiff_t r1, const cbp_loss *loss, double *row_loss,
                              void *scratch) {
     const int kind = loss->kind;
+    const ptrdiff_t n_labels = loss->groups ? loss->groups->n : 1;
     real *t = scratch, *targets = t + (n_out + P - 1) / P * P * P;
     for (ptrdiff_t r = r0; r < r1; r += P) {
         const ptrdiff_t n_rows = r1 - r < P ? r1 - r : P;
@@ -319,13 +353,13 @@ static void FN(compute_loss)(cbp_panels Z, cbp_panels T, const int32_t *labels,
     case CBP_##number: FN(loss_lines)(t, targets, n_out, loss, CBP_##number, line); break;
         switch (kind) {
             CBP_SUMMED_LOSSES(CASE)
-        case CBP_SOFTMAX_LOG_LOSS:
-            FN(softmax_loss_lines)(t, labels + r, n_rows, n_out, line);
-            break;
-        case CBP_SOFTMAX_FOCAL_LOG_LOSS:
-            FN(softmax_focal_log_loss_lines)(t, targets, labels + r, n_rows, n_out,
-                                             loss, line);
-            break;
+#undef CASE
+#define CASE(number, ...)                                                              \
+    case CBP_##number:                                                                 \
+        FN(softmax_loss_lines)                                                         \
+        (t, targets, labels + r * n_labels, n_rows, n_out, loss, CBP_##number, line);  \
+        break;
+            CBP_SOFTMAX_LOSSES(CASE)
         }
 #undef CASE
         if (weight) {
@@ -370,15 +404,22 @@ INLINE vec FN(keep_columns)(vec x, ptrdiff_t used, int v) {
     return vec_keep(vec_gt(vec_load(kept), vec_zero()), x);
 }
 
-/* The focal loss of one row, by the lines of many, of which all but one are idle. */
-static double FN(softmax_focal_row)(real *z, int32_t label, const real *weight,
-                                    ptrdiff_t n_out, const cbp_loss *loss, real *t) {
+/* A row of several groups, or of the focal loss: by the lines of many rows, of which all
+ * but one are idle. */
+static double FN(softmax_row)(real *z, const int32_t *labels, const real *weight,
+                              ptrdiff_t n_out, const cbp_loss *loss, real *t) {
     const ptrdiff_t padded = (n_out + P - 1) / P * P;
     real line[P];
     for (ptrdiff_t j = 0; j < n_out; j++)
         UNROLL for (int v = 0; v < VPP; v++)
             vec_store(t + j * P + v * VL, vec_broadcast(z + j));
-    FN(softmax_focal_log_loss_lines)(t, t + padded * P, &label, 1, n_out, loss, line);
+#define CASE(number, ...)                                                              \
+    case CBP_##number:                                                                 \
+        FN(softmax_loss_lines)                                                         \
+        (t, t + padded * P, labels, 1, n_out, loss, CBP_##number, line);               \
+        break;
+    switch (loss->kind) { CBP_SOFTMAX_LOSSES(CASE) }
+#undef CASE
     for (ptrdiff_t j = 0; j < padded; j++) z[j] = j < n_out ? t[j * P] : 0;
     for (ptrdiff_t j = 0; weight && j < padded; j += VL)
         vec_store(z + j, FN(weigh_vec)(vec_load(z + j), vec_broadcast(weight)));
@@ -388,7 +429,7 @@ static double FN(softmax_focal_row)(real *z, int32_t label, const real *weight,
 /* compute_loss for a batch of one row, z and targets contiguous lines. The same bits: a
  * lane holds an output here, and the sums over outputs run ascending lane by lane.
  * scratch: as for compute_loss. */
-static void FN(compute_loss_row)(void *z_, const void *targets_, int32_t label,
+static void FN(compute_loss_row)(void *z_, const void *targets_, const int32_t *labels,
                                  const void *weight, ptrdiff_t n_out,
                                  const cbp_loss *loss, double *row_loss,
                                  void *scratch) {
@@ -397,11 +438,13 @@ static void FN(compute_loss_row)(void *z_, const void *targets_, int32_t label,
     const real *p0 = loss->parameters[0], *p1 = loss->parameters[1];
     real *z = z_, *terms = scratch, sum = 0;
     vec scale = vec_zero();
-    if (kind == CBP_SOFTMAX_FOCAL_LOG_LOSS) {
-        *row_loss = FN(softmax_focal_row)(z, label, weight, n_out, loss, scratch);
+    ptrdiff_t label = 0;
+    if (kind == CBP_SOFTMAX_FOCAL_LOG_LOSS || (kind < CBP_N_SOFTMAX_LOSSES && loss->groups)) {
+        *row_loss = FN(softmax_row)(z, labels, weight, n_out, loss, scratch);
         return;
     }
     if (kind == CBP_SOFTMAX_LOG_LOSS) {
+        label = labels[0];
         real max = z[0], line[P];
         for (ptrdiff_t j = 1; j < n_out; j++) max = z[j] > max ? z[j] : max;
         for (ptrdiff_t i = 0; i < n_out; i += VL)

@@ -140,7 +140,7 @@ static cbp_loss loss_of(int kind, const cbp_kernels *k) {
                 parameters[p][i] = value[p];
             else
                 ((float *)parameters[p])[i] = (float)value[p];
-    return (cbp_loss){kind, {parameters[0], parameters[1]}};
+    return (cbp_loss){kind, {parameters[0], parameters[1]}, NULL};
 }
 
 static void check(const cbp_kernels *tested, const cbp_kernels *oracle) {
@@ -191,7 +191,12 @@ static void check(const cbp_kernels *tested, const cbp_kernels *oracle) {
     for (unsigned j = 0; j < sizeof sizes / sizeof *sizes; j++) {
         const int n_out = sizes[j];
         for (int r = 0; r < ROWS; r++) labels[r] = r % (n_out > 1 ? n_out : 2);
-        BOTH("fill_targets", k->fill_targets(labels, 33, n_out, panels(&out[t][0], k)))
+        /* Groups of one, of some and of the other outputs. */
+        const ptrdiff_t start[] = {0, 1, 1 + n_out / 2, n_out};
+        const cbp_groups grouped = {3, start};
+        static const int32_t zeros[3 * ROWS] = {0};
+        BOTH("fill_targets",
+             k->fill_targets(labels, 33, n_out, NULL, panels(&out[t][0], k)))
         BOTH("gather_finite",
              k->gather_finite(in[0].data, 33, n_out, panels(&out[t][0], k)))
         BOTH("gather_rows",
@@ -200,14 +205,38 @@ static void check(const cbp_kernels *tested, const cbp_kernels *oracle) {
              k->scatter_rows(panels(&in[0], k), 33, n_out, out[t][0].data, n_out))
         for (int o = 0; o < CBP_N_OUTPUTS; o++) {
             BOTH("apply_output", k->apply_output(panels(&out[t][0], k), n_out, P,
-                                                 P + 21, o, out[0][3].data);
+                                                 P + 21, o, NULL, out[0][3].data);
                  memset(out[t][3].data, 0, sizeof(buffer));
                  memset(out[0][3].data, 0, sizeof(buffer)))
+        }
+        if (n_out > 3) {
+            cbp_loss priced = loss_of(CBP_SOFTMAX_LOG_LOSS, tested);
+            priced.groups = &grouped;
+            BOTH("fill_targets", k->fill_targets(zeros, 33, n_out, &grouped,
+                                                 panels(&out[t][0], k)))
+            BOTH("apply_output",
+                 k->apply_output(panels(&out[t][0], k), n_out, P, P + 21,
+                                 CBP_OUT_SOFTMAX, &grouped, out[0][3].data);
+                 memset(out[t][3].data, 0, sizeof(buffer));
+                 memset(out[0][3].data, 0, sizeof(buffer)))
+            BOTH("compute_loss_row",
+                 k->compute_loss_row(out[t][0].data, NULL, zeros, in[5].data, n_out,
+                                     &priced, loss[t], out[0][3].data);
+                 memset(out[t][3].data, 0, sizeof(buffer));
+                 memset(out[0][3].data, 0, sizeof(buffer));
+                 memcpy(out[t][2].data, loss[t], sizeof loss[t]))
+            BOTH("compute_loss",
+                 k->compute_loss(panels(&out[t][0], k), panels(&in[4], k), zeros,
+                                 in[5].data, n_out, P, P + 21, &priced, loss[t],
+                                 out[0][3].data);
+                 memset(out[t][3].data, 0, sizeof(buffer));
+                 memset(out[0][3].data, 0, sizeof(buffer));
+                 memcpy(out[t][2].data, loss[t], sizeof loss[t]))
         }
         for (int l = 0; l < CBP_N_LOSSES; l++) {
             const cbp_loss priced = loss_of(l, tested);
             BOTH("compute_loss_row",
-                 k->compute_loss_row(out[t][0].data, in[4].data, labels[1], in[5].data,
+                 k->compute_loss_row(out[t][0].data, in[4].data, labels + 1, in[5].data,
                                      n_out, &priced, loss[t], out[0][3].data);
                  memset(out[t][3].data, 0, sizeof(buffer));
                  memset(out[0][3].data, 0, sizeof(buffer));

@@ -81,7 +81,15 @@ class cbp_layer(ctypes.Structure):
 
 
 class cbp_loss(ctypes.Structure):
-    _fields_ = [("kind", c_int), ("parameters", c_void_p * 2)]
+    _fields_ = [
+        ("kind", c_int),
+        ("parameters", c_void_p * 2),
+        ("groups", c_void_p),
+    ]
+
+
+class cbp_groups(ctypes.Structure):
+    _fields_ = [("n", c_ssize_t), ("start", c_void_p)]
 
 
 class cbp_online(ctypes.Structure):
@@ -139,7 +147,7 @@ class cbp_kernels(ctypes.Structure):
         ("gather_rows", _function("pnpnnM")),
         ("gather_finite", _function("pnnM", c_int)),
         ("scatter_rows", _function("Mnnpn")),
-        ("fill_targets", _function("pnnM")),
+        ("fill_targets", _function("pnnpM")),
         ("transpose_patch", _function("pp")),
         ("gather_items", _function("ppnp")),
         ("item", _function("pn", c_double)),
@@ -154,9 +162,9 @@ class cbp_kernels(ctypes.Structure):
         ("transpose_csr", _function("ppnnp")),
         ("activate", _function("pni")),
         ("multiply_derivative", _function("ppni")),
-        ("apply_output", _function("Mnnnip")),
+        ("apply_output", _function("Mnnnipp")),
         ("compute_loss", _function("MMppnnnppp")),
-        ("compute_loss_row", _function("pplpnppp")),
+        ("compute_loss_row", _function("ppppnppp")),
         ("step", _function("pppnp", c_double) * len(OPTIMIZERS)),
         ("average", _function("ppnd")),
         ("train_rows", _function("p")),
@@ -345,18 +353,29 @@ class Columns:
         self.pointer = byref(self._struct)
 
 
+class Groups:
+    """Groups of so many outputs each: `pointer` to a cbp_groups, or None for none."""
+
+    def __init__(self, sizes=()):
+        self._starts = Vector(np.cumsum([0, *sizes], dtype=np.intp), misaligned=False)
+        self._struct = cbp_groups(len(sizes), self._starts.pointer.value)
+        self.pointer = byref(self._struct) if sizes else None
+        self.address = ctypes.addressof(self._struct) if sizes else None
+
+
 class LossOf:
     """A loss as kernels take it: `pointer` to a cbp_loss, whose parameters are rows of
     n_out items."""
 
-    def __init__(self, loss, n_out, kernels, parameters=()):
+    def __init__(self, loss, n_out, kernels, parameters=(), groups=()):
         width = -(-n_out // kernels.P) * kernels.P
         rows = np.zeros((2, width), kernels.dtype)
         for row, given in zip(rows, parameters, strict=False):
             row[:n_out] = given
         self.parts = [Vector(row, misaligned=False) for row in rows]
         pointers = (c_void_p * 2)(*(part.pointer.value for part in self.parts))
-        self._struct = cbp_loss(LOSSES.index(loss), pointers)
+        self.groups = Groups(groups)
+        self._struct = cbp_loss(LOSSES.index(loss), pointers, self.groups.address)
         self.pointer = byref(self._struct)
         self.address = ctypes.addressof(self._struct)
 

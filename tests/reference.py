@@ -734,13 +734,20 @@ class Network:
     """Shapes and kinds of a network; theta = [W1 ... WL | b1 ... bL].
 
     Targets are (n_samples, n_outputs) matrices, labels turned into ones by
-    `fill_targets`.
+    `fill_targets`. groups: the numbers of outputs of several labels, each of which has
+    a softmax and a cost of its own.
     """
 
     layer_sizes: tuple
     activations: tuple
     output: str
     loss: str
+    groups: tuple = ()
+
+    def parts(self):
+        """The outputs of every label."""
+        ends = np.cumsum([0, *(self.groups or self.layer_sizes[-1:])])
+        return [slice(*pair) for pair in zip(ends[:-1], ends[1:], strict=True)]
 
     def unpack(self, theta):
         """W and b of every layer, as views."""
@@ -766,13 +773,18 @@ class Network:
         return z, a
 
     def predict(self, theta, X):
-        return apply_output(self.forward(theta, X)[0][-1], self.output)
+        z = self.forward(theta, X)[0][-1]
+        return np.hstack([apply_output(z[:, p], self.output) for p in self.parts()])
 
     def deltas(self, theta, X, target):
         """(2.5), (3.7): dC/dz of every layer for every row, C the cost of that row."""
         W, _ = self.unpack(theta)
         z, a = self.forward(theta, X)
-        delta = [cost_delta(z[-1], target, self.output, self.loss)]
+        of_parts = [
+            cost_delta(z[-1][:, p], target[:, p], self.output, self.loss)
+            for p in self.parts()
+        ]
+        delta = [np.hstack(of_parts)]
         for layer in range(len(W) - 1, 0, -1):
             slope = ACTIVATIONS[self.activations[layer - 1]].slope(a[layer])
             delta.insert(0, (delta[0] @ W[layer].T) * slope)
@@ -787,7 +799,10 @@ class Network:
             weight = np.ones(len(X))
         W, _ = self.unpack(theta)
         z, _ = self.forward(theta, X)
-        rows = cost(z[-1], target, self.output, self.loss)
+        rows = sum(
+            cost(z[-1][:, p], target[:, p], self.output, self.loss)
+            for p in self.parts()
+        )
         squares = sum((w**2).sum() for w in W)
         delta, a = self.deltas(theta, X, target)
         dW = [

@@ -20,7 +20,7 @@ FLOORS = [
     "gradient_flow",
     "_fitted _parameters",
     "_solvers _split _targets _validation",
-    "_divergence _scoring _stream",
+    "_divergence _label_columns _scoring _stream",
     "_fitting",
     "_evidence",
     "_advice",

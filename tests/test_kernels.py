@@ -27,6 +27,7 @@ from kernel_table import (
     TIERS,
     Columns,
     CsrRows,
+    Groups,
     Kernels,
     LossOf,
     Matrix,
@@ -149,18 +150,20 @@ def check_rows(output, inputs, r0, r1):
         matrix.assert_unchanged()
 
 
-def call_loss(kernels, Z, target, weight, loss, r0=0, r1=None):
+def call_loss(kernels, Z, target, weight, loss, r0=0, r1=None, groups=()):
     """delta and row costs of rows r0 .. r1 - 1; target: labels or a matrix."""
     r1 = len(Z) if r1 is None else r1
     P, (rows, n_out) = kernels.P, Z.shape
-    labels = target if target.ndim == 1 else np.zeros(rows, np.int32)
-    T = Matrix(P, target if target.ndim == 2 else np.zeros_like(Z))
+    are_labels = target.dtype == np.int32
+    labels = target if are_labels else np.zeros(rows, np.int32)
+    T = Matrix(P, np.zeros_like(Z) if are_labels else target)
     delta, label_items = Matrix(P, Z, fill=0xA5), Vector(labels)
     weight_items = None if weight is None else Vector(weight)
     row_loss = Vector.output(rows, np.float64)
     scratch = Vector.output(2 * P * (n_out + -n_out % P), kernels.dtype)
     before = row_loss.values
-    loss_of = LossOf(loss, n_out, kernels, reference.loss_parameters(*loss, n_out))
+    parameters = reference.loss_parameters(*loss, n_out)
+    loss_of = LossOf(loss, n_out, kernels, parameters, groups)
     kernels.compute_loss(
         delta.panels,
         T.panels,
@@ -182,20 +185,23 @@ def call_loss(kernels, Z, target, weight, loss, r0=0, r1=None):
     return delta.values[r0:r1], losses[r0:r1]
 
 
-def call_loss_row(kernels, z, target, weight, loss):
-    """delta and cost of one row; target: a label or a row of targets."""
+def call_loss_row(kernels, z, target, weight, loss, groups=()):
+    """delta and cost of one row; target: a label, one for each group, or a row of
+    targets."""
     P, n_out = kernels.P, len(z)
-    label = int(target) if np.ndim(target) == 0 else 0
-    targets = Vector(padded(np.zeros_like(z) if np.ndim(target) == 0 else target, P))
+    are_labels = np.asarray(target).dtype.kind == "i"
+    labels = Vector(np.array(target if are_labels else 0, np.int32).ravel())
+    targets = Vector(padded(np.zeros_like(z) if are_labels else target, P))
     delta = Vector(padded(z, P), fill=0xA5)
     w = None if weight is None else Vector(np.array([weight], kernels.dtype))
     row_loss = Vector.output(1, np.float64)
     scratch = Vector.output(2 * P * (n_out + -n_out % P), kernels.dtype)
-    loss_of = LossOf(loss, n_out, kernels, reference.loss_parameters(*loss, n_out))
+    parameters = reference.loss_parameters(*loss, n_out)
+    loss_of = LossOf(loss, n_out, kernels, parameters, groups)
     kernels.compute_loss_row(
         delta.pointer,
         targets.pointer,
-        label,
+        labels.pointer,
         None if weight is None else w.pointer,
         n_out,
         loss_of.pointer,
@@ -209,14 +215,21 @@ def call_loss_row(kernels, z, target, weight, loss):
     return delta.values[:n_out], row_loss.values[0]
 
 
-def call_output(kernels, Z, output, r0=0, r1=None):
+def call_output(kernels, Z, output, r0=0, r1=None, groups=()):
     """Rows r0 .. r1 - 1 of the output activations."""
     r1 = len(Z) if r1 is None else r1
     P, n_out = kernels.P, Z.shape[1]
     A = Matrix(P, Z, fill=0xA5)
     scratch = Vector.output(2 * P * (n_out + -n_out % P), kernels.dtype)
+    groups = Groups(groups)
     kernels.apply_output(
-        A.panels, n_out, r0, r1, code(OUTPUTS, output), scratch.pointer
+        A.panels,
+        n_out,
+        r0,
+        r1,
+        code(OUTPUTS, output),
+        groups.pointer,
+        scratch.pointer,
     )
     check_rows(A, [], r0, r1)
     scratch.assert_guards()
@@ -413,9 +426,33 @@ def test_fill_targets_writes_ones_at_labels(kernels, n_out):
     labels = np.random.RandomState(n_out).randint(max(n_out, 2), size=33)
     labels = labels.astype(np.int32)
     T = Matrix.output(kernels.P, 33, n_out, kernels.dtype)
-    kernels.fill_targets(Vector(labels).pointer, 33, n_out, T.panels)
+    kernels.fill_targets(Vector(labels).pointer, 33, n_out, None, T.panels)
     check_rows(T, [], 0, 33)
     assert_same(T.values, reference.fill_targets(labels, n_out, kernels.dtype))
+
+
+# Outputs of several labels: of one, two and many classes, across panels.
+GROUPS = [(1, 1), (2, 3), (3, 1, 2, 11), (17, 16, 2), (5,) * 9]
+
+
+def group_labels(groups, rows):
+    rng = np.random.RandomState(len(groups))
+    columns = [rng.randint(n, size=rows) for n in groups]
+    return np.column_stack(columns).astype(np.int32)
+
+
+@every_table
+@pytest.mark.parametrize("groups", GROUPS)
+def test_fill_targets_writes_ones_at_the_labels_of_every_group(kernels, groups):
+    labels, given = Vector(group_labels(groups, 33)), Groups(groups)
+    T = Matrix.output(kernels.P, 33, sum(groups), kernels.dtype)
+    kernels.fill_targets(labels.pointer, 33, sum(groups), given.pointer, T.panels)
+    check_rows(T, [labels], 0, 33)
+    parts = [
+        reference.fill_targets(column, n, kernels.dtype)
+        for column, n in zip(labels.values.T, groups, strict=True)
+    ]
+    assert_same(T.values, np.hstack(parts))
 
 
 @every_table
@@ -838,6 +875,35 @@ def test_cost_writes_only_the_rows_it_is_given(kernels, loss):
         part_delta, part_cost = call_loss(kernels, z, target, weight, loss, r0, r1)
         assert_same_bytes(part_delta, delta[r0:r1])
         assert_same_bytes(part_cost, cost[r0:r1])
+
+
+@every_table
+@pytest.mark.parametrize("groups", GROUPS)
+def test_groups_are_softmaxes_side_by_side_whose_costs_are_added(kernels, groups):
+    z = random(40, sum(groups), dtype=kernels.dtype, seed=7, scale=3.0)
+    labels, ends = group_labels(groups, 40), np.cumsum([0, *groups])
+    loss = ("softmax", "log_loss")
+    _, _, _, weight = loss_case(kernels.dtype, loss, 40, 2)
+    parts = [slice(*pair) for pair in zip(ends[:-1], ends[1:], strict=True)]
+    a = call_output(kernels, z, "softmax", groups=groups)
+    for part in parts:
+        assert_same_bytes(a[:, part], call_output(kernels, z[:, part], "softmax"))
+    for w in (None, weight):
+        delta, cost = call_loss(kernels, z, labels, w, loss, groups=groups)
+        total = 0
+        for part, column in zip(parts, labels.T.copy(), strict=True):
+            one = call_loss(kernels, z[:, part], column, w, loss)
+            assert_same_bytes(delta[:, part], one[0])
+            total = one[1].astype(kernels.dtype) + total
+        assert_same_bytes(cost, total.astype(np.float64))
+        some = call_loss(kernels, z, labels, w, loss, kernels.P, 37, groups)
+        assert_same_bytes(some[0], delta[kernels.P : 37])
+        assert_same_bytes(some[1], cost[kernels.P : 37])
+        for r in (0, 1, 7):
+            one_weight = None if w is None else w[r]
+            row = call_loss_row(kernels, z[r], labels[r], one_weight, loss, groups)
+            assert_same_bytes(row[0], delta[r])
+            assert row[1] == cost[r]
 
 
 EXACT = [loss for loss in LOSSES if reference.LOSSES[loss].exact_delta]
