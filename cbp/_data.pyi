@@ -1,12 +1,12 @@
-# Types of what _data.pyx shows to Python. X may also be a SciPy CSR matrix.
+# Types of what _data.pyx shows to Python. X and target may also be SciPy CSR matrices.
 from typing import Any
-
-from numpy.typing import NDArray
 
 from cbp._network import Network, _Floats
 
 class CsrData:
-    def __init__(self, network: Network, X: Any, by_rows: bool = False) -> None: ...
+    def __init__(
+        self, network: Network, X: Any, by_rows: bool = False, targets: bool = False
+    ) -> None: ...
 
 class Data:
     network: Network
@@ -14,6 +14,6 @@ class Data:
         self,
         network: Network,
         X: Any,
-        target: NDArray[Any],
+        target: Any,
         sample_weight: _Floats | None = None,
     ) -> None: ...

@@ -117,8 +117,10 @@ def read_labels(y: Any) -> Any:
 
 
 def _rows_of_objects(rows: Any) -> Any:
-    """Rows of one length, as they are; others are left to NumPy."""
+    """Rows of one length and of several types as they are; NumPy takes all others."""
     if len({len(row) for row in rows}) > 1 or len(rows[0]) < 2:
+        return rows
+    if len({type(label) for row in rows for label in row}) == 1:
         return rows
     y = np.empty((len(rows), len(rows[0])), object)
     for i, row in enumerate(rows):

@@ -180,10 +180,10 @@ typedef struct {
     const double *decay; /* likewise, or NULL */
     void *master;        /* W and b of all layers */
     void *state[CBP_MAX_STATES];
-    const void *X, *Y; /* (samples, n_in), (samples, n_out) or NULL */
+    const void *X, *Y;     /* (samples, n_in), (samples, n_out) or NULL */
     const int32_t *labels; /* (samples, groups) or NULL */
-    const void *weight;   /* per sample, or NULL; a row of weight 0 makes no step */
-    const int64_t *order; /* n_rows samples */
+    const void *weight;    /* per sample, or NULL; a row of weight 0 makes no step */
+    const int64_t *order;  /* n_rows samples */
     ptrdiff_t n_rows;
     cbp_panels T;          /* room for one row of targets */
     void *inputs;          /* room for two padded rows of X, zeros behind n_in */

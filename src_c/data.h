@@ -72,22 +72,28 @@ static void FN(scatter_rows)(cbp_panels A, ptrdiff_t n_rows, ptrdiff_t n_cols, v
     }
 }
 
+/* T[r, first + label] = 1, of n outputs; a single output is the label itself. */
+INLINE void FN(set_target)(cbp_panels T, ptrdiff_t r, ptrdiff_t first, ptrdiff_t n,
+                           int32_t label) {
+    const ptrdiff_t j = first + (n > 1 ? label : 0);
+    ((real *)T.data)[(j / P) * T.stride + r * P + j % P] = n > 1 ? 1 : (real)label;
+}
+
 /* T[r, j] = 1 where j is the label of row r in its group, else 0; a group of one
  * output: the label itself. */
 static void FN(fill_targets)(const int32_t *labels, ptrdiff_t n_rows, ptrdiff_t n_out,
                              const cbp_groups *groups, cbp_panels T) {
-    const ptrdiff_t whole[] = {0, n_out}, *start = groups ? groups->start : whole;
-    const ptrdiff_t n_groups = groups ? groups->n : 1;
     for (ptrdiff_t p = 0; p * P < n_out; p++)
         memset((real *)T.data + p * T.stride, 0, (size_t)(n_rows * P) * sizeof(real));
-    for (ptrdiff_t r = 0; r < n_rows; r++)
-        for (ptrdiff_t g = 0; g < n_groups; g++) {
-            const int one_hot = start[g + 1] - start[g] > 1;
-            const int32_t label = labels[r * n_groups + g];
-            const ptrdiff_t j = start[g] + (one_hot ? label : 0);
-            ((real *)T.data)[(j / P) * T.stride + r * P + j % P] =
-                one_hot ? 1 : (real)label;
-        }
+    for (ptrdiff_t r = 0; r < n_rows; r++) {
+        if (!groups) FN(set_target)(T, r, 0, n_out, labels[r]);
+        else
+            for (ptrdiff_t g = 0; g < groups->n; g++) {
+                const ptrdiff_t first = groups->start[g];
+                FN(set_target)
+                (T, r, first, groups->start[g + 1] - first, labels[r * groups->n + g]);
+            }
+    }
 }
 
 /* out[i] = x[order[i]] */

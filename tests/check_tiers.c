@@ -212,8 +212,8 @@ static void check(const cbp_kernels *tested, const cbp_kernels *oracle) {
         if (n_out > 3) {
             cbp_loss priced = loss_of(CBP_SOFTMAX_LOG_LOSS, tested);
             priced.groups = &grouped;
-            BOTH("fill_targets", k->fill_targets(zeros, 33, n_out, &grouped,
-                                                 panels(&out[t][0], k)))
+            BOTH("fill_targets",
+                 k->fill_targets(zeros, 33, n_out, &grouped, panels(&out[t][0], k)))
             BOTH("apply_output",
                  k->apply_output(panels(&out[t][0], k), n_out, P, P + 21,
                                  CBP_OUT_SOFTMAX, &grouped, out[0][3].data);
