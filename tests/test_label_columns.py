@@ -73,7 +73,10 @@ class Problem:
     def __init__(self, output, loss, groups, dtype=np.float64):
         rng = np.random.RandomState(len(groups))
         sizes = (5, 7, sum(groups))
-        self.network = Network(sizes, ("tanh",), output, loss, dtype, (), groups)
+        parameters = reference.loss_parameters(output, loss, sum(groups))
+        self.network = Network(
+            sizes, ("tanh",), output, loss, dtype, parameters, groups
+        )
         self.twin = reference.Network(sizes, ("tanh",), output, loss, groups)
         theta = rng.uniform(-0.4, 0.4, self.network.n_params)
         self.theta = theta.astype(dtype)
@@ -105,7 +108,12 @@ class Problem:
 
 every_groups = pytest.mark.parametrize("groups", [(3, 2), (1, 2, 4), (17, 3, 1, 15)])
 every_loss = pytest.mark.parametrize(
-    "output, loss", [("softmax", "log_loss"), ("logistic", "squared_error")]
+    "output, loss",
+    [
+        ("softmax", "log_loss"),
+        ("softmax", "focal_log_loss"),
+        ("logistic", "squared_error"),
+    ],
 )
 
 
@@ -127,7 +135,7 @@ def test_training_is_that_of_the_numpy_twin(output, loss, groups, name):
         random_state=np.random.RandomState(3),
         **settings,
     )
-    np.testing.assert_allclose(trainer.theta, twin.theta, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(trainer.theta, twin.theta, rtol=0, atol=1e-10)
     np.testing.assert_allclose(trainer.progress.loss_curve, twin.loss_curve, rtol=1e-12)
 
 
@@ -307,6 +315,27 @@ def test_the_cost_is_the_sum_of_the_columns_log_losses():
     assert np.isclose(model.loss_, np.average(cost, weights=W), rtol=1e-12)
 
 
+def test_smoothing_and_the_focal_loss_are_those_of_each_column():
+    model = classifier(alpha=0, label_smoothing=0.1, max_iter=9).fit(X, NUMBERS)
+    cost = 0
+    for classes, column, log_p in zip(
+        model.classes_, NUMBERS.T, model.predict_log_proba(X), strict=True
+    ):
+        target = 0.9 * (column[:, None] == classes) + 0.1 / len(classes)
+        cost -= (target * log_p).sum(axis=1).mean()
+    again = classifier(alpha=0, label_smoothing=0.1, warm_start=True, max_iter=9)
+    again.set_params(solver="sgd", batch_size=150, learning_rate_init=1e-12)
+    again.fit(X, NUMBERS)
+    again.coefs_, again.intercepts_ = model.coefs_, model.intercepts_
+    assert np.isclose(again.set_params(max_iter=1).fit(X, NUMBERS).loss_, cost)
+    for options in ({"focal_gamma": 2.0}, {"focal_gamma": 1.0, "label_smoothing": 0.1}):
+        model = classifier(max_iter=100, **options).fit(X, NUMBERS)
+        assert model.score(X, NUMBERS) > 0.7 and model.diagnose().healthy
+        assert (pickle.loads(pickle.dumps(model)).predict(X) == model.predict(X)).all()
+        one_row = classifier(max_iter=2, batch_size=1, **options).fit(X, NUMBERS)
+        assert np.isfinite(one_row.loss_)
+
+
 def test_what_stays_multilabel_and_what_does_not():
     for target in (
         np.column_stack([species == 0, species == 1]),
@@ -438,7 +467,7 @@ def test_the_score_of_early_stopping_is_the_share_of_rows_that_are_all_right(
 
 
 def test_early_stopping_holds_out_the_rows_that_it_would_of_a_multilabel_y():
-    """Neither split is stratified; both networks have twelve outputs."""
+    """Neither split is stratified; both networks have eleven outputs."""
     held_out = []
 
     def scorer(estimator, X, y):
@@ -446,9 +475,9 @@ def test_early_stopping_holds_out_the_rows_that_it_would_of_a_multilabel_y():
         return 0.0
 
     model = classifier(early_stopping=True, scoring=scorer, max_iter=1)
-    many = np.random.RandomState(0).randint(2, size=(150, 12))
+    many = np.random.RandomState(0).randint(2, size=(150, 11))
     for target in (NUMBERS, many):
-        assert model.fit(X, target).n_outputs_ == 12
+        assert model.fit(X, target).n_outputs_ == 11
     np.testing.assert_array_equal(*held_out)
     assert len(held_out[0]) == 15
 
