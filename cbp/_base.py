@@ -41,6 +41,7 @@ from cbp._fitted import (
     restored,
     weight_list,
 )
+from cbp._init import INITS
 from cbp._kernels import all_finite
 from cbp._network import Network
 from cbp._prediction import predict
@@ -136,6 +137,9 @@ class BaseBP(BaseEstimator):
         "max_grad_norm": [None, Interval(Real, 0, None, closed="neither")],
         "warmup": [Interval(Real, 0, 1, closed="left")],
         "average": [Interval(Real, 0, 1, closed="left")],
+        "init": [StrOptions(set(INITS))],
+        "dropout": [Interval(Real, 0, 1, closed="left"), "array-like"],
+        "input_dropout": [Interval(Real, 0, 1, closed="left")],
     }
 
     # scikit-learn's HTML representation links here, and shows parameters' docs.
@@ -522,10 +526,12 @@ def hidden_layer(n_hidden: int, layer: Any) -> int:
     return int(layer) % n_hidden
 
 
-def hidden_outputs(estimator: BaseBP, X: Rows) -> list[Floats]:
-    """a of every hidden layer for every row of X, for pictures."""
+def hidden_outputs(
+    estimator: BaseBP, X: Rows, slopes: list[Floats] | None = None
+) -> list[Floats]:
+    """a of every hidden layer for every row of X; f'(z) is added to `slopes`."""
     model = estimator._model()
     hidden: list[Floats] = []
     X, _ = checked_rows(estimator._with(model), X, model._network.dtype)
-    predict(model._network, model.theta(), X, hidden=hidden)
+    predict(model._network, model.theta(), X, hidden=hidden, slopes=slopes)
     return hidden

@@ -1,11 +1,12 @@
 # One batch, declared: what its rows need, and what its weights need.
-from libc.stdint cimport int32_t, int64_t
+from libc.stdint cimport int32_t, int64_t, uint64_t
 
 from cbp._data cimport Data
 from cbp._kernels cimport (
     CBP_MAX_STATES,
     cbp_columns,
     cbp_csr,
+    cbp_drop,
     cbp_kernels,
     cbp_layer,
     cbp_panels,
@@ -42,6 +43,14 @@ cdef struct Buffers:
     ptrdiff_t scratch_items
 
 
+# What is set to 0 at random; of hidden units their layers say it.
+cdef struct Drops:
+    cbp_drop inputs
+    cbp_csr rows               # of the piece, if its rows are sparse; items dropped
+    uint64_t step              # that the batch leads to, counted from 0
+    ptrdiff_t row              # of the batch, where the piece begins
+
+
 cdef class Propagation:
     cdef readonly Recorder recorder
     cdef Network network
@@ -66,6 +75,7 @@ cdef class Propagation:
     # The piece in work.
     cdef Piece piece
     cdef bint watching, watching_rows  # is the batch measured; this piece of it?
+    cdef Drops drops
 
     # Where its rows lie; A and D of the layers have theirs, too.
     cdef object _workspace
@@ -79,12 +89,20 @@ cdef class Propagation:
     cdef void share_rows(self, int thread, ptrdiff_t *r0, ptrdiff_t *r1) noexcept nogil
     cdef void share_panels(self, int thread, int l, ptrdiff_t *q0,
                            ptrdiff_t *q1) noexcept nogil
+    cdef _choose_drops(self, rates)
+    cdef void set_seed(self, uint64_t seed) noexcept
+    cdef void drop_inputs(self, int thread, ptrdiff_t r0, ptrdiff_t r1) noexcept nogil
+    cdef void _drop_items(self, const int64_t *order) noexcept nogil
+    cdef void finish_layer(self, const cbp_layer *y, ptrdiff_t unit, ptrdiff_t r0,
+                           ptrdiff_t r1) noexcept nogil
+    cdef void scale_delta(self, const cbp_layer *y, ptrdiff_t r0,
+                          ptrdiff_t r1) noexcept nogil
     cdef cbp_panels inputs(self, int thread) noexcept nogil
     cdef char *scratch_of(self, int thread) noexcept nogil
     cdef void gather(self, Data data, int thread, const int64_t *order, ptrdiff_t r0,
                      ptrdiff_t r1) noexcept nogil
     cdef void forward(self, Data data, int thread, const int64_t *order, ptrdiff_t r0,
-                      ptrdiff_t r1) noexcept nogil
+                      ptrdiff_t r1, bint keeping) noexcept nogil
     cdef void propagate(self, int thread, const int64_t *order) noexcept nogil
     cdef void propagate_units(self, int thread, const int64_t *order) noexcept nogil
     cdef void compute_loss(self, Data data, int thread, ptrdiff_t start, ptrdiff_t r0,

@@ -17,6 +17,8 @@ from cbp._kernels cimport (
     CBP_CHUNK_ROWS,
     CBP_GROUP_PANELS,
     CBP_IDENTITY,
+    CBP_KEPT,
+    CBP_RELU,
     address,
     cbp_n_states,
     writable_address,
@@ -90,7 +92,7 @@ def divides(Layout layout not None, ptrdiff_t batch_size):
 
 
 def fit_bytes(Network network not None, batch_size, solver, sparse=False, clips=False,
-              averages=False):
+              averages=False, drops=False):
     """Bytes that a `Trainer` allocates beside theta and the data.
 
     Parameters
@@ -101,14 +103,16 @@ def fit_bytes(Network network not None, batch_size, solver, sparse=False, clips=
         One of `SOLVER_NAMES`.
     sparse : bool, default=False
         Whether X is a CSR matrix.
-    clips, averages : bool, default=False
-        Whether the gradient's norm has a limit; whether the weights' mean is kept.
+    clips, averages, drops : bool, default=False
+        Whether the gradient's norm has a limit; whether the weights' mean is kept;
+        whether there is dropout.
 
     Returns
     -------
     int
     """
     cdef Layout layout = Layout(network)
+    cdef int l
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     if solver not in SOLVER_NAMES:
@@ -119,6 +123,9 @@ def fit_bytes(Network network not None, batch_size, solver, sparse=False, clips=
     sizes = network.layer_sizes
     per_row = 2 * sum([n + 16 for n in sizes[1:]]) + sizes[0] + network.n_outputs + 32
     per_row += network.n_labels
+    for l in range(network.n_layers):
+        if layout.layers[l].slope == CBP_KEPT or drops:
+            per_row += sizes[l + 1] + 16
     copies = 1 + (cbp_n_states[OPTIMIZERS[solver]] if solver in OPTIMIZERS else 1)
     if solver in OPTIMIZERS and (batch_size > CBP_CHUNK_ROWS or divided or clips):
         copies += 1
@@ -149,16 +156,19 @@ cdef class Propagation:
     max_norm : float
         What the gradient's norm is at most where weights are stepped; infinite where
         nothing limits it. To know it, a step waits for all sums.
+    rates : sequence of float
+        Dropout: of the inputs and of every hidden layer, or empty.
     """
 
     # Not __init__, which Python may leave out, or call once more.
     def __cinit__(self, Weights weights not None, Data data not None,
                   Signals signals not None, order, ptrdiff_t batch_size,
-                  int64_t n_threads, int solver, double max_norm):
+                  int64_t n_threads, int solver, double max_norm, rates):
         self.weights, self.data, self.signals = weights, data, signals
         self.network, self.k, self.layers = weights.network, weights.k, weights.layers
         self.n_layers, self.P, self.size = weights.n_layers, weights.P, weights.size
         self._choose_work(batch_size, n_threads, solver < 0 or max_norm < INFINITY)
+        self._choose_drops(rates)
         # Measured first with no base, then laid out.
         self._workspace = np.zeros(self._lay_out(0, order) + 64, "u1")
         self._lay_out(<size_t>writable_address(self._workspace), order)
@@ -196,6 +206,37 @@ cdef class Propagation:
             most = min(n_threads, by_rows)
         self.n_threads = max(1, most)
 
+    cdef _choose_drops(self, rates):
+        """Units are dropped by 16 random bits each; those that stay are scaled by what
+        this comes to, not by the rate."""
+        cdef cbp_layer *y
+        cdef int l
+        if not len(rates):
+            return
+        if len(rates) != self.n_layers or not all(0 <= rate < 1 for rate in rates):
+            raise ValueError(f"{self.n_layers} rates of dropout in [0, 1) are needed, "
+                             f"got {rates!r}")
+        drops = []
+        for l in range(self.n_layers):
+            drops.append((max(1, min(65535, round(rates[l] * 65536)))
+                          if rates[l] > 0 else 0))
+        self.drops.inputs.below = drops[0]
+        self.drops.inputs.scale = 65536.0 / (65536 - drops[0])
+        for l in range(self.n_layers - 1):
+            y = &self.layers[l]
+            y.drop.below, y.drop.layer = drops[l + 1], l + 1
+            y.drop.scale = 65536.0 / (65536 - drops[l + 1])
+            # What is left of a says the slope of ReLU as it did before; it is fused.
+            if y.drop.below and y.activation != CBP_RELU:
+                y.slope = CBP_KEPT
+                y.flat *= y.drop.scale
+
+    cdef void set_seed(self, uint64_t seed) noexcept:
+        cdef int l
+        self.drops.inputs.seed = seed
+        for l in range(self.n_layers):
+            self.layers[l].drop.seed = seed
+
     cdef size_t _lay_out(self, size_t base, order):
         """Places every buffer of one batch from base on; returns the bytes needed."""
         cdef size_t at = round_up(base, 64), start = base
@@ -222,6 +263,10 @@ cdef class Propagation:
             at += round_up(y.n_out, P) * lines * self.size
             if l < self.n_layers - 1:
                 y.D.data = <void *>at
+                at += round_up(y.n_out, P) * lines * self.size
+            y.S = y.A
+            if y.slope == CBP_KEPT:
+                y.S.data = <void *>at
                 at += round_up(y.n_out, P) * lines * self.size
         self.reached = <cbp_reached *>at
         at += self.n_threads * sizeof(cbp_reached)
@@ -259,6 +304,14 @@ cdef class Propagation:
         at += entries * self.size
         self.buffers.columns.row = <int32_t *>at
         at += entries * sizeof(int32_t)
+        if self.drops.inputs.below:
+            at = round_up(at, 64)
+            self.drops.rows.indptr = <const int64_t *>at
+            at += (self.chunk_rows + 1) * sizeof(int64_t)
+            self.drops.rows.data = <const void *>at
+            at += entries * self.size
+            self.drops.rows.indices = <const int32_t *>at
+            at += entries * sizeof(int32_t)
         return at
 
     cdef void meet(self) noexcept nogil:
@@ -295,22 +348,71 @@ cdef class Propagation:
         data.gather_targets(order, r0, r1, self.buffers.T, self.buffers.labels,
                             self.buffers.weight)
 
+    cdef void drop_inputs(self, int thread, ptrdiff_t r0, ptrdiff_t r1) noexcept nogil:
+        """Dropout of rows of the piece just gathered."""
+        cdef cbp_panels none
+        none.data, none.stride = NULL, 0
+        if self.drops.inputs.below and self.data.sparse is None and r0 < r1:
+            self.k.drop(self.inputs(thread), none, self.data.n_features, 0, r0, r1,
+                        self.drops.row + r0, &self.drops.inputs, self.drops.step)
+
+    cdef void _drop_items(self, const int64_t *order) noexcept nogil:
+        """The sparse rows of the piece one after the other, items dropped."""
+        cdef const cbp_csr *X = &self.data.sparse.csr
+        cdef int64_t *indptr = <int64_t *>self.drops.rows.indptr
+        cdef int32_t *indices = <int32_t *>self.drops.rows.indices
+        cdef char *values = <char *>self.drops.rows.data
+        cdef int64_t first
+        cdef ptrdiff_t r, n
+        indptr[0] = 0
+        for r in range(self.piece.rows):
+            first = X.indptr[order[r]]
+            n = X.indptr[order[r] + 1] - first
+            memcpy(indices, X.indices + first, n * sizeof(int32_t))
+            memcpy(values, <char *>X.data + first * self.size, n * self.size)
+            self.k.drop_items(values, indices, n, self.drops.row + r,
+                              &self.drops.inputs, self.drops.step)
+            indptr[r + 1] = indptr[r] + n
+            indices += n
+            values += n * self.size
+
+    cdef void finish_layer(self, const cbp_layer *y, ptrdiff_t unit, ptrdiff_t r0,
+                           ptrdiff_t r1) noexcept nogil:
+        """What is left of (1.2) in training: where slopes are kept z -> a and f'(z);
+        dropout of both. unit: the number of the first one."""
+        if y.slope == CBP_KEPT:
+            self.k.keep_slope(y.A, y.S, y.n_out, r0, r1, y.activation)
+        if y.drop.below:
+            self.k.drop(y.A, y.S, y.n_out, unit, r0, r1, self.drops.row + r0, &y.drop,
+                        self.drops.step)
+
     cdef void forward(self, Data data, int thread, const int64_t *order, ptrdiff_t r0,
-                      ptrdiff_t r1) noexcept nogil:
-        """(1.1), (1.2): a^l = f(a^{l-1} W^l + b^l); the output layer keeps z."""
-        cdef int l
+                      ptrdiff_t r1, bint training) noexcept nogil:
+        """(1.1), (1.2): a^l = f(a^{l-1} W^l + b^l); the output layer keeps z. training:
+        with dropout, and slopes that `backward` cannot read from a are kept."""
+        cdef int l, activation
         cdef cbp_layer *y
         cdef cbp_panels A = self.inputs(thread)
         cdef const cbp_csr *csr = NULL
         if data.sparse is not None:
             csr = &data.sparse.csr
+        if training and self.drops.inputs.below:
+            if csr == NULL:
+                self.drop_inputs(thread, r0, r1)
+            else:
+                csr, order = &self.drops.rows, NULL
         for l in range(self.n_layers):
             y = &self.layers[l]
+            activation = y.activation
+            if training and y.slope == CBP_KEPT:
+                activation = CBP_IDENTITY
             if self.one_row and csr == NULL:
                 self.k.forward_row(A.data, y.n_in, y.W.data, y.W.stride, self.P, y.b,
-                                   y.n_out, y.A.data, y.activation)
+                                   y.n_out, y.A.data, activation)
             else:
-                forward_layer(self.k, y, csr, order, A, y.A, r0, r1, y.activation)
+                forward_layer(self.k, y, csr, order, A, y.A, r0, r1, activation)
+            if training:
+                self.finish_layer(y, 0, r0, r1)
             csr, A = NULL, y.A
 
     cdef void propagate(self, int thread, const int64_t *order) noexcept nogil:
@@ -321,7 +423,7 @@ cdef class Propagation:
         while r < r1 and not self.signals.interrupted:
             end = min(r + self.stretch_rows, r1)
             self.gather(self.data, thread, order, r, end)
-            self.forward(self.data, thread, order, r, end)
+            self.forward(self.data, thread, order, r, end, True)
             self.compute_loss(self.data, thread, self.piece.start, r, end)
             self.backward(r, end)
             if thread == 0:
@@ -330,6 +432,8 @@ cdef class Propagation:
         if self.buffers.A0_bytes:
             self.data.gather_inputs(order, 0, r0, self.inputs(thread))
             self.data.gather_inputs(order, r1, self.piece.rows, self.inputs(thread))
+            self.drop_inputs(thread, 0, r0)
+            self.drop_inputs(thread, r1, self.piece.rows)
 
     cdef void propagate_units(self, int thread, const int64_t *order) noexcept nogil:
         """Forward and backward of all rows for this thread's hidden units.
@@ -344,8 +448,11 @@ cdef class Propagation:
         cdef ptrdiff_t q0, q1, r, end, P = self.P, last = self.n_threads - 1
         cdef ptrdiff_t rows = min(<ptrdiff_t>UNIT_ROWS, self.stretch_rows)
         cdef double flops = 2.0 * self.network.n_weights / self.n_threads
+        cdef const int64_t *rows_of = order
         if self.data.sparse is not None:
             csr = &self.data.sparse.csr
+        if csr != NULL and self.drops.inputs.below:
+            csr, rows_of = &self.drops.rows, NULL
         # Both layers as if there were no other hidden units.
         self.share_panels(thread, 0, &q0, &q1)
         y.n_out = above.n_in = min(q1 * P, y.n_out) - q0 * P
@@ -353,6 +460,7 @@ cdef class Propagation:
         y.b = <char *>y.b + q0 * P * self.size
         y.A.data = <char *>y.A.data + q0 * y.A.stride * self.size
         y.D.data = <char *>y.D.data + q0 * y.D.stride * self.size
+        y.S.data = <char *>y.S.data + q0 * y.S.stride * self.size
         above.W.data = <char *>above.W.data + q0 * P * P * self.size
         above.WT.data = <char *>above.WT.data + q0 * above.WT.stride * self.size
         r = 0
@@ -362,7 +470,10 @@ cdef class Propagation:
                 self.gather(self.data, thread, order, r, end)
             else:
                 self.data.gather_inputs(order, r, end, A0)
-            forward_layer(self.k, &y, csr, order, A0, y.A, r, end, y.activation)
+            self.drop_inputs(thread, r, end)
+            forward_layer(self.k, &y, csr, rows_of, A0, y.A, r, end,
+                          CBP_IDENTITY if y.slope == CBP_KEPT else y.activation)
+            self.finish_layer(&y, q0 * P, r, end)
             if thread == 0:
                 forward_layer(self.k, &above, NULL, order, y.A, above.A, r, end,
                               CBP_IDENTITY)
@@ -380,8 +491,9 @@ cdef class Propagation:
         while r < self.piece.rows and not self.signals.interrupted:
             end = min(r + rows, self.piece.rows)
             cbp_await(&self.reached[last], end)
-            self.k.multiply_delta(above.D, above.n_out, above.WT, y.A, y.D, y.n_out, r,
-                                  end, y.activation)
+            self.k.multiply_delta(above.D, above.n_out, above.WT, y.S, y.D, y.n_out, r,
+                                  end, y.slope)
+            self.scale_delta(&y, r, end)
             if thread == 0:
                 self.signals.poll(flops * (end - r))
             r = end
@@ -416,11 +528,22 @@ cdef class Propagation:
             if self.watching_rows:
                 self._watch_backward(l, r0, r1)
             else:
-                self.k.multiply_delta(y.D, y.n_out, y.WT, below.A, below.D, y.n_in,
-                                      r0, r1, below.activation)
+                self.k.multiply_delta(y.D, y.n_out, y.WT, below.S, below.D, y.n_in,
+                                      r0, r1, below.slope)
+                self.scale_delta(below, r0, r1)
         if self.watching_rows:
             self.recorder.measure_rows(0, False, self.layers[0].D, r0, r1,
                                        self.piece.start)
+
+    cdef void scale_delta(self, const cbp_layer *y, ptrdiff_t r0,
+                          ptrdiff_t r1) noexcept nogil:
+        """Dropout's factor of delta, where no slope is kept that has it in it."""
+        cdef ptrdiff_t p
+        if y.drop.below and y.slope != CBP_KEPT:
+            for p in range(round_up(y.n_out, self.P) // self.P):
+                self.k.scale(<char *>y.D.data
+                             + (p * y.D.stride + r0 * self.P) * self.size,
+                             (r1 - r0) * self.P, y.drop.scale)
 
     cdef void derive(self, cbp_layer *y, cbp_layer *below, ptrdiff_t r0,
                      ptrdiff_t r1) noexcept nogil:
@@ -429,8 +552,9 @@ cdef class Propagation:
         for p in range(round_up(y.n_in, self.P) // self.P):
             at = (p * below.D.stride + r0 * self.P) * self.size
             self.k.multiply_derivative(<char *>below.D.data + at,
-                                       <char *>below.A.data + at,
-                                       (r1 - r0) * self.P, below.activation)
+                                       <char *>below.S.data + at,
+                                       (r1 - r0) * self.P, below.slope)
+        self.scale_delta(below, r0, r1)
 
     cdef void _watch_backward(self, int l, ptrdiff_t r0, ptrdiff_t r1) noexcept nogil:
         """(3.7), both factors apart so that each can be measured. The same bits."""
@@ -442,7 +566,7 @@ cdef class Propagation:
             self.k.forward_row(y.D.data, y.n_out, y.WT.data, y.WT.stride, self.P, NULL,
                                y.n_in, below.D.data, CBP_IDENTITY)
         else:
-            self.k.multiply_delta(y.D, y.n_out, y.WT, below.A, below.D, y.n_in, r0, r1,
+            self.k.multiply_delta(y.D, y.n_out, y.WT, below.S, below.D, y.n_in, r0, r1,
                                   CBP_IDENTITY)
         self.recorder.measure_rows(l - 1, True, below.D, r0, r1, self.piece.start)
         self.derive(y, below, r0, r1)
@@ -458,7 +582,7 @@ cdef class Batch(Propagation):
 
     def __cinit__(self, Weights weights not None, Data data not None,
                   Signals signals not None, order, ptrdiff_t batch_size,
-                  int64_t n_threads, int solver, double max_norm):
+                  int64_t n_threads, int solver, double max_norm, rates):
         cdef ptrdiff_t items = weights.master_items
         cdef int l
         self.solver, self.limit.norm = solver, max_norm
@@ -542,7 +666,7 @@ cdef class Batch(Propagation):
     cdef void run_one_row(self) noexcept nogil:
         """A watched batch of one row, like any other batch."""
         self.gather(self.data, 0, self.order, 0, 1)
-        self.forward(self.data, 0, self.order, 0, 1)
+        self.forward(self.data, 0, self.order, 0, 1, True)
         self.compute_loss(self.data, 0, 0, 0, 1)
         self.backward(0, 1)
         self._update(0)
@@ -561,6 +685,7 @@ cdef class Batch(Propagation):
             rows.state[i] = self.states[i]
         rows.X, rows.Y, rows.labels = self.data.X, self.data.Y, self.data.labels
         rows.weight = self.data.weight
+        rows.drop = self.drops.inputs
         rows.T, rows.inputs = self.buffers.T, self.buffers.A0.data
         rows.scratch = self.buffers.scratch
         rows.patch_squares = &self.patch_squares[0]
@@ -571,6 +696,9 @@ cdef class Batch(Propagation):
         """The piece that begins at row `start` of the batch."""
         cdef int t
         self.piece = piece_at(start, self.rows, self.piece_rows)
+        self.drops.row = start
+        if self.drops.inputs.below and self.data.sparse is not None:
+            self._drop_items(self.order + start)
         self.watching_rows = self.watching and self.piece.first_chunk
         if self.by_units:
             for t in range(self.n_threads):
@@ -582,7 +710,10 @@ cdef class Batch(Propagation):
         # Gradient flow is recorded row by row, over all units.
         cdef bint by_units = self.by_units and not self.watching
         cdef bint sparse = self.data.sparse is not None
-        if sparse and thread == 0:
+        if sparse and thread == 0 and self.drops.inputs.below:
+            self.k.transpose_csr(&self.drops.rows, NULL, self.piece.rows,
+                                 self.data.n_features, &self.buffers.columns)
+        elif sparse and thread == 0:
             self.k.transpose_csr(&self.data.sparse.csr, order, self.piece.rows,
                                  self.data.n_features, &self.buffers.columns)
         if by_units:
@@ -908,7 +1039,7 @@ cdef backpropagate(Batch batch, const int64_t *order, ptrdiff_t n_rows):
         show(batch, batch.layers[l].D, start, rows, delta[l])
         for l in range(batch.n_layers - 1, 0, -1):
             y, below = &batch.layers[l], &batch.layers[l - 1]
-            batch.k.multiply_delta(y.D, y.n_out, y.WT, below.A, below.D, y.n_in, 0,
+            batch.k.multiply_delta(y.D, y.n_out, y.WT, below.S, below.D, y.n_in, 0,
                                    rows, CBP_IDENTITY)
             batch.derive(y, below, 0, rows)
             show(batch, below.D, start, rows, delta[l - 1])
@@ -930,7 +1061,9 @@ cdef show_forward(Batch batch, const int64_t *order, ptrdiff_t start, ptrdiff_t 
         y = &batch.layers[l]
         forward_layer(batch.k, y, csr, order, A, y.A, 0, rows, CBP_IDENTITY)
         show(batch, y.A, start, rows, z[l])
-        if l == last:
+        if l < last and y.slope == CBP_KEPT:
+            batch.k.keep_slope(y.A, y.S, y.n_out, 0, rows, y.activation)
+        elif l == last:
             batch.k.apply_output(y.A, y.n_out, 0, rows, batch.network.output_code,
                                  batch.network.c_loss.groups, batch.buffers.scratch)
         else:

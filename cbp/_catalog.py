@@ -23,8 +23,6 @@ class Activation:
     init_factor : float
         First weights lie within sqrt(init_factor / (n_in + n_out)), which is Glorot and
         Bengio's bound with scikit-learn's factors.
-    slope : callable
-        f'(z) of an array a = f(z), for pictures.
     lost_units : {"", "saturated", "dead"}
         What a unit is called whose slope is near 0; "" where that cannot be. The
         activation of a dead unit is 0, too.
@@ -33,20 +31,28 @@ class Activation:
     """
 
     init_factor: float
-    slope: Callable[[NDArray], NDArray]
     lost_units: str = ""
     kink: bool = False
 
 
+# The factor is Glorot and Bengio's 6, for leaky_relu and selu times the square of the
+# gain that torch.nn.init.calculate_gain has for them; logistic's is scikit-learn's.
 ACTIVATIONS = {
-    "identity": Activation(6.0, np.ones_like),
-    "logistic": Activation(2.0, lambda a: a * (1 - a), "saturated"),
-    "tanh": Activation(6.0, lambda a: 1 - a * a, "saturated"),
-    "relu": Activation(6.0, lambda a: (a > 0).astype(a.dtype), "dead", kink=True),
+    "identity": Activation(6.0),
+    "logistic": Activation(2.0, "saturated"),
+    "tanh": Activation(6.0, "saturated"),
+    "relu": Activation(6.0, "dead", kink=True),
+    "leaky_relu": Activation(12 / (1 + 0.01**2), kink=True),
+    "elu": Activation(6.0, "saturated"),
+    "selu": Activation(6.0 * 0.75**2, "saturated", kink=True),
+    "softplus": Activation(6.0, "dead"),
+    "gelu": Activation(6.0, "dead"),
+    "silu": Activation(6.0, "dead"),
+    "mish": Activation(6.0, "dead"),
 }
 
 # Other names that users may give, and the row that each means.
-ALIASES = {"sigmoid": "logistic"}
+ALIASES = {"sigmoid": "logistic", "swish": "silu"}
 
 
 @dataclass(frozen=True)

@@ -26,11 +26,13 @@ from cbp._data import Data
 from cbp._divergence import DivergenceError, message_of_divergence
 from cbp._fit_summary import FitSummary
 from cbp._fitted import Fitted, Weights
+from cbp._init import draw_weights
 from cbp._kernels import all_finite
 from cbp._memory import demand_memory
 from cbp._network import Network
 from cbp._parameters import (
     chosen_loss,
+    dropout_rates,
     generator,
     hidden_layers,
     init_factors,
@@ -158,6 +160,7 @@ def fit(
         demand_fraction(est.validation_fraction)
     demand_scoring(est.scoring)
     demand_steps(est)
+    drops = bool(dropout_rates(est, len(layers[0])))
     if incremental:
         demand_endless(est)
     fresh = not (est._fitted.has_weights and (est.warm_start or incremental))
@@ -173,10 +176,10 @@ def fit(
         network = _make_network(est, layers, data, goes_on=not fresh)
     # Draws come in scikit-learn's order: weights, validation split, shuffles.
     rng = None
-    if fresh or splits or (est.shuffle and data.X.shape[0] > 1):
+    if fresh or splits or drops or (est.shuffle and data.X.shape[0] > 1):
         rng = generator(est.random_state)
     if fresh:
-        theta = draw_weights(network, init_factors(est, network.activations), rng)
+        theta = _first_weights(est, network, rng)
         progress = Progress()
     else:
         theta = est._fitted.copy_theta(network)
@@ -227,7 +230,7 @@ def start(est: Any, X: Any, y: Any) -> Fitted:
     data = check_data(est, X, y, None, fresh=True, incremental=False)
     network = _make_network(est, layers, data, goes_on=False)
     rng = generator(est.random_state)
-    theta = draw_weights(network, init_factors(est, network.activations), rng)
+    theta = _first_weights(est, network, rng)
     run = Run(network, theta, data, None, Progress(), trainer=None)
     return _model_after(est._fitted, run, incremental=False)
 
@@ -379,23 +382,15 @@ def _make_network(
         sparse.issparse(X),
         clips=est.max_grad_norm is not None,
         averages=est.average > 0,
+        drops=bool(dropout_rates(est, len(hidden))),
     )
     demand_memory(est, n_bytes + solver.workspace * n_params, n_params)
     return network
 
 
-def draw_weights(network: Network, factors: list[float], rng: Any) -> Floats:
-    """Uniform weights and biases within Glorot and Bengio's bound.
-
-    The draws, their order and the bounds are scikit-learn's; float32 weights are
-    float64 draws rounded.
-    """
-    theta = np.empty(network.n_params, network.dtype)
-    for W, b, factor in zip(*network.views(theta), factors, strict=True):
-        bound = np.sqrt(factor / sum(W.shape))
-        W[...] = rng.uniform(-bound, bound, W.shape)
-        b[...] = rng.uniform(-bound, bound, b.shape)
-    return theta
+def _first_weights(est: Any, network: Network, rng: Any) -> Floats:
+    factors = init_factors(est, network.activations)
+    return draw_weights(network, str(est.init), factors, rng)
 
 
 def _optimizer(est: Any, network: Network) -> Optimizer | None:
@@ -460,6 +455,7 @@ def _make_trainer(
         monitor=bool(est.monitor),
         early_stopping=bool(est.early_stopping),
         scoring=settings_name(est),
+        dropout=dropout_rates(est, len(network.activations)),
         **numbers,
     )
     rows_of = Data(network, data.X, data.target, data.weight)

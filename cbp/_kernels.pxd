@@ -1,5 +1,5 @@
 # The fence to C, declared: the kernel table of cbp.h and how to get it.
-from libc.stdint cimport int32_t, int64_t
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
 
 cdef extern from "cbp.h" nogil:
@@ -8,6 +8,9 @@ cdef extern from "cbp.h" nogil:
         CBP_CHUNK_ROWS
         CBP_GROUP_PANELS
         CBP_IDENTITY
+        CBP_KEPT
+        CBP_RELU
+        CBP_N_BY_A
         CBP_N_SOFTMAX_LOSSES
         CBP_MAX_STATES
         CBP_MAX_PARAMETERS
@@ -40,6 +43,12 @@ cdef extern from "cbp.h" nogil:
         double epsilon
         int nesterov
 
+    ctypedef struct cbp_drop:
+        uint64_t seed
+        uint32_t layer
+        uint32_t below
+        double scale
+
     ctypedef struct cbp_layer:
         ptrdiff_t n_in
         ptrdiff_t n_out
@@ -56,6 +65,10 @@ cdef extern from "cbp.h" nogil:
         cbp_panels WT
         void *b
         cbp_panels A
+        cbp_panels S
+        int slope
+        double flat
+        cbp_drop drop
         cbp_panels D
 
     ctypedef struct cbp_groups:
@@ -83,6 +96,8 @@ cdef extern from "cbp.h" nogil:
         const void *weight
         const int64_t *order
         ptrdiff_t n_rows
+        cbp_drop drop
+        uint64_t first_step
         cbp_panels T
         void *inputs
         void *scratch
@@ -132,6 +147,14 @@ cdef extern from "cbp.h" nogil:
                               const cbp_columns *) noexcept nogil
         void (*activate)(void *, ptrdiff_t, int) noexcept nogil
         void (*multiply_derivative)(void *, const void *, ptrdiff_t, int) noexcept nogil
+        void (*keep_slope)(cbp_panels, cbp_panels, ptrdiff_t, ptrdiff_t, ptrdiff_t,
+                           int) noexcept nogil
+        void (*drop)(cbp_panels, cbp_panels, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t,
+                     ptrdiff_t, const cbp_drop *, uint64_t) noexcept nogil
+        void (*drop_items)(void *, const int32_t *, ptrdiff_t, ptrdiff_t,
+                           const cbp_drop *, uint64_t) noexcept nogil
+        void (*scale)(void *, ptrdiff_t, double) noexcept nogil
+        ptrdiff_t (*count_dropped)(const void *, ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*apply_output)(cbp_panels, ptrdiff_t, ptrdiff_t, ptrdiff_t, int,
                              const cbp_groups *, void *) noexcept nogil
         void (*compute_loss)(cbp_panels, cbp_panels, const int32_t *, const void *,
@@ -154,9 +177,11 @@ cdef extern from "cbp.h" nogil:
         double (*sum_squared_change)(const void *, const void *,
                                      ptrdiff_t) noexcept nogil
         ptrdiff_t (*count_below)(const void *, ptrdiff_t, double) noexcept nogil
-        void (*count_saturated)(const void *, ptrdiff_t, int, int32_t *) noexcept nogil
+        void (*count_saturated)(const void *, ptrdiff_t, int, double,
+                                int32_t *) noexcept nogil
 
     const int cbp_n_states[2]
+    const double cbp_flat[]
 
 
 # The table of the tier in use for items of 4 or 8 bytes.

@@ -70,6 +70,23 @@ def _hidden_activations(est: Any, n_hidden: int) -> list[str]:
     return [ALIASES.get(name, str(name)) for name in names]
 
 
+def dropout_rates(est: Any, n_hidden: int) -> tuple[float, ...]:
+    """The rates of dropout of the inputs and of every hidden layer; () if all are 0."""
+    given = est.dropout
+    rates = [given] * n_hidden if isinstance(given, Real) else list(given)
+    for i, rate in enumerate(rates):
+        if isinstance(rate, bool) or not isinstance(rate, Real) or not 0 <= rate < 1:
+            raise ValueError(f"dropout[{i}] must be a number in [0, 1), got {rate!r}.")
+    if len(rates) != n_hidden:
+        raise ValueError(
+            f"dropout names {len(rates)} layers, but hidden_layer_sizes="
+            f"{est.hidden_layer_sizes!r} has {n_hidden}. Give one rate per hidden "
+            "layer, or a single one for all of them."
+        )
+    all_rates = (float(est.input_dropout), *map(float, rates))
+    return all_rates if any(all_rates) else ()
+
+
 def init_factors(est: Any, activations: tuple[str, ...]) -> list[float]:
     """The factor of the first weights' bound for every layer, the output's last.
 

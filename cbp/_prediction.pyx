@@ -10,6 +10,7 @@ from cpython.exc cimport PyErr_CheckSignals
 
 from cbp._data cimport CsrData
 from cbp._kernels cimport (
+    CBP_IDENTITY,
     cbp_csr,
     cbp_kernels,
     cbp_layer,
@@ -36,7 +37,7 @@ cdef double FLOPS_PER_LOOK = 2e8
 
 
 def predict(Network network not None, theta, X, bint logits=False, bint finite=False,
-            list hidden=None):
+            list hidden=None, list slopes=None):
     """Output activations (or z of the output layer) for every row of X.
 
     Parameters
@@ -50,6 +51,8 @@ def predict(Network network not None, theta, X, bint logits=False, bint finite=F
         Whether to look for NaN and infinity in X, an ndarray, on the way.
     hidden : list, default=None
         a of every hidden layer is added to it, (n_samples, n_units) each.
+    slopes : list, default=None
+        f'(z) likewise, if a is asked for, too.
 
     Returns
     -------
@@ -75,12 +78,14 @@ def predict(Network network not None, theta, X, bint logits=False, bint finite=F
         layers = [np.empty((rows[0], n), network.dtype) for n in sizes]
         hidden += layers
         layers.append(out)
+        if slopes is not None:
+            slopes += [np.empty_like(a) for a in hidden]
     if rows[0] == 0:
         return out
     if rows[0] < PACK_ROWS and sparse is None and hidden is None:
         return predict_rows(network, parameters, x, rows[0], out, logits, finite)
     return predict_packed(
-        network, parameters, x, sparse, rows[0], layers, logits, finite
+        network, parameters, x, sparse, rows[0], layers, slopes or [], logits, finite
     )
 
 
@@ -128,9 +133,11 @@ cdef predict_rows(Network network, const void *theta, const void *x, ptrdiff_t n
 
 
 cdef predict_packed(Network network, const void *theta, const void *x, CsrData sparse,
-                    ptrdiff_t n_rows, list shown, bint logits, bint finite):
+                    ptrdiff_t n_rows, list shown, list slopes, bint logits,
+                    bint finite):
     """W packed once, then PREDICT_ROWS rows at a time through all layers; shown: arrays
-    that are filled with the activations of all layers, or of the last."""
+    that are filled with the activations of all layers, or of the last; slopes: of all
+    hidden layers, or of none."""
     cdef const cbp_kernels *k = network.k
     cdef ptrdiff_t P = k.panel, size = k.itemsize, n_out = network.n_outputs
     cdef ptrdiff_t panels = round_up(network.widest, P) // P
@@ -138,20 +145,24 @@ cdef predict_packed(Network network, const void *theta, const void *x, CsrData s
     cdef ptrdiff_t scratch_items = 2 * P * round_up(n_out, P), r, m
     cdef double unseen_flops = 0
     cdef bint refused = False
-    cdef bint show_hidden = len(shown) > 1
+    cdef bint show_hidden = len(shown) > 1, show_slopes = len(slopes) > 0, shows
     # Where the next row of each goes.
-    places = np.array([<size_t>writable_address(out) for out in shown], np.uintp)
+    places = np.array([<size_t>writable_address(out) for out in shown + slopes],
+                      np.uintp)
     cdef size_t *at = <size_t *>writable_address(places)
     cdef char *y = <char *>at[len(shown) - 1]
+    cdef size_t *slopes_at = at + len(shown)
     cdef cbp_csr csr
-    cdef cbp_panels A, Z
+    cdef cbp_panels A, Z, S
     cdef int l, fault = 0
     cdef Layout layout = Layout(network)
     cdef cbp_layer *layer
     load_forward(layout, theta)
-    buffer = aligned_zeros(2 * panels * stride + scratch_items, network.dtype)
+    buffer = aligned_zeros((2 + show_slopes) * panels * stride + scratch_items,
+                           network.dtype)
     cdef char *base = <char *>writable_address(buffer)
-    cdef char *scratch = base + 2 * panels * stride * size
+    cdef char *scratch = base + (2 + show_slopes) * panels * stride * size
+    S.data, S.stride = base + 2 * panels * stride * size, stride
     if sparse is not None:
         csr = sparse.csr
     r = 0
@@ -174,8 +185,15 @@ cdef predict_packed(Network network, const void *theta, const void *x, CsrData s
                 Z.data = base + (l & 1) * panels * stride * size
                 if sparse is not None:
                     csr.indptr = sparse.csr.indptr + r
+                shows = show_slopes and l < network.n_layers - 1
                 forward_layer(k, layer, &csr if l == 0 and sparse is not None else NULL,
-                              NULL, A, Z, 0, m, layer.activation)
+                              NULL, A, Z, 0, m,
+                              CBP_IDENTITY if shows else layer.activation)
+                if shows:
+                    k.keep_slope(Z, S, layer.n_out, 0, m, layer.activation)
+                    k.scatter_rows(S, m, layer.n_out, <void *>slopes_at[l],
+                                   layer.n_out)
+                    slopes_at[l] += m * layer.n_out * size
                 look(&unseen_flops, 2.0 * m * layer.n_in * layer.n_out)
                 A = Z
                 if show_hidden and l < network.n_layers - 1:

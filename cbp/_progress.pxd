@@ -26,6 +26,7 @@ cdef class Settings:
     cdef readonly double alpha, learning_rate_init, power_t, beta_1, beta_2
     cdef readonly double epsilon, tol, n_iter_no_change, weight_decay, warmup
     cdef readonly double max_grad_norm, average
+    cdef readonly tuple dropout
     cdef readonly bint nesterovs_momentum, shuffle, exclusive, monitor, early_stopping
     cdef int optimizer             # its number in cbp.h; -1: L-BFGS
     cdef int score                 # what held-out rows are scored by

@@ -75,6 +75,8 @@ cdef class Settings:
         taken for each shuffle, not for all of the run, which others would wait for.
     monitor : bool, default=False
         Record gradient flow; never changes a bit.
+    dropout : sequence of float, default=()
+        The rates of the inputs and of every hidden layer; () without dropout.
 
     Raises
     ------
@@ -88,7 +90,7 @@ cdef class Settings:
         weight_decay=0.0, max_grad_norm=INFINITY, average=0.0, momentum=0.9,
         nesterovs_momentum=True, beta_1=0.9, beta_2=0.999, epsilon=1e-8, tol=1e-4,
         n_iter_no_change=10, early_stopping=True, scoring="accuracy_or_r2", n_threads=1,
-        exclusive=True, monitor=False,
+        exclusive=True, monitor=False, dropout=(),
     ):
         if solver not in SOLVER_NAMES:
             raise ValueError(f"solver {solver!r}; valid: {[*SOLVER_NAMES]}")
@@ -131,6 +133,9 @@ cdef class Settings:
         self.n_threads = count(n_threads, "n_threads", 1)
         self.nesterovs_momentum, self.shuffle = nesterovs_momentum, shuffle
         self.exclusive, self.monitor = exclusive, monitor
+        self.dropout = tuple([number(rate, "dropout") for rate in dropout])
+        if self.optimizer < 0 and self.dropout:
+            raise ValueError(f"dropout: {solver} makes no steps")
 
 
 class Optimizer:

@@ -62,6 +62,7 @@ cdef class Recorder:
         self.patch_update = np.zeros(layout.n_patches)
         self.patch_floored = np.zeros(layout.n_patches)
         self.saturated_rows = np.zeros(panels * P, np.int32)
+        self.dropped_items = np.zeros(panels)
         self.sums = np.zeros((self.n_layers, N_SUMS))
         self.every = max(STEPS_APART_ONE_ROW if one_row else STEPS_APART,
                          batches // BATCHES_PER_EPOCH)
@@ -110,10 +111,13 @@ cdef class Recorder:
         """Adds the rows that saturate units of panel q of layer l, panel `panel` of
         all."""
         cdef cbp_layer *y = &self.layers[l]
-        self.k.count_saturated(
-            <char *>y.A.data + q * y.A.stride * self.k.itemsize, n_rows, y.activation,
-            &self.saturated_rows[panel * self.k.panel]
-        )
+        cdef ptrdiff_t P = self.k.panel
+        cdef char *S = <char *>y.S.data + q * y.S.stride * self.k.itemsize
+        self.k.count_saturated(S, n_rows, y.slope, y.flat,
+                               &self.saturated_rows[panel * P])
+        if y.drop.below:
+            self.dropped_items[panel] += self.k.count_dropped(S, n_rows,
+                                                              min(P, y.n_out - q * P))
 
     cdef void measure_patch(self, ptrdiff_t number, const void *G, const void *before,
                             const void *after, const void *v, ptrdiff_t n,
@@ -129,7 +133,7 @@ cdef class Recorder:
                         const double *weight_squares) noexcept nogil:
         """Adds the slots, in order, to the epoch's means."""
         cdef ptrdiff_t P = self.k.panel, i, patch = 0, unit = 0, groups
-        cdef double n_weights, lanes, total
+        cdef double n_weights, lanes, total, dropped
         cdef int l
         cdef cbp_layer *y
         cdef double *s
@@ -152,15 +156,20 @@ cdef class Recorder:
                 s[DELTA_SQUARES] += self.group_delta[l, i] / n_rows / y.n_out
                 if l < self.n_layers - 1:
                     s[BACK_SQUARES] += self.group_back[l, i] / n_rows / y.n_out
-            total = 0
+            total = dropped = 0
             for i in range(unit, unit + y.n_out):
                 total += self.saturated_rows[i]
                 s[STUCK] += (self.saturated_rows[i] == n_rows) / <double>y.n_out
-            s[SATURATED] += total / n_rows / y.n_out
+            for i in range(unit // P, (unit + y.n_out + P - 1) // P):
+                dropped += self.dropped_items[i]
+            # Of the units that took part.
+            if dropped < <double>n_rows * y.n_out:
+                s[SATURATED] += (total - dropped) / (<double>n_rows * y.n_out - dropped)
             unit += round_up(y.n_out, P)
             if not isfinite(s[GRADIENT_SQUARES] + s[DELTA_SQUARES] + s[WEIGHT_SQUARES]):
                 s[NONFINITE] += 1
         self.saturated_rows[:] = 0
+        self.dropped_items[:] = 0
         self.watched += 1
 
     cdef void end_epoch(self, int64_t epoch) noexcept nogil:

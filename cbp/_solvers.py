@@ -410,6 +410,7 @@ STOCHASTIC = tuple(name for name, solver in SOLVERS.items() if solver.stochastic
 
 # Parameters of steps that not every solver makes, and the values that ask for nothing.
 _OF_STEPS = {"weight_decay": 0, "max_grad_norm": None, "average": 0, "warmup": 0}
+_OF_STEPS |= {"dropout": 0, "input_dropout": 0}
 
 
 def demand_steps(est: Any) -> None:
@@ -420,7 +421,8 @@ def demand_steps(est: Any) -> None:
     if follows_training(est.learning_rate):
         asked["learning_rate"] = "constant"
     for name, nothing in asked.items():
-        if getattr(est, name) != nothing:
+        # Some are sequences.
+        if np.any(np.asarray(getattr(est, name), object) != nothing):
             raise ValueError(
                 f"The {name!r} parameter must be {nothing!r} with "
                 f"solver={est.solver!r}, which makes no steps at a learning rate, as "

@@ -77,10 +77,13 @@ def keep(est: Any, trainer: Trainer, layers: tuple, data: Checked) -> list[Kept]
         and isinstance(est.hidden_layer_sizes, Integral | tuple)
         and isinstance(est.activation, str | tuple)
         and isinstance(getattr(est, "quantile", 0.5), Real | tuple)
+        and isinstance(est.dropout, Real | tuple)
     )
     if not fixed or type(data.X) is not np.ndarray or data.unit != 1:
         return []
-    if fit_bytes(network, batch, settings.solver) + 8 * n_rows > _MOST_BYTES:
+    drops = bool(settings.dropout)
+    n_bytes = fit_bytes(network, batch, settings.solver, drops=drops)
+    if n_bytes + 8 * n_rows > _MOST_BYTES:
         return []
     trainer.let_go()
     return [Kept(trainer, layers, est._checked_parameters, n_rows)]

@@ -233,7 +233,7 @@ cdef class HeldOut:
         while start < self.n_rows:
             rows = min(self.n_rows - start, most)
             self.batch.gather(self.data, 0, self.rows + start, 0, rows)
-            self.batch.forward(self.data, 0, self.rows + start, 0, rows)
+            self.batch.forward(self.data, 0, self.rows + start, 0, rows, False)
             self.batch.signals.poll(2.0 * self.batch.network.n_weights * rows)
             if self.batch.signals.interrupted or not self._compare(rows):
                 self.cost = NAN
@@ -471,6 +471,7 @@ cdef class Epochs(Worker):
             self.signals.poll(100.0 * (self.position - start))
         if self.signals.stop_requested:
             return
+        self.batch.drops.step = self.steps
         self.batch.begin(self.order + start, self.position - start, weights,
                          self._is_due())
         if self._steps():
@@ -534,7 +535,7 @@ cdef class Epochs(Worker):
         if decays:
             rows.decay = self.row_steps.decay
         rows.share = self.row_steps.share
-        rows.order = self.order + start
+        rows.order, rows.first_step = self.order + start, first
         rows.n_rows, rows.steps = self.position - start, 0
         rows.loss_sum, rows.weight_sum = self.epoch_loss, self.epoch_weights
         self.batch.run_rows(&rows)
@@ -769,7 +770,7 @@ cdef class Trainer(Epochs):
         self.schedule = Schedule(settings)
         self.batch = Batch(self.weights, data, self.signals, self._order,
                            self.batch_size, settings.n_threads, settings.optimizer,
-                           settings.max_grad_norm)
+                           settings.max_grad_norm, settings.dropout)
         self._fill_steps()
         if settings.average > 0:
             self.weights.start_mean()
@@ -794,6 +795,10 @@ cdef class Trainer(Epochs):
             raise ValueError(
                 f"shuffling needs a RandomState, got {type(random_state).__name__}"
             )
+        if self.settings.dropout and not isinstance(random_state, np.random.RandomState):
+            raise ValueError(
+                f"dropout needs a RandomState, got {type(random_state).__name__}"
+            )
         self.theta, self.theta_data = theta, theta_data
         self.data, self.progress, self.random_state = data, progress, random_state
 
@@ -804,6 +809,9 @@ cdef class Trainer(Epochs):
         self.schedule.begin(self.settings)
         if self._steps():
             self._take_optimizer(self.progress.optimizer)
+        if self.settings.dropout:
+            # Before the first shuffle.
+            self.batch.set_seed(self.random_state.randint(2**63, dtype=np.int64))
         self.weights.load(self.theta_data)
 
     cdef bint _shuffles(self) noexcept:
@@ -897,6 +905,7 @@ cdef class Trainer(Epochs):
     cdef _begin_call(self):
         if self.batch.recorder is not None:
             self.batch.recorder.saturated_rows[:] = 0
+            self.batch.recorder.dropped_items[:] = 0
         self.status = RUNNING
         self.signals.begin()
 

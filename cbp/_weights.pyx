@@ -10,7 +10,14 @@ import numpy as np
 from libc.stdint cimport int64_t
 from libc.string cimport memcpy
 
-from cbp._kernels cimport cbp_n_states, cbp_panels, writable_address
+from cbp._kernels cimport (
+    CBP_KEPT,
+    CBP_N_BY_A,
+    cbp_flat,
+    cbp_n_states,
+    cbp_panels,
+    writable_address,
+)
 from cbp._network cimport Dense
 
 from cbp._kernels import OPTIMIZERS
@@ -45,6 +52,8 @@ cdef class Layout:
         for l in range(self.n_layers):
             y, layer = &self.layers[l], &self.network.layers[l]
             y.n_in, y.n_out, y.activation = layer.n_in, layer.n_out, layer.activation
+            y.slope = y.activation if y.activation < CBP_N_BY_A else CBP_KEPT
+            y.flat = cbp_flat[y.activation]
             w = round_up(y.n_out, P) * y.n_in
             wt = round_up(y.n_in, P) * y.n_out
             # The first layer needs no mirror if W is its master. Beyond the caches, to

@@ -37,7 +37,11 @@ class BPClassifier(Classifier):
 
     activation : str or sequence of str, default='relu'
         Activation of all hidden layers, or one per hidden layer: 'relu', 'tanh',
-        'logistic' (or 'sigmoid', another name of it) or 'identity'.
+        'logistic' (or 'sigmoid', another name of it), 'identity', 'leaky_relu' (0.01 z
+        below 0), 'elu' (Clevert et al., 2016), 'selu' (Klambauer et al., 2017),
+        'gelu' (Hendrycks and Gimpel, 2016; the exact one, with erf), 'silu' (or
+        'swish'; Elfwing et al., 2018), 'mish' (Misra, 2020) or 'softplus', as PyTorch
+        has them.
 
     loss : {'log_loss', 'squared_error'}, default='log_loss'
         'log_loss' is the cross-entropy of softmax outputs, or of logistic outputs for
@@ -181,6 +185,25 @@ class BPClassifier(Classifier):
         or SGD [8]_. If it is above 0, the mean is what is scored and kept. The first
         steps count more: after n of them it is ``min(average, n / (n + 9))``. Not in
         `partial_fit`.
+
+    init : {'glorot', 'he', 'lecun', 'orthogonal'}, default='glorot'
+        How first weights are drawn, for all layers. 'glorot': uniform within
+        ``sqrt(f / (n_in + n_out))`` (Glorot and Bengio, 2010), biases, too; f is 6, for
+        'logistic' 2, as in scikit-learn, for 'leaky_relu' and 'selu' times PyTorch's
+        squared gain. 'he': variance ``2 / n_in`` (He et al., 2015). 'lecun': variance
+        ``1 / n_in``, which 'selu' is made for (Klambauer et al., 2017). 'orthogonal':
+        orthonormal rows or columns (Saxe et al., 2014). The last three start with
+        biases of 0.
+
+    dropout : float or sequence of float, default=0.0
+        The rate of dropout of all hidden layers, or one per hidden layer, in [0, 1): at
+        each step so many units, drawn at random for each row, are set to 0, and the
+        others are divided by ``1 - dropout`` (Srivastava et al., 2014). A rate is
+        rounded to a multiple of 1 / 65536. Prediction and scores of held-out rows use
+        all units; `loss_curve_` does not. Not with lbfgs.
+
+    input_dropout : float, default=0.0
+        The same for the columns of X. Not with lbfgs.
 
     class_weight : dict, list of dicts, 'balanced' or None, default=None
         Weights of classes, ``{label: weight}``, by which `sample_weight` is multiplied;
@@ -385,6 +408,9 @@ class BPClassifier(Classifier):
         max_grad_norm: float | None = None,
         warmup: float = 0.0,
         average: float = 0.0,
+        init: str = "glorot",
+        dropout: float | Sequence[float] = 0.0,
+        input_dropout: float = 0.0,
         class_weight: dict | list[dict] | Literal["balanced"] | None = None,
         label_smoothing: float = 0.0,
         focal_gamma: float = 0.0,
@@ -421,6 +447,9 @@ class BPClassifier(Classifier):
         self.max_grad_norm = max_grad_norm
         self.warmup = warmup
         self.average = average
+        self.init = init
+        self.dropout = dropout
+        self.input_dropout = input_dropout
         self.class_weight = class_weight
         self.label_smoothing = label_smoothing
         self.focal_gamma = focal_gamma
@@ -456,7 +485,11 @@ class BPRegressor(Regressor):
 
     activation : str or sequence of str, default='relu'
         Activation of all hidden layers, or one per hidden layer: 'relu', 'tanh',
-        'logistic' (or 'sigmoid', another name of it) or 'identity'.
+        'logistic' (or 'sigmoid', another name of it), 'identity', 'leaky_relu' (0.01 z
+        below 0), 'elu' (Clevert et al., 2016), 'selu' (Klambauer et al., 2017),
+        'gelu' (Hendrycks and Gimpel, 2016; the exact one, with erf), 'silu' (or
+        'swish'; Elfwing et al., 2018), 'mish' (Misra, 2020) or 'softplus', as PyTorch
+        has them.
 
     solver : {'adam', 'sgd', 'lbfgs'}, default='adam'
         Adam [3]_, stochastic gradient descent, or SciPy's L-BFGS-B [4]_ on all rows at
@@ -589,6 +622,25 @@ class BPRegressor(Regressor):
         or SGD [8]_. If it is above 0, the mean is what is scored and kept. The first
         steps count more: after n of them it is ``min(average, n / (n + 9))``. Not in
         `partial_fit`.
+
+    init : {'glorot', 'he', 'lecun', 'orthogonal'}, default='glorot'
+        How first weights are drawn, for all layers. 'glorot': uniform within
+        ``sqrt(f / (n_in + n_out))`` (Glorot and Bengio, 2010), biases, too; f is 6, for
+        'logistic' 2, as in scikit-learn, for 'leaky_relu' and 'selu' times PyTorch's
+        squared gain. 'he': variance ``2 / n_in`` (He et al., 2015). 'lecun': variance
+        ``1 / n_in``, which 'selu' is made for (Klambauer et al., 2017). 'orthogonal':
+        orthonormal rows or columns (Saxe et al., 2014). The last three start with
+        biases of 0.
+
+    dropout : float or sequence of float, default=0.0
+        The rate of dropout of all hidden layers, or one per hidden layer, in [0, 1): at
+        each step so many units, drawn at random for each row, are set to 0, and the
+        others are divided by ``1 - dropout`` (Srivastava et al., 2014). A rate is
+        rounded to a multiple of 1 / 65536. Prediction and scores of held-out rows use
+        all units; `loss_curve_` does not. Not with lbfgs.
+
+    input_dropout : float, default=0.0
+        The same for the columns of X. Not with lbfgs.
 
     scoring : str, callable or None, default=None
         What rows that are held out are scored by after every epoch: None is `score`,
@@ -791,6 +843,9 @@ class BPRegressor(Regressor):
         max_grad_norm: float | None = None,
         warmup: float = 0.0,
         average: float = 0.0,
+        init: str = "glorot",
+        dropout: float | Sequence[float] = 0.0,
+        input_dropout: float = 0.0,
         huber_delta: float = 1.0,
         quantile: float | Sequence[float] = 0.5,
         power: float = 1.5,
@@ -827,6 +882,9 @@ class BPRegressor(Regressor):
         self.max_grad_norm = max_grad_norm
         self.warmup = warmup
         self.average = average
+        self.init = init
+        self.dropout = dropout
+        self.input_dropout = input_dropout
         self.huber_delta = huber_delta
         self.quantile = quantile
         self.power = power

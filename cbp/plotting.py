@@ -20,7 +20,6 @@ from sklearn.base import is_classifier, is_regressor
 from sklearn.utils.validation import check_is_fitted
 
 from cbp._base import hidden_outputs, network_of
-from cbp._catalog import ACTIVATIONS
 from cbp._evidence import MOVED, STEP_LATER
 from cbp.gradient_flow import FailedFlow, GradientFlow
 
@@ -868,13 +867,13 @@ class ActivationDisplay:
             If the estimator is not a network of this package.
         """
         _check_estimator(estimator)
-        names = network_of(estimator).activations
-        if not names:
+        if not network_of(estimator).activations:
             raise ValueError(
                 "The network has no hidden layer, so there are no activations to draw. "
                 "Set hidden_layer_sizes and fit it again."
             )
-        activations = hidden_outputs(estimator, X)
+        derivatives: list = []
+        activations = hidden_outputs(estimator, X, derivatives)
         for layer, a in enumerate(activations, 1):
             bad = np.flatnonzero(~np.isfinite(a).all(axis=1))
             if len(bad):
@@ -882,10 +881,6 @@ class ActivationDisplay:
                     f"Row {bad[0]} of X overflows layer {layer} of the network. "
                     "Scale X as for the fit."
                 )
-        derivatives = [
-            ACTIVATIONS[name].slope(a)
-            for name, a in zip(names, activations, strict=True)
-        ]
         display = cls(activations=activations, derivatives=derivatives)
         return display.plot(ax, **kwargs)
 

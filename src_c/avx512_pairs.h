@@ -70,6 +70,7 @@ PAIR_FLOATING(pair_ps, _ps)
 PAIR_FLOATING(pair_pd, _pd)
 PAIR_INTEGER(_epi32)
 PAIR_INTEGER(_epi64)
+PAIR_2(pair_si512, _epu32, mul)
 PAIR_BITS(and)
 PAIR_BITS(or)
 PAIR_BITS(xor)
@@ -90,6 +91,18 @@ PAIR_INLINE pair_pd pair_setzero_pd(void) { return pair_set1_pd(0); }
 PAIR_INLINE pair_ps pair_loadu_ps(const float *p) {
     const pair_ps r = {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)};
     return r;
+}
+
+PAIR_INLINE pair_si512 pair_loadu_si512(const void *p) {
+    const __m256i *halves = p;
+    const pair_si512 r = {_mm256_loadu_si256(halves), _mm256_loadu_si256(halves + 1)};
+    return r;
+}
+
+PAIR_INLINE void pair_storeu_si512(void *p, pair_si512 a) {
+    __m256i *halves = p;
+    _mm256_storeu_si256(halves, a.lo);
+    _mm256_storeu_si256(halves + 1, a.hi);
 }
 
 PAIR_INLINE pair_pd pair_loadu_pd(const double *p) {

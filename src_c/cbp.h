@@ -43,12 +43,22 @@ enum { CBP_GROUP_PANELS = 3 };
  * The lists make the numbers, the names that Python knows and every choice of a kernel:
  * a row without its formula does not compile. How to add one: CONTRIBUTING.md. */
 
-/* Hidden activations a = f(z): activations.h. */
-#define CBP_ACTIVATIONS(X)                                                             \
-    X(IDENTITY, identity)                                                              \
-    X(LOGISTIC, logistic)                                                              \
-    X(TANH, tanh)                                                                      \
-    X(RELU, relu)
+/* Hidden activations a = f(z), each with the greatest |f'|: activations.h. The slope
+ * f'(z) of the first ones is a function of a; that of the others is kept beside a. */
+#define CBP_ACTIVATIONS_BY_A(X)                                                        \
+    X(IDENTITY, identity, 1)                                                           \
+    X(LOGISTIC, logistic, 0.25)                                                        \
+    X(TANH, tanh, 1)                                                                   \
+    X(RELU, relu, 1)                                                                   \
+    X(LEAKY_RELU, leaky_relu, 1)                                                       \
+    X(ELU, elu, 1)                                                                     \
+    X(SELU, selu, 1.758)
+#define CBP_ACTIVATIONS_BY_Z(X)                                                        \
+    X(SOFTPLUS, softplus, 1)                                                           \
+    X(GELU, gelu, 1.129)                                                               \
+    X(SILU, silu, 1.1)                                                                 \
+    X(MISH, mish, 1.089)
+#define CBP_ACTIVATIONS(X) CBP_ACTIVATIONS_BY_A(X) CBP_ACTIVATIONS_BY_Z(X)
 
 /* What an output layer does to z: losses.h. */
 #define CBP_ELEMENTWISE_OUTPUTS(X)                                                     \
@@ -83,6 +93,12 @@ enum { CBP_GROUP_PANELS = 3 };
 #define CBP_NUMBER(number, ...) CBP_##number,
 #define CBP_OUT_NUMBER(number, ...) CBP_OUT_##number,
 enum { CBP_ACTIVATIONS(CBP_NUMBER) CBP_N_ACTIVATIONS };
+/* Numbers below this are of those by a. */
+#define CBP_ONE(...) +1
+enum { CBP_N_BY_A = 0 CBP_ACTIVATIONS_BY_A(CBP_ONE) };
+#undef CBP_ONE
+/* In the place of an activation: f'(z) itself is given, not a. */
+enum { CBP_KEPT = CBP_N_ACTIVATIONS };
 enum { CBP_OUTPUTS(CBP_OUT_NUMBER) CBP_N_OUTPUTS };
 enum { CBP_LOSSES(CBP_NUMBER) CBP_N_LOSSES };
 enum { CBP_OPTIMIZERS(CBP_NUMBER) CBP_N_OPTIMIZERS };
@@ -134,6 +150,14 @@ typedef struct {
     int nesterov;
 } cbp_step;
 
+/* What is dropped of a layer's units: those whose 16 random bits are below `below`. */
+typedef struct {
+    uint64_t seed;
+    uint32_t layer; /* 0: the inputs */
+    uint32_t below; /* 0: nothing is dropped */
+    double scale;   /* of those that stay: 65536 / (65536 - below) */
+} cbp_drop;
+
 /* One layer: how its weights lie, and the buffers of one batch. The master copy of the
  * weights, which the step changes, is W or its transpose, whichever wastes fewer
  * columns on padding; the mirror is the other one. */
@@ -151,6 +175,10 @@ typedef struct {
     cbp_panels WT;          /* (n_out, n_in) */
     void *b;                /* n_out, padded */
     cbp_panels A;           /* (batch, n_out) z, then a; output layer: z, then delta */
+    cbp_panels S;           /* (batch, n_out) what says f'(z): A, or f'(z) itself */
+    int slope;              /* how: the activation, or CBP_KEPT */
+    double flat;            /* below this a slope that is kept counts as saturated */
+    cbp_drop drop;          /* of a */
     cbp_panels D;           /* (batch, n_out) delta */
 } cbp_layer;
 
@@ -185,6 +213,8 @@ typedef struct {
     const void *weight;    /* per sample, or NULL; a row of weight 0 makes no step */
     const int64_t *order;  /* n_rows samples */
     ptrdiff_t n_rows;
+    cbp_drop drop;         /* of X */
+    uint64_t first_step;   /* number of the first row's step */
     cbp_panels T;          /* room for one row of targets */
     void *inputs;          /* room for two padded rows of X, zeros behind n_in */
     void *scratch;         /* as for compute_loss_row */
@@ -197,6 +227,19 @@ typedef struct {
     double loss_sum, weight_sum, last_loss;
     ptrdiff_t steps;
 } cbp_online;
+
+/* What map computes: log1p on [0, 1], expm1 up to 0. */
+enum {
+    CBP_MAP_EXP,
+    CBP_MAP_LOG,
+    CBP_MAP_LOG1P,
+    CBP_MAP_LOGISTIC,
+    CBP_MAP_TANH,
+    CBP_MAP_EXPM1,
+    CBP_MAP_NORMAL,
+    CBP_MAP_ROOT,
+    CBP_N_MAPS
+};
 
 typedef struct {
     const char *tier;
@@ -227,8 +270,8 @@ typedef struct {
                                  const void *b, cbp_panels Z, ptrdiff_t n_out,
                                  ptrdiff_t r0, ptrdiff_t r1, int activation);
     void (*multiply_delta)(cbp_panels delta, ptrdiff_t n_out, cbp_panels WT,
-                           cbp_panels A, cbp_panels delta_prev, ptrdiff_t n_in,
-                           ptrdiff_t r0, ptrdiff_t r1, int activation);
+                           cbp_panels S, cbp_panels delta_prev, ptrdiff_t n_in,
+                           ptrdiff_t r0, ptrdiff_t r1, int slope);
     void (*sum_gradient)(const void *A_panel, cbp_panels D, ptrdiff_t n_panels,
                          ptrdiff_t n_rows, ptrdiff_t n_lines, cbp_panels G);
     void (*sum_gradient_csr)(const cbp_columns *X, ptrdiff_t k0, ptrdiff_t n_lines,
@@ -239,8 +282,20 @@ typedef struct {
 
     /* Elementwise twins of the fused epilogues, on n reals, n a multiple of P. */
     void (*activate)(void *z, ptrdiff_t n, int activation);
-    void (*multiply_derivative)(void *delta, const void *a, ptrdiff_t n,
-                                int activation);
+    void (*multiply_derivative)(void *delta, const void *s, ptrdiff_t n, int slope);
+
+    /* z -> a = f(z), and f'(z) into S, on rows r0 .. r1 - 1. */
+    void (*keep_slope)(cbp_panels Z, cbp_panels S, ptrdiff_t n_out, ptrdiff_t r0,
+                       ptrdiff_t r1, int activation);
+
+    /* Dropout: dropout.h. */
+    void (*drop)(cbp_panels A, cbp_panels S, ptrdiff_t n_cols, ptrdiff_t unit,
+                 ptrdiff_t r0, ptrdiff_t r1, ptrdiff_t row, const cbp_drop *d,
+                 uint64_t step);
+    void (*drop_items)(void *x, const int32_t *columns, ptrdiff_t n, ptrdiff_t row,
+                       const cbp_drop *d, uint64_t step);
+    void (*scale)(void *x, ptrdiff_t n, double factor);
+    ptrdiff_t (*count_dropped)(const void *s, ptrdiff_t n_rows, ptrdiff_t n_cols);
 
     /* Output layer, rows r0 .. r1 - 1, r0 a multiple of P.
      * scratch, of compute_loss_row, too: 2 * P * (n_out rounded up to P) reals. */
@@ -276,11 +331,10 @@ typedef struct {
                                     double alpha); /* of G + alpha W */
     double (*sum_squared_change)(const void *now, const void *before, ptrdiff_t n);
     ptrdiff_t (*count_below)(const void *x, ptrdiff_t n, double limit);
-    void (*count_saturated)(const void *a, ptrdiff_t n_rows, int activation,
+    void (*count_saturated)(const void *s, ptrdiff_t n_rows, int slope, double flat,
                             int32_t *counts);
 
-    /* Elementwise functions by themselves, for their tests: 0 exp, 1 log, 2 log1p on
-     * [0, 1], 3 logistic, 4 tanh, 5 root, 6 expm1 of x <= 0. n a multiple of P. */
+    /* Elementwise functions by themselves, for their tests. n a multiple of P. */
     void (*map)(int function, const void *x, void *y, ptrdiff_t n);
 } cbp_kernels;
 
@@ -288,6 +342,12 @@ typedef struct {
 #define CBP_N_STATES(number, name, n_states) n_states,
 static const int cbp_n_states[CBP_N_OPTIMIZERS] = {CBP_OPTIMIZERS(CBP_N_STATES)};
 #undef CBP_N_STATES
+
+/* Of an activation: below this a slope counts as saturated. A little less than 1 % of
+ * the greatest, for leaky_relu has just that. */
+#define CBP_FLAT(number, name, greatest) 0.0099 * (greatest),
+static const double cbp_flat[CBP_N_ACTIVATIONS] = {CBP_ACTIVATIONS(CBP_FLAT)};
+#undef CBP_FLAT
 
 /* The names of the lists above; of losses first the output's, then their own. */
 extern const char *const cbp_activation_names[CBP_N_ACTIVATIONS];

@@ -73,8 +73,8 @@ static int takes_roots(int tier) {
     /* No lane may be 0: vec_root_plus would ask the divider for all of them. */
     for (int i = 0; i < 16; i++) x[i] = floats[i % 4];
     for (int i = 0; i < 8; i++) y[i] = doubles[i % 5];
-    tables[tier][0]->map(5, x, root_x, 16);
-    tables[tier][1]->map(5, y, root_y, 8);
+    tables[tier][0]->map(CBP_MAP_ROOT, x, root_x, 16);
+    tables[tier][1]->map(CBP_MAP_ROOT, y, root_y, 8);
     for (int i = 0; i < 16; i++) exact &= root_x[i] == sqrtf(x[i]);
     for (int i = 0; i < 8; i++) exact &= root_y[i] == sqrt(y[i]);
     return exact;

@@ -38,16 +38,22 @@
 #undef LOG_DUST
 #undef SQUARE_FLOOR
 #undef LOG_MAX
+#undef GELU_BENDS
+#undef MISH_BENDS
 #if CBP_DOUBLE
 #define LOG_MAX 709.78 /* e to this power is finite */
 #define DUST 1e-290
 #define LOG_DUST (-668.0)
 #define SQUARE_FLOOR 1e-270
+#define GELU_BENDS 37.0 /* e^(-37^2 / 2) is dust */
+#define MISH_BENDS 40.0 /* tanh(log(1 + e^z)) rounds to 1 */
 #else
 #define LOG_MAX 88.72f
 #define DUST 1e-22f
 #define LOG_DUST (-51.0f)
 #define SQUARE_FLOOR 1e-33f
+#define GELU_BENDS 10.0f
+#define MISH_BENDS 20.0f
 #endif
 
 INLINE vec FN(flush_dust)(vec x) {
@@ -55,8 +61,9 @@ INLINE vec FN(flush_dust)(vec x) {
     return vec_select(vec_ge(vec_set1(DUST), vec_abs(x)), vec_zero(), x);
 }
 
-#include "activations.h"
 #include "data.h"
+#include "activations.h"
+#include "dropout.h"
 #include "products.h"
 #include "sums.h"
 #include "losses.h"
@@ -65,19 +72,29 @@ INLINE vec FN(flush_dust)(vec x) {
 #include "measures.h"
 
 /* Functions of vmath.h and vec.h by themselves, for their tests. */
+INLINE vec FN(normal)(vec x) {
+    vec bell;
+    return vec_normal(x, &bell);
+}
+INLINE vec FN(root)(vec x) { return vec_root_plus(x, vec_zero()); }
 static void FN(map)(int function, const void *x_, void *y_, ptrdiff_t n) {
     const real *x = x_;
     real *y = y_;
-    for (ptrdiff_t i = 0; i < n; i += VL) {
-        const vec v = vec_load(x + i);
-        vec_store(y + i, function == 0   ? vec_exp(v)
-                         : function == 1 ? vec_log(v)
-                         : function == 2 ? vec_log1p_unit(v)
-                         : function == 3 ? vec_logistic(v)
-                         : function == 4 ? vec_tanh(v)
-                         : function == 6 ? vec_expm1_nonpos(v)
-                                         : vec_root_plus(v, vec_zero()));
+#define CASE(number, f)                                                                \
+    case CBP_MAP_##number:                                                             \
+        for (ptrdiff_t i = 0; i < n; i += VL) vec_store(y + i, f(vec_load(x + i)));    \
+        break;
+    switch (function) {
+        CASE(EXP, vec_exp)
+        CASE(LOG, vec_log)
+        CASE(LOG1P, vec_log1p_unit)
+        CASE(LOGISTIC, vec_logistic)
+        CASE(TANH, vec_tanh)
+        CASE(EXPM1, vec_expm1_nonpos)
+        CASE(NORMAL, FN(normal))
+        CASE(ROOT, FN(root))
     }
+#undef CASE
 }
 
 #define CBP_STRING_(x) #x
@@ -104,6 +121,11 @@ static const cbp_kernels FN(table) = {
     .transpose_csr = FN(transpose_csr),
     .activate = FN(activate),
     .multiply_derivative = FN(multiply_derivative),
+    .keep_slope = FN(keep_slope),
+    .drop = FN(drop),
+    .drop_items = FN(drop_items),
+    .scale = FN(scale),
+    .count_dropped = FN(count_dropped),
     .apply_output = FN(apply_output),
     .compute_loss = FN(compute_loss),
     .compute_loss_row = FN(compute_loss_row),

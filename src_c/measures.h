@@ -64,15 +64,21 @@ static ptrdiff_t FN(count_below)(const void *x_, ptrdiff_t n, double limit) {
 
 /* Adds to counts[c] the rows in which f'(z) of unit c of a panel is below 1 % of its
  * maximum. */
-static void FN(count_saturated)(const void *a_, ptrdiff_t n_rows, int activation,
-                                int32_t *counts) {
-    const real *a = a_;
-#define CASE(number, name)                                                             \
+static void FN(count_saturated)(const void *s_, ptrdiff_t n_rows, int slope,
+                                double flat, int32_t *counts) {
+    const real *s = s_;
+#define CASE(number, name, ...)                                                        \
     case CBP_##number:                                                                 \
         for (ptrdiff_t r = 0; r < n_rows; r++)                                         \
             for (int c = 0; c < P; c++)                                                \
-                counts[c] += FN(saturated_##name)(a[r * P + c]);                       \
+                counts[c] += FN(saturated_##name)(s[r * P + c]);                       \
         break;
-    switch (activation) { CBP_ACTIVATIONS(CASE) }
+    switch (slope) {
+        CBP_ACTIVATIONS_BY_A(CASE)
+    case CBP_KEPT:
+        for (ptrdiff_t r = 0; r < n_rows; r++)
+            for (int c = 0; c < P; c++) counts[c] += fabs((double)s[r * P + c]) < flat;
+        break;
+    }
 #undef CASE
 }

@@ -221,19 +221,19 @@ static void FN(extend_forward)(cbp_panels A, ptrdiff_t n_in, cbp_panels W, cbp_p
     FN(product)(A, n_in, W, FN(FROM_C), NULL, Z, NULL, n_out, r0, r1, FN(STORE));
 }
 
-/* delta_prev = (delta W^T) * f'(a_prev). delta (rows, n_out), WT (n_out, n_in). */
+/* delta_prev = (delta W^T) * f'(z_prev). delta (rows, n_out), WT (n_out, n_in). */
 static void FN(multiply_delta)(cbp_panels delta, ptrdiff_t n_out, cbp_panels WT,
-                               cbp_panels A, cbp_panels delta_prev, ptrdiff_t n_in,
-                               ptrdiff_t r0, ptrdiff_t r1, int activation) {
-    const int fused = activation == CBP_RELU;
-    FN(product)(delta, n_out, WT, FN(FROM_ZERO), NULL, delta_prev, fused ? &A : NULL,
+                               cbp_panels S, cbp_panels delta_prev, ptrdiff_t n_in,
+                               ptrdiff_t r0, ptrdiff_t r1, int slope) {
+    const int fused = slope == CBP_RELU;
+    FN(product)(delta, n_out, WT, FN(FROM_ZERO), NULL, delta_prev, fused ? &S : NULL,
                 n_in, r0, r1, fused ? FN(STORE_DRELU) : FN(STORE));
-    if (!fused && activation != CBP_IDENTITY)
+    if (!fused && slope != CBP_IDENTITY)
         for (ptrdiff_t p = 0; p * P < n_in; p++)
             FN(multiply_derivative)((real *)delta_prev.data + p * delta_prev.stride +
                                         r0 * P,
-                                    (const real *)A.data + p * A.stride + r0 * P,
-                                    (r1 - r0) * P, activation);
+                                    (const real *)S.data + p * S.stride + r0 * P,
+                                    (r1 - r0) * P, slope);
 }
 
 /* The same product for CSR rows: the zeros that are skipped would change no bit. */

@@ -46,7 +46,7 @@ INLINE void FN(forward_row_panels)(const int panels, const real *x, ptrdiff_t n_
 
 /* z -> f(z) for one row, its padding zeroed. */
 static void FN(activate_row)(real *z, ptrdiff_t n_out, int activation) {
-#define CASE(number, name)                                                             \
+#define CASE(number, name, ...)                                                        \
     case CBP_##number:                                                                 \
         for (ptrdiff_t i = 0; i < n_out; i += P)                                       \
             UNROLL for (int v = 0; v < VPP; v++) {                                     \
@@ -111,15 +111,26 @@ INLINE void FN(forward_narrow)(const cbp_layer *y, const real *a, real *z) {
     UNROLL for (int v = 0; v < VPP; v++) vec_store(z + v * VL, line[v]);
 }
 
+/* (1.2): a, and f'(z) where it is kept, from z. step: of this row, for dropout. */
+INLINE void FN(finish_row)(const cbp_layer *y, uint64_t step) {
+    if (y->slope == CBP_KEPT)
+        FN(keep_slope)(y->A, y->S, y->n_out, 0, 1, y->activation);
+    else
+        FN(activate_row)(y->A.data, y->n_out, y->activation);
+    if (y->drop.below) FN(drop)(y->A, y->S, y->n_out, 0, 0, 1, 0, &y->drop, step);
+}
+
 /* (1.1) and (1.2) of one layer for one row. */
-INLINE void FN(forward_layer)(const cbp_layer *y, const real *a) {
+INLINE void FN(forward_layer)(const cbp_layer *y, const real *a, uint64_t step) {
     real *z = y->A.data;
     if (FN(reads_master)(y)) {
         FN(forward_narrow)(y, a, z);
-        FN(activate_row)(z, y->n_out, y->activation);
+        FN(finish_row)(y, step);
     } else {
+        const int apart = y->slope == CBP_KEPT || y->drop.below;
         FN(forward_row)(a, y->n_in, y->W.data, y->W.stride, P, y->b, y->n_out, z,
-                        y->activation);
+                        apart ? CBP_IDENTITY : y->activation);
+        if (apart) FN(finish_row)(y, step);
     }
 }
 
@@ -211,14 +222,18 @@ INLINE void FN(step_layer)(const cbp_online *rows, const cbp_layer *y, const rea
     }
 }
 
-/* Inputs of row i, padded where vectors run along them. turn: which room to use. */
-INLINE const real *FN(row_inputs)(const cbp_online *rows, ptrdiff_t i, int turn) {
-    const ptrdiff_t n_in = rows->layers[0].n_in;
+/* Inputs of row i, padded where vectors run along them, for step number `step` of those
+ * made here. */
+INLINE const real *FN(row_inputs)(const cbp_online *rows, ptrdiff_t i, ptrdiff_t step) {
+    const ptrdiff_t n_in = rows->layers[0].n_in, padded = (n_in + P - 1) / P * P;
     const real *x = (const real *)rows->X + rows->order[i] * n_in;
-    if (!rows->layers[0].transposed) return x;
-    real *room = (real *)rows->inputs + turn * ((n_in + P - 1) / P * P);
-    memcpy(room, x, (size_t)n_in * sizeof(real));
-    return room;
+    if (!rows->layers[0].transposed && !rows->drop.below) return x;
+    const cbp_panels room = {(real *)rows->inputs + (step & 1) * padded, P};
+    memcpy(room.data, x, (size_t)n_in * sizeof(real));
+    if (rows->drop.below)
+        FN(drop)(room, (cbp_panels){NULL, 0}, n_in, 0, 0, 1, 0, &rows->drop,
+                 rows->first_step + (uint64_t)step);
+    return room.data;
 }
 
 /* The first row from i on whose weight is not 0. */
@@ -254,8 +269,10 @@ INLINE void FN(backward_row)(const cbp_online *rows) {
         const cbp_layer *y = &rows->layers[l], *below = y - 1;
         FN(forward_row)(y->D.data, y->n_out, y->WT.data, y->WT.stride, P, NULL, y->n_in,
                         below->D.data, CBP_IDENTITY);
-        FN(multiply_derivative)(below->D.data, below->A.data, (y->n_in + P - 1) / P * P,
-                                below->activation);
+        FN(multiply_derivative)(below->D.data, below->S.data, (y->n_in + P - 1) / P * P,
+                                below->slope);
+        if (below->drop.below && below->slope != CBP_KEPT)
+            FN(scale)(below->D.data, (y->n_in + P - 1) / P * P, below->drop.scale);
     }
 }
 
@@ -281,12 +298,12 @@ INLINE void FN(train_rows_with)(cbp_online *rows, int solver) {
     const real *x = NULL, *next_x;
     FN(row_step) s = FN(row_step_constants)(rows, solver);
     for (int l = 0; l < rows->n_layers; l++) n_patches += first[l].n_patches;
-    if (i < rows->n_rows) x = FN(row_inputs)(rows, i, 0);
+    if (i < rows->n_rows) x = FN(row_inputs)(rows, i, rows->steps);
     for (int fresh = 1; i < rows->n_rows; i = next, x = next_x, fresh = !fusable) {
         double weight = 1;
         next = FN(next_row)(rows, i + 1);
         next_x = NULL;
-        if (next < rows->n_rows) next_x = FN(row_inputs)(rows, next, ~rows->steps & 1);
+        if (next < rows->n_rows) next_x = FN(row_inputs)(rows, next, rows->steps + 1);
         if (rows->weight) {
             weight = (double)((const real *)rows->weight)[rows->order[i]];
             rows->step.scale = 1 / weight;
@@ -298,12 +315,13 @@ INLINE void FN(train_rows_with)(cbp_online *rows, int solver) {
             s.W.keep = FN(step_keep)(rows->decay[rows->steps]);
             s.W.decays = 1;
         }
+        const uint64_t step = rows->first_step + (uint64_t)rows->steps;
         if (fresh)
-            FN(forward_layer)(first, x);
+            FN(forward_layer)(first, x, step);
         else
-            FN(activate_row)(first->A.data, first->n_out, first->activation);
+            FN(finish_row)(first, step);
         for (int l = 1; l < rows->n_layers; l++)
-            FN(forward_layer)(first + l, first[l - 1].A.data);
+            FN(forward_layer)(first + l, first[l - 1].A.data, step);
         double loss = FN(row_loss)(rows, i);
         FN(backward_row)(rows);
         FN(step_layers)(rows, x, fusable ? next_x : NULL, &s, solver);

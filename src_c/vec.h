@@ -53,6 +53,7 @@
 #define bits_real TYPED(bits_real)
 #define vec_with_sign TYPED(vec_with_sign)
 #define ivec_to_vec TYPED(ivec_to_vec)
+#define wide TYPED(wide)
 #define vec_transpose TYPED(vec_transpose)
 #define line_sum TYPED(line_sum)
 #define vec_root_plus TYPED(vec_root_plus)
@@ -94,6 +95,10 @@ CBP_INLINE real bits_real(integer i) {
  *   vec_as_int int_as_vec     the same bits as ivec, as vec
  *   ivec_add sub set1         wrap round; ivec_shl(v, n), ivec_shr(v, n): zeros enter,
  *                             n a constant
+ *   wide, WL                  64-bit lanes, unsigned, and how many: wide_load(p)
+ *                             wide_store(p, v) wide_set1(x) wide_xor(a, b)
+ *                             wide_shr32(v); wide_mul32(a, b), the product of their
+ *                             low 32 bits; wide_join(a, b), these side by side
  *   ivec_to_vec(v)            exact for |v| <= 2^24 (float), 2^31 (double)
  *   vec_transpose(r)          in place, r[VL]
  *   line_sum(line)            sum of the reals of line[VPP] in one fixed order */
@@ -130,6 +135,14 @@ CBP_INLINE real bits_real(integer i) {
 #undef ivec_set1
 #undef ivec_shl
 #undef ivec_shr
+#undef WL
+#undef wide_load
+#undef wide_store
+#undef wide_set1
+#undef wide_xor
+#undef wide_shr32
+#undef wide_mul32
+#undef wide_join
 
 /* ---- scalar: the oracle ---- */
 #if defined(CBP_TIER_SCALAR)
@@ -174,6 +187,16 @@ CBP_INLINE vec vec_min(vec a, vec b) { return a < b ? a : b; }
 #define ivec_shl(v, n) ((integer)(CBP_U(v) << (n)))
 #define ivec_shr(v, n) ((integer)(CBP_U(v) >> (n)))
 CBP_INLINE vec ivec_to_vec(ivec v) { return (real)v; }
+
+typedef uint64_t wide;
+#define WL 1
+#define wide_load(p) (*(p))
+#define wide_store(p, v) ((void)(*(p) = (v)))
+#define wide_set1(x) ((uint64_t)(x))
+#define wide_xor(a, b) ((a) ^ (b))
+#define wide_shr32(v) ((v) >> 32)
+#define wide_mul32(a, b) ((uint64_t)(uint32_t)(a) * (uint32_t)(b))
+#define wide_join(a, b) ((uint64_t)(uint32_t)(a) | (uint64_t)(b) << 32)
 
 CBP_INLINE vec vec_with_sign(vec a, vec s) { return CBP_S(copysignf, copysign)(a, s); }
 
@@ -267,6 +290,16 @@ typedef CBP_S(__mmask16, __mmask8) mask; /* one bit for each lane */
 #define vec_neg(v) MM(xor)(vec_set1((real) - 0.0), v)
 #define ivec_set1(i) CBP_S(_mm256_set1_epi32, _mm256_set1_epi64x)(i)
 
+typedef __m256i wide;
+#define WL 4
+#define wide_load(p) _mm256_loadu_si256((const __m256i *)(p))
+#define wide_store(p, v) _mm256_storeu_si256((__m256i *)(p), v)
+#define wide_set1(x) _mm256_set1_epi64x((int64_t)(x))
+#define wide_xor(a, b) _mm256_xor_si256(a, b)
+#define wide_shr32(v) _mm256_srli_epi64(v, 32)
+#define wide_mul32(a, b) _mm256_mul_epu32(a, b)
+#define wide_join(a, b) _mm256_blend_epi32(a, _mm256_slli_epi64(b, 32), 0xAA)
+
 CBP_INLINE vec vec_with_sign(vec a, vec s) {
     return MM(or)(a, MM(and)(vec_set1((real)-0.0), s));
 }
@@ -333,6 +366,18 @@ CBP_INLINE void vec_transpose(vec r[VL]) {
 #define vec_abs(v) int_as_vec(MMS(andnot)(CBP_SIGN_BITS, vec_as_int(v)))
 #define vec_neg(v) int_as_vec(MMS(xor)(CBP_SIGN_BITS, vec_as_int(v)))
 #define ivec_set1(i) MMI(set1)(i)
+
+typedef ivec wide;
+#define WL 8
+#define wide_load(p) ZMM(loadu_si512)(p)
+#define wide_store(p, v) ZMM(storeu_si512)(p, v)
+#define wide_set1(x) ZMM(set1_epi64)((int64_t)(x))
+#define wide_xor(a, b) ZMM(xor_si512)(a, b)
+#define wide_shr32(v) ZMM(srli_epi64)(v, 32)
+#define wide_mul32(a, b) ZMM(mul_epu32)(a, b)
+#define wide_join(a, b)                                                                \
+    ZMM(or_si512)                                                                      \
+    (ZMM(and_si512)(a, wide_set1(0xFFFFFFFF)), ZMM(slli_epi64)(b, 32))
 
 CBP_INLINE vec vec_with_sign(vec a, vec s) {
     return int_as_vec(MMS(or)(vec_as_int(a), MMS(and)(CBP_SIGN_BITS, vec_as_int(s))));
@@ -472,6 +517,16 @@ CBP_INLINE vec vec_min(vec a, vec b) { return NE(vbsl)(NE(vclt)(a, b), a, b); }
 #define ivec_shl(v, n) CBP_S(vshlq_n_s32, vshlq_n_s64)(v, n)
 #define ivec_shr(v, n) CBP_S_FROM_U(CBP_S(vshrq_n_u32, vshrq_n_u64)(CBP_U_FROM_S(v), n))
 CBP_INLINE vec ivec_to_vec(ivec v) { return CBP_S(vcvtq_f32_s32, vcvtq_f64_s64)(v); }
+
+typedef uint64x2_t wide;
+#define WL 2
+#define wide_load(p) vld1q_u64(p)
+#define wide_store(p, v) vst1q_u64(p, v)
+#define wide_set1(x) vdupq_n_u64(x)
+#define wide_xor(a, b) veorq_u64(a, b)
+#define wide_shr32(v) vshrq_n_u64(v, 32)
+#define wide_mul32(a, b) vmull_u32(vmovn_u64(a), vmovn_u64(b))
+#define wide_join(a, b) vsliq_n_u64(a, b, 32)
 
 CBP_INLINE vec vec_with_sign(vec a, vec s) {
     return NE(vbsl)(CBP_U_FROM_F(vec_set1((real)-0.0)), s, a);

@@ -1,15 +1,16 @@
-/* vmath.h: TEMPLATE, exp, expm1, log, log1p, logistic and tanh, written once in the words of
- * vec.h and stamped after it for each tier and dtype.
+/* vmath.h: TEMPLATE, exp, expm1, log, log1p, logistic, tanh and the normal distribution,
+ * written once in the words of vec.h and stamped after it for each tier and dtype.
  *
- * At most 2 units in the last place (measured: exp, log, log1p 1.2, logistic 1.5, tanh
- * 1.8), rising wherever the function rises (tried on all floats), one order of
- * operations, hence the same bits on every tier. No tables, hardware estimates or
- * branches. The polynomials were found for this file by Remez exchange in 60 digits:
+ * At most 2 units in the last place (measured: exp, log, log1p, expm1 1.2, logistic 1.5,
+ * tanh 1.8; the normal distribution: see vec_normal), rising wherever the function rises
+ * (tried on all floats; not that one), one order of operations, hence the same bits on
+ * every tier. No tables, hardware estimates or branches. The polynomials were found for this file by Remez exchange in 60 digits:
  * equal ripple of the relative error, then each coefficient rounded to the dtype; the
  * errors stated are those after rounding.
  */
 #define EXP_Q TYPED(EXP_Q)
 #define LOG_Q TYPED(LOG_Q)
+#define NORMAL_Q TYPED(NORMAL_Q)
 #define polynomial TYPED(polynomial)
 #define exp_reduce TYPED(exp_reduce)
 #define exp_mantissa TYPED(exp_mantissa)
@@ -18,11 +19,12 @@
 #define vec_exp TYPED(vec_exp)
 #define vec_exp_nonpos TYPED(vec_exp_nonpos)
 #define exp_parts TYPED(exp_parts)
-#define vec_expm1_nonpos TYPED(vec_expm1_nonpos)
 #define vec_log TYPED(vec_log)
 #define vec_log1p_unit TYPED(vec_log1p_unit)
 #define vec_logistic TYPED(vec_logistic)
 #define vec_tanh TYPED(vec_tanh)
+#define vec_expm1_nonpos TYPED(vec_expm1_nonpos)
+#define vec_normal TYPED(vec_normal)
 
 #undef MANTISSA_BITS
 #undef EXPONENT_BIAS
@@ -33,6 +35,9 @@
 #undef EXP_UNDERFLOWS
 #undef EXP_OVERFLOWS
 #undef TANH_IS_ONE
+#undef EXP_IS_NOTHING
+#undef NORMAL_T
+#undef NORMAL_MID
 #undef NO_SQUARE
 #if CBP_DOUBLE
 #define MANTISSA_BITS 52
@@ -44,6 +49,8 @@
 #define EXP_UNDERFLOWS (-746.0) /* e^-746 is less than half the least subnormal */
 #define EXP_OVERFLOWS 710.0
 #define TANH_IS_ONE 19.0  /* from here on tanh rounds to 1 */
+#define EXP_IS_NOTHING (-40.0) /* beside 1 */
+#define NORMAL_T 0.25
 #define NO_SQUARE 0x1p-60 /* x (1 + x) rounds to x; 4th powers are kept normal */
 #else
 #define MANTISSA_BITS 23
@@ -55,6 +62,8 @@
 #define EXP_UNDERFLOWS (-104.0f)
 #define EXP_OVERFLOWS 89.0f
 #define TANH_IS_ONE 9.25f
+#define EXP_IS_NOTHING (-18.0f)
+#define NORMAL_T 0.3f
 #define NO_SQUARE 0x1p-30f
 #endif
 
@@ -90,6 +99,24 @@ static const real LOG_Q[] = {
     0x1.5c618995f7355p-3
 #else
     0x1.555558p-1f, 0x1.9996bp-2f, 0x1.2508bap-2f, 0x1.b6e5dcp-3f, 0x1.f17718p-3f
+#endif
+};
+
+/* e^(x^2 / 2) (1 - Phi(x)) / t as a polynomial in t - NORMAL_MID, t = 1 / (1 + NORMAL_T
+ * x), for x >= 0: what its error makes of 1 - Phi(x) is at most 2^-28.6 (float), 2^-59.4
+ * (double). About the middle of t, no term is much larger than the sum. */
+#define NORMAL_MID ((real)0.6875)
+static const real NORMAL_Q[] = {
+#if CBP_DOUBLE
+    0x1.0c7bb5e05a983p-2, 0x1.fb00a80e974a5p-2, 0x1.4d21135e27f58p-1,
+    0x1.21d22dc6d9d41p-1, 0x1.087d2096c83b8p-2, -0x1.1201896aff322p-5,
+    -0x1.9ec8d6ad9d141p-4, -0x1.1f68145fc1613p-7, 0x1.540463590a4d8p-5,
+    0x1.9dd1d2dec8d74p-9, -0x1.48f3f68c3c26ap-6, 0x1.3d91e1403732p-9,
+    0x1.4031f8cd8393ap-7, -0x1.3d49f22e2574ep-8, -0x1.44d1baeca3071p-9,
+    0x1.3fcbd4b7bf283p-9
+#else
+    0x1.3079cap-2f, 0x1.ee3cecp-2f, 0x1.e2f7cep-2f, 0x1.b57f0ep-3f, -0x1.b6dd1p-5f,
+    -0x1.7728e6p-4f, 0x1.3e6dc8p-5f
 #endif
 };
 
@@ -173,29 +200,41 @@ CBP_INLINE vec vec_logistic(vec x) {
     return divide_by_sum(vec_select(vec_ge(x, vec_zero()), one, e), one, e);
 }
 
-/* e^y = s (1 + u) for y <= 0, with s a power of two and u = e^r - 1; of what lies below
- * the range of tanh the least is taken. */
-CBP_INLINE vec exp_parts(vec y, vec *u) {
+/* e^x = s (1 + u) with s = 2^n and u = e^r - 1: what is left of small x is in u. */
+CBP_INLINE vec exp_parts(vec x, vec *s) {
     ivec k;
-    vec n, r = exp_reduce(vec_max(vec_set1(-2 * TANH_IS_ONE), y), &n, &k);
+    vec n, r = exp_reduce(x, &n, &k);
     /* n LN2_LO joins the small term: rounded into r, it would cost half a unit. */
     vec z = vec_mul(r, r), low = vec_mul(n, vec_set1(-LN2_LO));
-    *u = vec_add(r, vec_fma(z, POLYNOMIAL(r, z, EXP_Q), low));
-    return int_as_vec(ivec_add(ivec_shl(k, MANTISSA_BITS), POWER_OF_TWO(0)));
+    *s = int_as_vec(ivec_add(ivec_shl(k, MANTISSA_BITS), POWER_OF_TWO(0)));
+    return vec_add(r, vec_fma(z, POLYNOMIAL(r, z, EXP_Q), low));
 }
 
-/* e^x - 1 for x <= 0, as (s - 1) + s u: accurate relative to a small x, too. */
+/* tanh(x) = sign(x) (1 - e) / (1 + e), e = e^(-2|x|) = 2^n (1 + u), u = e^r - 1: with
+ * 1 - e as (1 - 2^n) - 2^n u it is accurate relative to a small x, too, where n = 0. */
+CBP_INLINE vec vec_tanh(vec x) {
+    vec y = vec_mul(vec_abs(x), vec_set1(-2));
+    vec s, u = exp_parts(vec_max(vec_set1(-2 * TANH_IS_ONE), y), &s);
+    vec one = vec_set1(1), top = vec_fnma(s, u, vec_sub(one, s));
+    return vec_with_sign(divide_by_sum(top, one, vec_fma(s, u, s)), x);
+}
+
+/* e^x - 1 for x <= 0, as (2^n - 1) + 2^n u. */
 CBP_INLINE vec vec_expm1_nonpos(vec x) {
-    vec u, s = exp_parts(x, &u);
+    vec s, u = exp_parts(vec_max(vec_set1(EXP_IS_NOTHING), x), &s);
     return vec_fma(s, u, vec_sub(s, vec_set1(1)));
 }
 
-/* tanh(x) = sign(x) (1 - e) / (1 + e), e = e^(-2|x|) = s (1 + u): with 1 - e as
- * (1 - s) - s u it is accurate relative to a small x, too, where s = 1. */
-CBP_INLINE vec vec_tanh(vec x) {
-    vec u, s = exp_parts(vec_mul(vec_abs(x), vec_set1(-2)), &u);
-    vec one = vec_set1(1), top = vec_fnma(s, u, vec_sub(one, s));
-    return vec_with_sign(divide_by_sum(top, one, vec_fma(s, u, s)), x);
+/* The normal distribution Phi(x) and *bell = e^(-x^2 / 2), from which both tails come:
+ * 1 - Phi(x) = Phi(-x) = bell t q(t) for x >= 0. At most 3.3 units of a number in [1/2,
+ * 1) wrong; a polynomial for small x besides would halve that, but gelu would be slower. */
+CBP_INLINE vec vec_normal(vec x, vec *bell) {
+    const vec one = vec_set1(1);
+    vec t = vec_div(one, vec_fma(vec_abs(x), vec_set1(NORMAL_T), one));
+    *bell = vec_exp_nonpos(vec_mul(vec_mul(x, x), vec_set1((real)-0.5)));
+    vec u = vec_sub(t, vec_set1(NORMAL_MID));
+    vec tail = vec_mul(*bell, vec_mul(t, POLYNOMIAL(u, vec_mul(u, u), NORMAL_Q)));
+    return vec_select(vec_gt(x, vec_zero()), vec_sub(one, tail), tail);
 }
 
 /* log(1 + f) for -0.3 <= f <= 1: with s = f / (2 + f) it is 2 atanh(s)

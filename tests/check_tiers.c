@@ -117,7 +117,7 @@ static int takes_root(const cbp_kernels *k, int solver) {
 /* Means of squares are never negative: what an optimizer takes roots of. */
 static void make_positive(const cbp_kernels *k, void *const *state, int first,
                           ptrdiff_t n) {
-    for (int i = first; i < 2; i++) k->map(3, state[i], state[i], n);
+    for (int i = first; i < 2; i++) k->map(CBP_MAP_LOGISTIC, state[i], state[i], n);
 }
 
 /* Runs BODY for the tier (t = 0) and for scalar (t = 1) on the same data; for scalar
@@ -146,19 +146,27 @@ static cbp_loss loss_of(int kind, const cbp_kernels *k) {
 static void check(const cbp_kernels *tested, const cbp_kernels *oracle) {
     static const int sizes[] = {1, 2, 7, 8, 9, 15, 16, 17, 33, 64, 80};
     const int size = tested->itemsize, P = tested->panel;
-    int32_t labels[ROWS];
+    int32_t labels[ROWS], columns[ROWS];
     double loss[2][ROWS] = {{0}};
     const cbp_step s = {1e-2, 1.0 / 37, 1e-3, 0, 0.9, 0.99, 1e-8, 1};
     for (int i = 0; i < 6; i++) fill(&in[i], size);
     make_targets(&in[4], size);
-    for (int f = 0; f < 7; f++) {
-        if (f == 5) continue; /* the root of a negative number */
+    for (int i = 0; i < ROWS; i++) columns[i] = i;
+    for (int f = 0; f < CBP_MAP_ROOT; f++) {
         BOTH("map", k->map(f, in[0].data, out[t][0].data, 1024))
     }
     for (int a = 0; a < CBP_N_ACTIVATIONS; a++) {
         BOTH("activate", k->activate(out[t][0].data, 1024, a))
+        const cbp_drop d = {0x123456789abcdefull, 2, 20000, 65536.0 / 45536};
+        BOTH("drop", k->drop(panels(&out[t][0], k), panels(&out[t][1], k), 33, 16 * a, 1,
+                             40, 1 + a, &d, 1ull << 40 | a))
+        BOTH("drop_items",
+             k->drop_items(out[t][0].data, columns, ROWS, 9 + a, &d, a))
+        const int slope = a < CBP_N_BY_A ? a : CBP_KEPT;
+        BOTH("keep_slope", k->keep_slope(panels(&out[t][0], k), panels(&out[t][1], k),
+                                         33, 1, 17, a))
         BOTH("multiply_derivative",
-             k->multiply_derivative(out[t][0].data, in[0].data, 1024, a))
+             k->multiply_derivative(out[t][0].data, in[0].data, 1024, slope))
         for (unsigned i = 0; i < sizeof sizes / sizeof *sizes; i++)
             for (unsigned j = 0; j < sizeof sizes / sizeof *sizes; j++) {
                 const int n_in = sizes[i], n_out = sizes[j], rows = sizes[(i + j) % 11];
@@ -172,7 +180,7 @@ static void check(const cbp_kernels *tested, const cbp_kernels *oracle) {
                 BOTH("multiply_delta",
                      k->multiply_delta(panels(&in[0], k), n_in, panels(&in[1], k),
                                        panels(&in[2], k), panels(&out[t][0], k), n_out,
-                                       1, 1 + rows, a))
+                                       1, 1 + rows, slope))
                 BOTH("forward_row",
                      k->forward_row(in[0].data, n_in, in[1].data, P, n_out, in[2].data,
                                     n_out, out[t][0].data, a))

@@ -5,7 +5,17 @@ No expectations here (tests/reference.py) and no tests (tests/test_kernels.py).
 """
 
 import ctypes
-from ctypes import byref, c_char_p, c_double, c_int, c_int32, c_ssize_t, c_void_p
+from ctypes import (
+    byref,
+    c_char_p,
+    c_double,
+    c_int,
+    c_int32,
+    c_ssize_t,
+    c_uint32,
+    c_uint64,
+    c_void_p,
+)
 
 import numpy as np
 
@@ -22,8 +32,8 @@ ACTIVATIONS = tuple(_kernels.ACTIVATIONS)
 OUTPUTS = tuple(_kernels.OUTPUTS)
 LOSSES = tuple(_kernels.LOSSES)
 OPTIMIZERS = tuple(_kernels.OPTIMIZERS)
-FUNCTIONS = ("exp", "log", "log1p", "logistic", "tanh", "expm1")
-FUNCTION_NUMBERS = (*FUNCTIONS[:5], "root", "expm1")
+# In the order of the kernel "map"; behind them comes "root".
+FUNCTIONS = ("exp", "log", "log1p", "logistic", "tanh", "expm1", "normal")
 
 DTYPES = (np.dtype("float32"), np.dtype("float64"))
 TIERS = tuple(_kernels.tiers())
@@ -59,6 +69,15 @@ class cbp_step(ctypes.Structure):
     ]
 
 
+class cbp_drop(ctypes.Structure):
+    _fields_ = [
+        ("seed", c_uint64),
+        ("layer", c_uint32),
+        ("below", c_uint32),
+        ("scale", c_double),
+    ]
+
+
 class cbp_layer(ctypes.Structure):
     _fields_ = [
         ("n_in", c_ssize_t),
@@ -76,6 +95,10 @@ class cbp_layer(ctypes.Structure):
         ("WT", cbp_panels),
         ("b", c_void_p),
         ("A", cbp_panels),
+        ("S", cbp_panels),
+        ("slope", c_int),
+        ("flat", c_double),
+        ("drop", cbp_drop),
         ("D", cbp_panels),
     ]
 
@@ -109,6 +132,8 @@ class cbp_online(ctypes.Structure):
         ("weight", c_void_p),
         ("order", c_void_p),
         ("n_rows", c_ssize_t),
+        ("drop", cbp_drop),
+        ("first_step", c_uint64),
         ("T", cbp_panels),
         ("inputs", c_void_p),
         ("scratch", c_void_p),
@@ -126,7 +151,8 @@ class cbp_online(ctypes.Structure):
 def _function(arguments, result=None):
     """Type of a kernel pointer.
 
-    p: pointer, n: ptrdiff_t, i: int, l: int32_t, d: double, M: cbp_panels.
+    p: pointer, n: ptrdiff_t, i: int, l: int32_t, d: double, u: uint64_t,
+    M: cbp_panels.
     """
     types = {
         "p": c_void_p,
@@ -134,6 +160,7 @@ def _function(arguments, result=None):
         "i": c_int,
         "l": c_int32,
         "d": c_double,
+        "u": c_uint64,
         "M": cbp_panels,
     }
     return ctypes.CFUNCTYPE(result, *(types[letter] for letter in arguments))
@@ -162,6 +189,11 @@ class cbp_kernels(ctypes.Structure):
         ("transpose_csr", _function("ppnnp")),
         ("activate", _function("pni")),
         ("multiply_derivative", _function("ppni")),
+        ("keep_slope", _function("MMnnni")),
+        ("drop", _function("MMnnnnnpu")),
+        ("drop_items", _function("ppnnpu")),
+        ("scale", _function("pnd")),
+        ("count_dropped", _function("pnn", c_ssize_t)),
         ("apply_output", _function("Mnnnipp")),
         ("compute_loss", _function("MMppnnnppp")),
         ("compute_loss_row", _function("ppppnppp")),
@@ -174,7 +206,7 @@ class cbp_kernels(ctypes.Structure):
         ("sum_penalized_squares", _function("ppnd", c_double)),
         ("sum_squared_change", _function("ppn", c_double)),
         ("count_below", _function("pnd", c_ssize_t)),
-        ("count_saturated", _function("pnip")),
+        ("count_saturated", _function("pnidp")),
         ("map", _function("ippn")),
     ]
 

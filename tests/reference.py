@@ -17,6 +17,7 @@ from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
+from scipy import special
 from sklearn.utils import shuffle as sklearn_shuffle
 
 BLOCK_ROWS = 128
@@ -109,51 +110,194 @@ def tanh(x):
     return np.tanh(x)
 
 
+def expm1(x):
+    return np.expm1(x)
+
+
+def normal(x):
+    """Phi(x), of SciPy for float32; in long double, which it does not have, the series
+    of erf and the continued fraction of 1 - erf (Abramowitz and Stegun 7.1.6, 7.1.14).
+    """
+    if x.dtype == np.float64:
+        return special.ndtr(x)
+    two, y = x.dtype.type(2), abs(x) / np.sqrt(x.dtype.type(2))
+    root_pi = np.sqrt(x.dtype.type(4) * np.arctan(x.dtype.type(1)))
+    small, large = np.minimum(y, 3), np.clip(y, 3, 100)
+    term = total = small.copy()
+    for n in range(1, 100):
+        term = term * two * small**2 / (2 * n + 1)
+        total = total + term
+    erf = two / root_pi * np.exp(-(small**2)) * total
+    fraction = large.copy()
+    for n in range(100, 0, -1):
+        fraction = large + n / two / fraction
+    tail = np.where(y < 3, 1 - erf, np.exp(-(large**2)) / (root_pi * fraction)) / 2
+    return np.where(x > 0, 1 - tail, tail)
+
+
+# Klambauer et al., 2017, equation 14.
+SELU_SCALE = np.longdouble("1.0507009873554804934193349852946")
+SELU_ALPHA = np.longdouble("1.6732632423543772848170429916717")
+
+
 class Activation(NamedTuple):
-    """A row of the twin of activations.h; f' in terms of a = f(z)."""
+    """A row of the twin of activations.h."""
 
     f: Callable  # of z in a wider type
-    derive: Callable  # delta * f'(z) of delta and a, in the kernel's operations
-    slope: Callable  # f'(z) of a, in any
-    saturated: Callable  # of a: is f'(z) below 1 % of its maximum?
+    slope: Callable  # f'(z) of z and a = f(z), in any
+    # Where f' is a function of a, in the kernel's operations: delta * f'(z) of delta
+    # and a; and of a, whether f'(z) is below 1 % of its maximum. Else f'(z) is kept.
+    derive: Callable = lambda delta, s: delta * s
+    saturated: Callable = lambda s: abs(s) < s.dtype.type(0.011)
+    by_a: bool = True
 
 
 ACTIVATIONS = {
     "identity": Activation(
         lambda z: z,
+        lambda z, a: np.ones_like(a),
         lambda delta, a: delta.copy(),
-        np.ones_like,
         lambda a: np.zeros(a.shape, bool),
     ),
     "logistic": Activation(
         logistic,
+        lambda z, a: a * (1 - a),
         lambda delta, a: delta * fma(-a, a, a),
-        lambda a: a * (1 - a),
         lambda a: a - a * a < a.dtype.type(0.0025),
     ),
     "tanh": Activation(
         np.tanh,
+        lambda z, a: 1 - a**2,
         lambda delta, a: delta * fma(-a, a, a.dtype.type(1)),
-        lambda a: 1 - a**2,
         lambda a: 1 - a * a < a.dtype.type(0.01),
     ),
     "relu": Activation(
         lambda z: np.where(z < 0, 0, z),  # NaN stays NaN
+        lambda z, a: (a > 0).astype(a.dtype),
         lambda delta, a: np.where(a > 0, delta, a.dtype.type(0)),
-        lambda a: (a > 0).astype(a.dtype),
         lambda a: a <= 0,
+    ),
+    "leaky_relu": Activation(
+        lambda z: np.where(z > 0, z, 0.01 * z),
+        lambda z, a: np.where(z > 0, 1.0, 0.01).astype(a.dtype),
+        lambda delta, a: np.where(a > 0, delta, delta * a.dtype.type(0.01)),
+        lambda a: np.zeros(a.shape, bool),
+    ),
+    "elu": Activation(
+        lambda z: np.where(z > 0, z, np.expm1(np.minimum(z, 0))),
+        lambda z, a: np.where(z > 0, 1, np.exp(np.minimum(z, 0))).astype(a.dtype),
+        lambda delta, a: np.where(a > 0, delta, fma(delta, a, delta)),
+        lambda a: a + 1 < a.dtype.type(0.01),
+    ),
+    "selu": Activation(
+        lambda z: (
+            SELU_SCALE * np.where(z > 0, z, SELU_ALPHA * np.expm1(np.minimum(z, 0)))
+        ),
+        lambda z, a: (
+            SELU_SCALE * np.where(z > 0, 1, SELU_ALPHA * np.exp(np.minimum(z, 0)))
+        ).astype(a.dtype),
+        lambda delta, a: np.where(
+            a > 0,
+            a.dtype.type(SELU_SCALE) * delta,
+            delta * (a + a.dtype.type(SELU_SCALE * SELU_ALPHA)),
+        ),
+        lambda a: (
+            a + a.dtype.type(SELU_SCALE * SELU_ALPHA)
+            < a.dtype.type(0.01) * a.dtype.type(SELU_SCALE * SELU_ALPHA)
+        ),
+    ),
+    "softplus": Activation(
+        lambda z: np.logaddexp(0, z), lambda z, a: logistic(z), by_a=False
+    ),
+    "gelu": Activation(
+        lambda z: z * normal(z),
+        lambda z, a: (
+            normal(z) + z * np.exp(-z * z / 2) / np.sqrt(2 * z.dtype.type(np.pi))
+        ),
+        by_a=False,
+    ),
+    "silu": Activation(
+        lambda z: z * logistic(z),
+        lambda z, a: logistic(z) * (1 + z * logistic(-z)),
+        by_a=False,
+    ),
+    "mish": Activation(
+        lambda z: z * np.tanh(np.logaddexp(0, z)),
+        lambda z, a: (
+            np.tanh(np.logaddexp(0, z))
+            + z * logistic(z) / np.cosh(np.logaddexp(0, z)) ** 2
+        ),
+        by_a=False,
     ),
 }
 
 
+@np.errstate(over="ignore")
 def activate(z, activation):
     """a = f(z)"""
     return ACTIVATIONS[activation].f(z.astype(wider(z.dtype))).astype(z.dtype)
 
 
-def multiply_derivative(delta, a, activation):
-    """delta f'(z), f' expressed in a = f(z): a - a^2, 1 - a^2, [a > 0], 1"""
-    return ACTIVATIONS[activation].derive(delta, a)
+@np.errstate(over="ignore")
+def keep_slope(z, activation):
+    """a = f(z), and f'(z)"""
+    row, wide = ACTIVATIONS[activation], z.astype(wider(z.dtype))
+    a = row.f(wide)
+    return a.astype(z.dtype), row.slope(wide, a).astype(z.dtype)
+
+
+def what_says_slope(z, activation):
+    """What backpropagation keeps of z: a, or f'(z)."""
+    a, slope = keep_slope(z, activation)
+    return a if ACTIVATIONS[activation].by_a else slope
+
+
+def multiply_derivative(delta, s, activation):
+    """delta f'(z), f' expressed in a = f(z), as a - a^2, or given"""
+    return ACTIVATIONS[activation].derive(delta, s)
+
+
+# ---- dropout -------------------------------------------------------------------------
+
+
+def philox(counter, key):
+    """Philox4x32-7 (Salmon et al., 2011): four words of 32 bits for each counter.
+
+    counter: uint64 array of shape (4, ...), each word below 2^32; key: two such words.
+    """
+    low = np.uint64(0xFFFFFFFF)
+    half = np.uint64(32)
+    c = [np.asarray(word, np.uint64) for word in counter]
+    k = [np.uint64(word) for word in key]
+    for _ in range(7):
+        a, b = np.uint64(0xD2511F53) * c[0], np.uint64(0xCD9E8D57) * c[2]
+        c = [(b >> half) ^ c[1] ^ k[0], b & low, (a >> half) ^ c[3] ^ k[1], a & low]
+        k[0] = (k[0] + np.uint64(0x9E3779B9)) & low
+        k[1] = (k[1] + np.uint64(0xBB67AE85)) & low
+    return np.stack(np.broadcast_arrays(*c))
+
+
+def drop_bits(n_rows, n_units, seed, step, layer):
+    """The 16 random bits of every unit for every row of a batch."""
+    rows, units = np.arange(n_rows)[:, None], np.arange(n_units)[None]
+    key = seed & 0xFFFFFFFF, (seed >> 32) ^ (step >> 32)
+    words = philox((units, rows // 8, step & 0xFFFFFFFF, layer), key)
+    word = np.take_along_axis(words, (rows % 8 // 2)[None] + 0 * units, axis=0)[0]
+    return word >> (16 * (rows % 2)).astype(np.uint64) & np.uint64(0xFFFF)
+
+
+def drop_factors(n_rows, n_units, rate, seed, step, layer):
+    """What each a is multiplied by: 0, or as much as keeps the mean."""
+    below = max(1, min(65535, round(rate * 65536))) if rate else 0
+    kept = drop_bits(n_rows, n_units, seed, step, layer) >= below
+    return np.where(kept, 65536 / (65536 - below), 0.0)
+
+
+def drop(a, below, seed, step, layer):
+    """a with dropout, in its own type"""
+    bits = drop_bits(*a.shape, seed, step, layer)
+    scale = a.dtype.type(65536 / (65536 - below))
+    return np.where(bits >= below, a * scale, a.dtype.type(0))
 
 
 # ---- moving data ---------------------------------------------------------------------
@@ -217,10 +361,10 @@ def multiply_forward_csr(X, W, b, activation):
     return multiply_forward(X.toarray(), W, b, activation)
 
 
-def multiply_delta(delta, WT, A, activation):
-    """delta_prev = (delta W^T) * f'(a_prev)"""
+def multiply_delta(delta, WT, S, activation):
+    """delta_prev = (delta W^T) * f'(z_prev)"""
     start = np.zeros(WT.shape[1], WT.dtype)
-    return multiply_derivative(product(delta, WT, start), A, activation)
+    return multiply_derivative(product(delta, WT, start), S, activation)
 
 
 def forward_row(x, W, b, activation):
@@ -721,9 +865,9 @@ def count_below(x, limit):
     return int((x < limit).sum())
 
 
-def count_saturated(a, activation):
+def count_saturated(s, activation):
     """Per unit, the rows in which f'(z) lies below 1 % of its maximum."""
-    return ACTIVATIONS[activation].saturated(a).sum(axis=0)
+    return ACTIVATIONS[activation].saturated(s).sum(axis=0)
 
 
 # ---- a network, independent of the kernels above -------------------------------------
@@ -762,35 +906,41 @@ class Network:
         assert at == theta.size
         return W, b
 
-    def forward(self, theta, X):
-        """(1.1), (1.2): z of every layer, and a of every layer but the last."""
+    def forward(self, theta, X, factors=None):
+        """(1.1), (1.2): z of every layer, and a of every layer but the last; factors:
+        of dropout, of the inputs and of every hidden layer."""
         W, b = self.unpack(theta)
-        z, a = [], [X]
+        z, a = [], [X if factors is None else X * factors[0]]
         for layer in range(len(W)):
             z.append(a[-1] @ W[layer] + b[layer])
             if layer < len(W) - 1:
                 a.append(activate(z[-1], self.activations[layer]))
+                if factors is not None:
+                    a[-1] = a[-1] * factors[layer + 1]
         return z, a
 
     def predict(self, theta, X):
         z = self.forward(theta, X)[0][-1]
         return np.hstack([apply_output(z[:, p], self.output) for p in self.parts()])
 
-    def deltas(self, theta, X, target):
+    def deltas(self, theta, X, target, factors=None):
         """(2.5), (3.7): dC/dz of every layer for every row, C the cost of that row."""
         W, _ = self.unpack(theta)
-        z, a = self.forward(theta, X)
+        z, a = self.forward(theta, X, factors)
         of_parts = [
             cost_delta(z[-1][:, p], target[:, p], self.output, self.loss)
             for p in self.parts()
         ]
         delta = [np.hstack(of_parts)]
         for layer in range(len(W) - 1, 0, -1):
-            slope = ACTIVATIONS[self.activations[layer - 1]].slope(a[layer])
+            f = self.activations[layer - 1]
+            slope = ACTIVATIONS[f].slope(z[layer - 1], activate(z[layer - 1], f))
+            if factors is not None:
+                slope = slope * factors[layer]
             delta.insert(0, (delta[0] @ W[layer].T) * slope)
         return delta, a
 
-    def loss_gradient(self, theta, X, target, weight=None, alpha=0.0):
+    def loss_gradient(self, theta, X, target, weight=None, alpha=0.0, factors=None):
         """Mean cost with penalty and its gradient, (4.1) and (5.1).
 
         C = (sum_i w_i l_i + alpha / 2 sum W^2) / sum_i w_i
@@ -798,13 +948,13 @@ class Network:
         if weight is None:
             weight = np.ones(len(X))
         W, _ = self.unpack(theta)
-        z, _ = self.forward(theta, X)
+        z, _ = self.forward(theta, X, factors)
         rows = sum(
             cost(z[-1][:, p], target[:, p], self.output, self.loss)
             for p in self.parts()
         )
         squares = sum((w**2).sum() for w in W)
-        delta, a = self.deltas(theta, X, target)
+        delta, a = self.deltas(theta, X, target, factors)
         dW = [
             a[layer].T @ (weight[:, None] * delta[layer]) + alpha * W[layer]
             for layer in range(len(W))
@@ -860,6 +1010,7 @@ def train(
     weight_decay=0.0,
     max_grad_norm=np.inf,
     average=0.0,
+    dropout=(),
     max_iter=5,
 ):
     """scikit-learn's stochastic training, its parameters under the same names.
@@ -884,6 +1035,7 @@ def train(
     )
     weight = np.ones(len(X)) if sample_weight is None else sample_weight
     order = np.arange(len(X))
+    seed = int(random_state.randint(2**63, dtype=np.int64)) if dropout else 0
 
     def patience_is_out():
         """Once patience has run out, `adaptive` goes on with a fifth of the rate."""
@@ -906,8 +1058,12 @@ def train(
             w = weight[rows]
             if w.sum() == 0:
                 continue
+            factors = [
+                drop_factors(len(rows), n, rate, seed, run.steps, layer)
+                for layer, (n, rate) in enumerate(zip(sizes, dropout, strict=False))
+            ]
             loss, gradient = network.loss_gradient(
-                run.theta, X[rows], target[rows], w, alpha
+                run.theta, X[rows], target[rows], w, alpha, factors or None
             )
             run.steps += 1
             run.t += len(rows)

@@ -82,6 +82,9 @@ BAD_VALUES = {
     "power": [0.9, 2.1, None, np.nan],
     "label_smoothing": [-0.1, 1, None, np.nan],
     "focal_gamma": [-0.1, None, np.inf, np.nan],
+    "init": ["xavier", None, 1],
+    "dropout": [-0.1, 1.0, None, np.nan, "a"],
+    "input_dropout": [-0.1, 1.0, None, np.nan, [0.1]],
 }
 
 

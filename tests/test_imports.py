@@ -18,7 +18,7 @@ FLOORS = [
     "_training",
     "_fit_summary",
     "gradient_flow",
-    "_fitted _parameters",
+    "_fitted _init _parameters",
     "_solvers _split _targets _validation",
     "_divergence _label_columns _scoring _stream",
     "_fitting",

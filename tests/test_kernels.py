@@ -121,12 +121,18 @@ def call_extend(kernels, A, W, start, r0=0, r1=None):
     return Z.values[r0:r1]
 
 
-def call_delta(kernels, delta, WT, A, activation, r0=0, r1=None):
-    """Rows r0 .. r1 - 1 of (delta W^T) * f'(A)."""
-    r1 = len(A) if r1 is None else r1
+def slope_code(activation):
+    """The number of an activation where S is given: its own if S is a."""
+    by_a = reference.ACTIVATIONS[activation].by_a
+    return code(ACTIVATIONS, activation) if by_a else len(ACTIVATIONS)
+
+
+def call_delta(kernels, delta, WT, S, activation, r0=0, r1=None):
+    """Rows r0 .. r1 - 1 of (delta W^T) * f', which S says."""
+    r1 = len(S) if r1 is None else r1
     n_out, n_in = WT.shape
-    inputs = [Matrix(kernels.P, M) for M in (delta, WT, A)]
-    D = Matrix.output(kernels.P, len(A), n_in, kernels.dtype)
+    inputs = [Matrix(kernels.P, M) for M in (delta, WT, S)]
+    D = Matrix.output(kernels.P, len(S), n_in, kernels.dtype)
     kernels.multiply_delta(
         inputs[0].panels,
         n_out,
@@ -136,7 +142,7 @@ def call_delta(kernels, delta, WT, A, activation, r0=0, r1=None):
         n_in,
         r0,
         r1,
-        code(ACTIVATIONS, activation),
+        slope_code(activation),
     )
     check_rows(D, inputs, r0, r1)
     return D.values[r0:r1]
@@ -582,22 +588,22 @@ def test_products_keep_subnormals(kernels):
 def test_delta_is_the_product_times_the_derivative(kernels, activation):
     for sizes in PRODUCTS:
         delta, WT, _, z, from_zero = product_case(kernels.dtype, *sizes)
-        a = reference.activate(z, activation)
-        expected = reference.multiply_derivative(from_zero, a, activation)
-        assert_same(call_delta(kernels, delta, WT, a, activation), expected)
+        s = reference.what_says_slope(z, activation)
+        expected = reference.multiply_derivative(from_zero, s, activation)
+        assert_same(call_delta(kernels, delta, WT, s, activation), expected)
 
 
 @every_table
 @every_activation
 def test_products_write_only_the_rows_they_are_given(kernels, activation):
     A, W, b, z, from_zero = product_case(kernels.dtype, 50, 5, 17)
-    a = reference.activate(z, activation)
+    s = reference.what_says_slope(z, activation)
     forward = call_forward(kernels, A, W, b, activation)
-    delta = call_delta(kernels, A, W, a, activation)
+    delta = call_delta(kernels, A, W, s, activation)
     for r0, r1 in ((0, 0), (0, 1), (1, 2), (7, 40), (16, 48), (49, 50), (50, 50)):
         part = call_forward(kernels, A, W, b, activation, r0, r1)
         assert_same_bytes(part, forward[r0:r1])
-        part = call_delta(kernels, A, W, a, activation, r0, r1)
+        part = call_delta(kernels, A, W, s, activation, r0, r1)
         assert_same_bytes(part, delta[r0:r1])
 
 
@@ -613,7 +619,12 @@ def test_fused_epilogues_equal_their_unfused_twins(kernels, activation):
     delta = call_delta(kernels, A, W, fused, "identity")
     a = Vector(fused)
     unfused = call_elementwise(
-        kernels, "multiply_derivative", delta, a.pointer, delta.size, number
+        kernels,
+        "multiply_derivative",
+        delta,
+        a.pointer,
+        delta.size,
+        slope_code(activation),
     )
     a.assert_unchanged()
     assert_same_bytes(call_delta(kernels, A, W, fused, activation), unfused)
@@ -627,8 +638,39 @@ def test_activate_is_close_to_its_function_and_keeps_to_its_items(kernels, activ
         got = call_elementwise(
             kernels, "activate", z, z.size, code(ACTIVATIONS, activation)
         )
-        expected = reference.activate(z, activation)
-        np.testing.assert_array_max_ulp(got, expected, 3, dtype=kernels.dtype)
+        assert_close(got, reference.activate(z, activation), z)
+
+
+def assert_close(got, expected, z):
+    """Within 3 units in the last place; of z, where a is a small part of it."""
+    unit = np.spacing(np.maximum(abs(expected), abs(z)))
+    assert (abs(got.astype("g") - expected) <= 3 * unit.astype("g")).all()
+
+
+@every_table
+@every_activation
+def test_slopes_are_kept_beside_activations(kernels, activation):
+    number, P = code(ACTIVATIONS, activation), kernels.P
+    for n_out in (1, P, P + 3):
+        z = random(50, n_out, dtype=kernels.dtype, scale=4.0)
+        a, slope = reference.keep_slope(z, activation)
+        for r0, r1 in ((0, 50), (7, 8), (50, 50)):
+            Z, S = Matrix(P, z), Matrix.output(P, *z.shape, z.dtype)
+            kernels.keep_slope(Z.panels, S.panels, n_out, r0, r1, number)
+            got = Z.values
+            alone = call_forward(
+                kernels,
+                z,
+                np.eye(n_out, dtype=z.dtype),
+                np.zeros(n_out, z.dtype),
+                activation,
+            )
+            assert_same_bytes(got[r0:r1], alone[r0:r1])
+            assert_same_bytes(got[:r0], z[:r0])
+            assert_same_bytes(got[r1:], z[r1:])
+            check_rows(S, [], r0, r1)
+            assert_close(got[r0:r1], a[r0:r1], z[r0:r1])
+            assert_close(S.values[r0:r1], slope[r0:r1], np.maximum(1, abs(z[r0:r1])))
 
 
 @every_table
@@ -1081,16 +1123,17 @@ def test_saturated_units_are_counted_by_row(kernels, activation):
     for n_rows in (1, 5, 40, 129):
         z = random(n_rows, kernels.P, dtype=kernels.dtype, scale=4.0)
         z[:, 0] = -9
-        a = reference.activate(z, activation)
+        s = reference.what_says_slope(z, activation)
         counts = Vector(np.arange(kernels.P, dtype=np.int32))
         kernels.count_saturated(
-            Matrix(kernels.P, a).panel(0),
+            Matrix(kernels.P, s).panel(0),
             n_rows,
-            code(ACTIVATIONS, activation),
+            slope_code(activation),
+            0.011,
             counts.pointer,
         )
         counts.assert_guards()
-        expected = reference.count_saturated(a, activation)
+        expected = reference.count_saturated(s, activation)
         assert_same(counts.values - np.arange(kernels.P), expected)
 
 
@@ -1142,13 +1185,27 @@ def test_activations_make_no_nan_from_finite_input(kernels, activation):
     z = extremes(kernels.dtype)
     z = np.concatenate([z, np.zeros(-len(z) % kernels.P, kernels.dtype)])
     number = code(ACTIVATIONS, activation)
+    z = np.concatenate([z, np.full(kernels.P, np.inf, kernels.dtype)])
+    z = np.concatenate([z, -z[-kernels.P :]])
+    Z = Matrix(kernels.P, z.reshape(-1, kernels.P))
+    S = Matrix.output(kernels.P, *Z.values.shape, kernels.dtype)
+    kernels.keep_slope(Z.panels, S.panels, kernels.P, 0, len(Z.values), number)
     a = call_elementwise(kernels, "activate", z, len(z), number)
-    assert np.isfinite(a).all()
-    buffer = Vector(a)
+    assert_same_bytes(a.reshape(-1, kernels.P), Z.values)
+    assert not np.isnan(a).any()
+    assert np.isfinite(S.values).all()
+    by_a = reference.ACTIVATIONS[activation].by_a
+    kept = Vector(a if by_a else S.values.ravel())
+    ones = np.ones_like(z)
     slopes = call_elementwise(
-        kernels, "multiply_derivative", z, buffer.pointer, len(z), number
+        kernels,
+        "multiply_derivative",
+        ones,
+        kept.pointer,
+        len(z),
+        slope_code(activation),
     )
-    assert np.isfinite(slopes).all()
+    assert_same_bytes(slopes, S.values.ravel())
 
 
 @every_table
@@ -1253,8 +1310,12 @@ class RowNetwork:
         y.A.data = self._keep(np.zeros(width, dtype))
         y.A.stride = y.D.stride = P
         y.D.data = y.A.data
+        y.S, y.slope = y.A, y.activation
         if y.b_at != self.layers[-1].b_at:
             y.D.data = self._keep(np.zeros(width, dtype))
+            y.slope = slope_code(ACTIVATIONS[y.activation])
+        if y.slope == len(ACTIVATIONS):
+            y.S.data = self._keep(np.zeros(width, dtype))
 
     def _keep(self, values):
         """Address of a guarded copy."""
@@ -1335,6 +1396,15 @@ class RowNetwork:
         return both, biases
 
 
+def slope_of(kernels, z, activation):
+    """f'(z) of a row."""
+    Z = Matrix(kernels.P, z[None])
+    S = Matrix.output(kernels.P, 1, len(z), z.dtype)
+    number = code(ACTIVATIONS, activation)
+    kernels.keep_slope(Z.panels, S.panels, len(z), 0, 1, number)
+    return S.values[0]
+
+
 def slow_rows(kernels, W, b, activation, solver, transposed, case, s, eta):
     """The same from one-row kernels that have their own tests and from reference.py."""
     X, target, T, weight, order, loss = case
@@ -1351,10 +1421,13 @@ def slow_rows(kernels, W, b, activation, solver, transposed, case, s, eta):
         w_row = 1.0 if weight is None else float(weight[r])
         if not w_row > 0:
             continue
-        a = [X[r]]
+        a, s_of = [X[r]], [None]
         for l in range(len(W)):
             f = "identity" if l == len(W) - 1 else activation
+            z_l = call_row(kernels, a[-1], W[l], b[l], "identity", "panels")
             a.append(call_row(kernels, a[-1], W[l], b[l], f, "panels"))
+            by_a = reference.ACTIVATIONS[f].by_a
+            s_of.append(a[-1] if by_a else slope_of(kernels, z_l, f))
         one_weight = None if weight is None else real(w_row)
         delta, cost = call_loss_row(kernels, a[-1], target[r], one_weight, loss)
         cost = cost * w_row if weight is not None else cost
@@ -1362,7 +1435,7 @@ def slow_rows(kernels, W, b, activation, solver, transposed, case, s, eta):
         for l in range(len(W) - 1, 0, -1):
             none = np.zeros(W[l].shape[0], kernels.dtype)
             back = reference.forward_row(deltas[0], W[l].T, none, "identity")
-            deltas.insert(0, reference.multiply_derivative(back, a[l], activation))
+            deltas.insert(0, reference.multiply_derivative(back, s_of[l], activation))
         steps += 1
         changed = {"eta": eta * steps, "scale": 1 / w_row, "decay": s.decay * steps}
         settings_W = SimpleNamespace(**{**vars(s), **changed})
