@@ -97,10 +97,6 @@ def log1p(x):
     return np.log1p(x)
 
 
-def expm1(x):
-    return np.expm1(x)
-
-
 def logistic(x):
     e = np.exp(-abs(x))
     return np.where(x >= 0, 1, e) / (1 + e)
