@@ -147,6 +147,8 @@ def longer(fit: Fit) -> str:
     p = fit.parameters
     if fit.outcome in ("partial", "interrupted"):
         return call_again(fit)
+    if fit.outcome == "stopped":  # by a callback
+        return call_again(fit).replace("model.", "model.set_callbacks().", 1)
     if fit.outcome == "max_iter":
         if fit.max_fun_ended:
             return f"max_fun={max(5 * p['max_fun'], 15000)}"

@@ -12,7 +12,7 @@ import functools
 import inspect
 import operator
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -29,6 +29,7 @@ from sklearn.utils._param_validation import (
 from sklearn.utils.validation import check_is_fitted
 
 from cbp import _fitting
+from cbp._callbacks import Session, demand_callbacks, listens
 from cbp._catalog import ACTIVATIONS, ALIASES, SCHEDULES
 from cbp._divergence import DivergenceError
 from cbp._fit_summary import FitSummary
@@ -227,7 +228,17 @@ class BaseBP(BaseEstimator):
         self._fitted = trial._fitted
 
     def __copy__(self) -> Self:
-        return self._with(copy.copy(self._fitted))
+        twin = self._with(copy.copy(self._fitted))
+        # The task that a search or a pipeline is at is not the copy's.
+        twin.__dict__.pop("_parent_callback_ctx", None)
+        return twin
+
+    def __sklearn_clone__(self) -> Self:
+        twin = super().__sklearn_clone__()
+        callbacks = getattr(self, "_skl_callbacks", None)
+        if callbacks is not None:  # as scikit-learn does, from 1.9 on
+            twin._skl_callbacks = callbacks
+        return twin
 
     def __deepcopy__(self, memo: dict) -> Self:
         twin = object.__new__(type(self))
@@ -329,9 +340,51 @@ class BaseBP(BaseEstimator):
         with self._trial() as trial:
             trial._check_parameters()
             given = Given(X_val, y_val, sample_weight_val)
-            _fitting.fit(
-                trial, X, y, sample_weight, incremental=False, validation=given
-            )
+            # What fails, in a callback too, leaves the model as it was.
+            with Session(self) if listens(self) else nullcontext() as session:
+                _fitting.fit(
+                    trial,
+                    X,
+                    y,
+                    sample_weight,
+                    incremental=False,
+                    validation=given,
+                    session=session,
+                )
+                if session is not None:
+                    session.end(trial._fitted)
+        return self
+
+    def set_callbacks(self, *callbacks: Any) -> Self:
+        """Set the callbacks that `fit` calls, by scikit-learn's protocol.
+
+        A callback is told when the fit and each epoch (with L-BFGS each iteration)
+        begins and ends, and stops the fit by returning True at the end of an epoch. The
+        context of an epoch has its numbers as `progress` (`cbp.callbacks.Epoch`).
+        `partial_fit` and `initialize` call nobody: they are parts of a fit whose
+        beginning and end only their caller knows.
+
+        Parameters
+        ----------
+        *callbacks : callback instances
+            Of `cbp.callbacks`, of scikit-learn (from 1.9 on), or your own. They take
+            the place of those that were set; none at all removes them.
+
+        Returns
+        -------
+        self : estimator
+            The estimator itself.
+
+        Raises
+        ------
+        TypeError
+            If one of them lacks a method of the protocol, or is a class.
+        """
+        demand_callbacks(callbacks)
+        if callbacks:
+            self._skl_callbacks = list(callbacks)
+        else:
+            self.__dict__.pop("_skl_callbacks", None)
         return self
 
     def _weigh(

@@ -59,10 +59,10 @@ class FitSummary:
     zero_cost : float
         The cost of a network whose weights are all zero, likewise.
     outcome : {'', 'converged', 'max_iter', 'stuck', 'diverged', 'interrupted', \
-            'partial'}
+            'stopped', 'partial'}
         How training ended: its patience or tolerance, max_iter (or max_fun), a line
         search of L-BFGS that found no lower cost, non-finite numbers, an interrupt ('',
-        too); 'partial' is one call of `partial_fit`.
+        too), a callback; 'partial' is one call of `partial_fit`.
     output_variance : float or None
         Variance of the outputs at the end, in the sampled rows, the mean over outputs.
         None if the cost shows well enough that they are not constant.

@@ -12,6 +12,7 @@ import copy
 import functools
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -22,6 +23,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from cbp import _stream
 from cbp._batch import fit_bytes
+from cbp._callbacks import Rows, Session
 from cbp._data import Data
 from cbp._divergence import DivergenceError, message_of_divergence
 from cbp._fit_summary import FitSummary
@@ -44,11 +46,10 @@ from cbp._progress import Optimizer, Progress, Settings
 from cbp._scoring import Given, demand_scoring, make_scorer, named, settings_name
 from cbp._solvers import (
     SOLVERS,
+    AfterEpoch,
     Limits,
     demand_endless,
     demand_steps,
-    print_loss,
-    print_patience,
 )
 from cbp._split import demand_fraction, demand_weight, split
 from cbp._training import Trainer
@@ -60,6 +61,7 @@ from cbp._validation import (
     is_ready,
     kernel_ready,
 )
+from cbp._verbose import StatusLine, print_loss, print_patience
 from cbp._warn import warn
 from cbp.gradient_flow import FailedFlow, GradientFlow
 
@@ -108,6 +110,11 @@ class Run:
     score: Callable[[Progress], float] | None = None
 
     @property
+    def n_rows(self) -> int:
+        """The number of rows that are trained on."""
+        return self.data.X.shape[0] if self.rows is None else len(self.rows)
+
+    @property
     def holds_out(self) -> bool:
         """Whether rows are held out, on which the weights are scored."""
         return self.trainer is not None and self.trainer.holds_out
@@ -132,6 +139,7 @@ def fit(
     *,
     incremental: bool,
     validation: Given = _NOTHING_GIVEN,
+    session: Session | None = None,
 ) -> None:
     """Train from new weights, or go on; `est._fitted` is set at the end.
 
@@ -146,6 +154,8 @@ def fit(
         One epoch without early stopping, for `partial_fit`.
     validation : Given
         Rows to score instead of a split of X.
+    session : Session or None
+        The callbacks to tell.
 
     Raises
     ------
@@ -206,11 +216,13 @@ def fit(
     if est.monitor:
         went_on = bool(est.warm_start) and not fresh and not incremental
         run.look = functools.partial(_look, network, data, rows, went_on)
+    if session is not None:
+        _begin(session, est, run, X, sample_weight)
     try:
         if not idle:
-            _train(est, run, incremental)
+            _train(est, run, incremental, session)
         if run.look and (trainer.recorder.n_records or not incremental):
-            _summarize(run)
+            _summarize(run, progress.outcome)
     except KeyboardInterrupt:
         # Weights that have overflowed are no model, at whatever line it came.
         if all_finite(run.chosen_theta):
@@ -486,19 +498,38 @@ def _warn_if_clipped(est: Any, n_rows: int) -> None:
         )
 
 
-def _train(est: Any, run: Run, incremental: bool) -> None:
+def _begin(session: Session, est: Any, run: Run, X: Any, sample_weight: Any) -> None:
+    """Tell callbacks that training begins, and what they may ask for during it."""
+    named = est._fitted.get("feature_names_in_") is not None
+    rows = Rows(X, run.data, run.rows, sample_weight, named)
+    if run.look is not None:  # the data do not change
+        run.look = functools.cache(run.look)
+    model = functools.partial(_model_so_far, est, run)
+    session.begin(rows, run.n_rows, run.trainer.recorder, model)
+
+
+def _train(est: Any, run: Run, incremental: bool, session: Session | None) -> None:
     """Run the solver; print, warn or raise as its end asks for."""
-    progress = run.progress
+    progress, solver = run.progress, SOLVERS[est.solver]
     limits = Limits(
         max_iter=1 if incremental else int(est.max_iter),
         max_fun=int(est.max_fun),
         tol=number(est, "tol"),
     )
-    listeners = [print_loss] if est.verbose else []
-    solver = SOLVERS[est.solver]
-    end = solver.run(
-        run.trainer, run.theta, run.data.target, limits, listeners, run.score
-    )
+    listeners: list[AfterEpoch] = []
+    line = nullcontext()
+    if est.verbose == 2:
+        most = None if incremental else limits.max_iter
+        line = StatusLine(solver.epoch, run.n_rows, most)
+        listeners.append(line)
+    elif est.verbose:
+        listeners.append(print_loss)
+    if session is not None and session.listens:
+        listeners.append(session.after_epoch)
+    with line:
+        end = solver.run(
+            run.trainer, run.theta, run.data.target, limits, listeners, run.score
+        )
     progress.outcome = "partial" if incremental else end.outcome
     if end.reason == "diverged":
         _diverged(est, run)
@@ -532,14 +563,14 @@ def _look(network: Network, data: Checked, rows: Any, went_on: bool) -> FitSumma
     return replace(summary, weight_unit=data.unit, given_weights=went_on)
 
 
-def _summarize(run: Run) -> None:
+def _summarize(run: Run, outcome: str) -> None:
     X, rows, progress = run.data.X, run.rows, run.progress
 
     def outputs(part: slice) -> Floats:
         some = kernel_ready(X[part] if rows is None else X[rows[part]])
         return predict(run.network, run.chosen_theta, some)
 
-    run.summary = run.look().at_end(progress.outcome, progress.loss, outputs)
+    run.summary = run.look().at_end(outcome, progress.loss, outputs)
 
 
 def _flow(run: Run, kind: type = GradientFlow, **more: Any) -> Any:
@@ -587,6 +618,17 @@ def _model_after(former: Fitted, run: Run, incremental: bool) -> Fitted:
         **_counted(former, run, incremental),
         **flow,
     )
+
+
+def _model_so_far(est: Any, run: Run) -> Fitted:
+    """What the run would leave behind if somebody stopped it now; for callbacks.
+
+    It shares arrays with the run.
+    """
+    now = replace(run)
+    if run.look:
+        _summarize(now, "stopped")
+    return _model_after(est._fitted, now, incremental=False)
 
 
 def _counted(former: Fitted, run: Run, incremental: bool) -> dict[str, Any]:

@@ -74,6 +74,8 @@ class Progress:
     validation_loss_curve: list[float]
     best_iter: int
     scored: bool
+    learning_rate: float
+    goes_on: bool
     optimizer: Optimizer | None
     outcome: str
     def __init__(

@@ -11,7 +11,7 @@ import numpy as np
 
 cimport cython
 
-from libc.math cimport INFINITY, isnan
+from libc.math cimport INFINITY, NAN, isnan
 from libc.stdint cimport int64_t
 
 from cbp._kernels cimport cosine, power, power_pair, powers, product
@@ -190,6 +190,11 @@ cdef class Progress:
         The epoch, or iteration, of this run that ended with it, counted from 1.
     scored : bool
         Whether this run has scored weights that it had trained.
+    learning_rate : float
+        That of the last step as the schedule has it, without Adam's corrections; NaN
+        with a solver that has none.
+    goes_on : bool
+        Whether it is known that another epoch follows, if nobody stops the run.
     no_improvement_count : int
         Epochs in a row without progress.
     optimizer : Optimizer or None
@@ -207,7 +212,7 @@ cdef class Progress:
         self.loss_curve = list(loss_curve)
         self.validation_scores = list(validation_scores)
         self.validation_loss_curve = list(validation_loss_curve)
-        self.loss = INFINITY
+        self.loss, self.learning_rate = INFINITY, NAN
         if self.loss_curve:
             self.loss = self.loss_curve[len(self.loss_curve) - 1]
         self.optimizer, self.outcome = optimizer, "interrupted"

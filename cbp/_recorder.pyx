@@ -9,7 +9,7 @@ Nothing here changes the training.
 
 import numpy as np
 
-from libc.math cimport isfinite
+from libc.math cimport isfinite, sqrt
 from libc.stdint cimport int64_t
 
 from cbp._kernels cimport CBP_CHUNK_ROWS, cbp_layer, cbp_panels
@@ -204,6 +204,21 @@ cdef class Recorder:
                 self.epochs[kept] = self.epochs[i]
                 kept += 1
         self.n_records = kept
+
+    def last_gradient(self):
+        """The epoch of the last record, counted from 0, and "gradient" of its layers.
+
+        Returns
+        -------
+        (int, list of float) or None
+            None if there is no record.
+        """
+        cdef int l, i = self.n_records - 1
+        if i < 0:
+            return None
+        return self.epochs[i], [
+            sqrt(self.records[i, l, GRADIENT_SQUARES]) for l in range(self.n_layers)
+        ]
 
     def flow(self):
         """The records so far.

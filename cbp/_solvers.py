@@ -64,22 +64,6 @@ class End(NamedTuple):
         return "converged" if own else self.reason
 
 
-def print_loss(progress: Progress) -> None:
-    """The listener that `verbose` adds."""
-    print(f"Iteration {progress.n_iter}, loss = {progress.loss:.8f}")
-    if progress.scored:
-        print(f"Validation score: {progress.validation_scores[-1]:f}")
-
-
-def print_patience(scored: bool, tol: float, n_iter_no_change: float) -> None:
-    """What `verbose` prints where training ended because progress was too small."""
-    judged = "Validation score" if scored else "Training loss"
-    print(
-        f"{judged} did not improve more than tol={tol:f} for "
-        f"{n_iter_no_change} consecutive epochs. Stopping."
-    )
-
-
 def _tell(listeners: Sequence[AfterEpoch], progress: Progress) -> bool:
     """Whether any listener wants to stop; all are told."""
     return any([listener(progress) for listener in listeners])
@@ -98,6 +82,8 @@ def run_stochastic(
 ) -> End:
     """Epochs of compiled batches; theta is the trainer's own."""
     after_epoch = functools.partial(_tell, listeners) if listeners else None
+    if len(listeners) == 1:
+        (after_epoch,) = listeners
     status = trainer.run(min(limits.max_iter, _ENDLESS), after_epoch, score)
     if status == "converged":
         return End("patience")

@@ -595,6 +595,7 @@ cdef class Epochs(Worker):
         self.progress.n_iter = self.epochs
         self.progress.t += self.epoch_rows
         self.progress.loss = loss
+        self.progress.learning_rate = self.schedule.base * self.schedule.factor
         self.epoch_loss = self.epoch_weights = 0
         self.epoch_rows = self.position = 0
         self.curve[self.curve_used] = loss
@@ -979,7 +980,7 @@ cdef class Trainer(Epochs):
         ----------
         max_iter : int
         after_epoch : callable(progress) -> stop, default=None
-            Called after each epoch, theta written back. True stops.
+            Called after each epoch, theta written back, patience applied. True stops.
         score : callable(progress) -> float, default=None
             Called before that; the score of the held-out rows. Needed, and allowed,
             with scoring="told".
@@ -1035,12 +1036,13 @@ cdef class Trainer(Epochs):
                     scores = self.progress.validation_scores
                     scores[len(scores) - 1] = told
                     self._take_score(told, self.epochs)
+                self.signals.stop_requested = False
+                self._apply_patience()
+                self.progress.goes_on = not self.signals.stop_requested
                 if after_epoch is not None and after_epoch(self.progress):
                     self.status = STOPPED
                     break
-                self.signals.stop_requested = False
-                self._apply_patience()
-                if self.signals.stop_requested:
+                if not self.progress.goes_on:
                     break
         finally:
             if own and self.team is not None:

@@ -816,6 +816,11 @@ def _verdict(fit: Fit, findings: list[Finding]) -> str:
             return f"{text}it had too few epochs."
         if fit.outcome == "interrupted":
             return f"{text}training was interrupted."
+        if fit.outcome == "stopped":
+            return (
+                f"{text}a callback ended training after "
+                f"{_count(fit.n_epochs, fit.solver.epoch)}."
+            )
         return f"{text}X may tell nothing about y."
     text = f"Healthy: it reaches {reached}"
     if fit.flow.n_layers > 1:

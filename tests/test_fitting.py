@@ -196,7 +196,7 @@ def test_an_interrupt_after_an_overflow_leaves_the_model_as_it_was(monkeypatch):
     model = fitted(BPClassifier, LABELS)
     before = model._theta.copy()
 
-    def overflow(est, run, incremental):
+    def overflow(est, run, incremental, session):
         run.theta[:] = np.nan
         raise KeyboardInterrupt
 

@@ -1,0 +1,421 @@
+"""One fit and its callbacks, by the protocol of `sklearn.callback` (scikit-learn 1.9).
+
+`Session` sets callbacks up, opens the contexts of the fit and of its epochs, and tears
+down. `Epoch` is what a context of an epoch tells beside. Nothing here is ever asked for
+by a fit without callbacks, and scikit-learn's module, which imports rich if that is
+installed, is imported by the first fit that has some. Before scikit-learn 1.9 `Context`
+takes the place of scikit-learn's. The callbacks of this package are in callbacks.py.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from scipy import sparse
+from sklearn.utils import _safe_indexing
+from sklearn.utils.validation import _check_sample_weight
+
+from cbp._solvers import SOLVERS
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from cbp._fitted import Fitted
+    from cbp._progress import Progress
+    from cbp._recorder import Recorder
+    from cbp._validation import Checked
+    from cbp.diagnosis import Diagnosis
+    from cbp.gradient_flow import GradientFlow
+
+_METHODS = ("setup", "teardown", "on_fit_task_begin", "on_fit_task_end")
+
+# What the hooks of a callback may ask for, by keyword.
+_ASKED = ("X", "y", "metadata", "fitted_estimator")
+
+
+def demand_callbacks(callbacks: Sequence) -> None:
+    """Refuse what does not follow scikit-learn's protocol, in its words."""
+    for callback in callbacks:
+        missing = [
+            name for name in _METHODS if not callable(getattr(callback, name, None))
+        ]
+        if missing or isinstance(callback, type):
+            what = f"it has no {', '.join(missing)}" if missing else "it is a class"
+            raise TypeError(
+                "callbacks must be instances following the FitCallback protocol. "
+                f"{callback!r} does not: {what}."
+            )
+
+
+def listens(estimator: Any) -> bool:
+    """Whether a fit has to tell somebody: a callback, or the task of a search."""
+    own = estimator.__dict__
+    return "_skl_callbacks" in own or "_parent_callback_ctx" in own
+
+
+# ---- what callbacks see
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What an epoch, or an iteration of L-BFGS, has reached: `context.progress`.
+
+    There is one in the context that `on_fit_task_end` gets after each epoch. Numbers
+    stay; the methods work only as long as that call lasts. Nothing of it is the
+    training's own.
+
+    Parameters
+    ----------
+    epoch : int
+        Counted from 1, as `best_iter_` is.
+    loss : float
+        Training loss, as in `loss_curve_`.
+    validation_loss, validation_score : float or None
+        Of held-out rows, as in `validation_loss_curve_` and `validation_scores_`. None
+        if there are none.
+    learning_rate : float or None
+        That of the last step as the schedule has it, without Adam's corrections. None
+        with L-BFGS.
+    seconds : float
+        Time since training began.
+    n_rows : int
+        Rows that are trained on.
+    """
+
+    epoch: int
+    loss: float
+    validation_loss: float | None
+    validation_score: float | None
+    learning_rate: float | None
+    seconds: float
+    n_rows: int
+    # The session, while the call lasts.
+    _live: list = field(repr=False, compare=False)
+
+    def __reduce__(self) -> tuple:
+        *numbers, _ = self.__dict__.values()
+        return Epoch, (*numbers, [])
+
+    def _session(self) -> Session:
+        if not self._live:
+            raise RuntimeError(
+                f"Epoch {self.epoch} is over. Ask for its gradients or its diagnosis "
+                "while on_fit_task_end is called for it."
+            )
+        return self._live[0]
+
+    def gradient(self) -> list[float] | None:
+        """Root mean square of dW for each layer, as in `gradient_flow_`.
+
+        Returns
+        -------
+        list of float or None
+            None if no batch of this epoch was recorded: short epochs are recorded only
+            now and then, and with ``monitor=False`` none is.
+        """
+        recorder = self._session().recorder
+        last = None if recorder is None else recorder.last_gradient()
+        return last[1] if last and last[0] == self.epoch - 1 else None
+
+    def gradient_flow(self) -> GradientFlow | None:
+        """The records so far.
+
+        Returns
+        -------
+        GradientFlow or None
+            None with ``monitor=False``.
+        """
+        return self._session().model().get("gradient_flow_")
+
+    def diagnose(self) -> Diagnosis:
+        """What `diagnose` would say if the fit ended here.
+
+        Returns
+        -------
+        Diagnosis
+
+        Raises
+        ------
+        ValueError
+            If nothing is recorded (``monitor=False``), or not yet.
+        """
+        session = self._session()
+        return session.estimator._with(session.model()).diagnose()
+
+
+class Rows:
+    """X, y and weights of a fit as callbacks may see them: nobody can write into them.
+
+    Those that are trained on, made when the first callback asks.
+    """
+
+    def __init__(
+        self, X: Any, data: Checked, rows: NDArray | None, weight: Any, named: bool
+    ):
+        # With names of columns the frame is shown, for which the model asks.
+        self._X, self._data, self._rows = X if named else data.X, data, rows
+        self._named, self._weight = named, weight
+
+    @cached_property
+    def X(self) -> Any:
+        if self._named and self._rows is None:
+            return copy.deepcopy(self._X)
+        if self._named:
+            return _safe_indexing(self._X, self._rows)
+        return self._shown(self._X)
+
+    @cached_property
+    def y(self) -> Any:
+        return self._shown(self._data.y)
+
+    @cached_property
+    def metadata(self) -> dict[str, Any] | None:
+        """What `fit` was given beside X and y, as scikit-learn's callbacks want it."""
+        if self._weight is None:
+            return None
+        return {
+            "sample_weight": self._shown(
+                _check_sample_weight(self._weight, self._data.X)
+            )
+        }
+
+    def _shown(self, array: Any) -> Any:
+        return _read_only(array if self._rows is None else array[self._rows])
+
+
+def _read_only(array: Any) -> Any:
+    """The same numbers, not to be written."""
+    if sparse.issparse(array):
+        parts = [_read_only(getattr(array, a)) for a in ("data", "indices", "indptr")]
+        return type(array)(tuple(parts), shape=array.shape)
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+# ---- contexts before scikit-learn 1.9
+
+
+class Context:
+    """scikit-learn's CallbackContext, as far as one estimator needs it.
+
+    `root_uuid` is the same in all contexts of a fit. Tasks know the one that they are
+    within, which does not know them.
+    """
+
+    def __init__(self, estimator: Any, task_name: str, max_subtasks: int | None):
+        self.estimator_name = type(estimator).__name__
+        self.task_name, self.max_subtasks = task_name, max_subtasks
+        self.task_id, self.sequential_subtasks = 0, True
+        self.parent: Context | None = None
+        self.root_uuid = uuid.uuid4()
+        self.init_time = datetime.now(UTC)
+        self.source_estimator_name = self.source_task_name = None
+        self._n_subtasks = 0
+
+    def subcontext(self, task_name: str = "", max_subtasks: int | None = 0) -> Context:
+        """The context of the next task within this one."""
+        child = copy.copy(self)
+        child.task_name, child.max_subtasks = task_name, max_subtasks
+        child.task_id, child.parent = self._n_subtasks, self
+        child.init_time = datetime.now(UTC)
+        child._n_subtasks = 0
+        self._n_subtasks += 1
+        return child
+
+
+def _root(estimator: Any, max_subtasks: int) -> Any:
+    """The context of a fit, within the task of a search or a pipeline if there is one.
+
+    Not scikit-learn's `_init_callback_context`, which leaves its notes in the
+    estimator: a second thread that fits it, or a pickle, would find them there.
+    """
+    try:
+        from sklearn.callback import CallbackContext
+    except ImportError:  # before 1.9
+        return Context(estimator, "fit", max_subtasks)
+    return CallbackContext._from_estimator(
+        estimator,
+        task_name="fit",
+        task_id=0,
+        max_subtasks=max_subtasks,
+        sequential_subtasks=True,
+    )
+
+
+# ---- one fit
+
+
+class Hook:
+    """A method of the callbacks, of each the keywords that it asks for.
+
+    They are looked up once per fit: scikit-learn's own contexts look them up in every
+    call, which takes as long as the rest of what an epoch costs with a callback.
+    """
+
+    def __init__(self, callbacks: Sequence, name: str):
+        self.methods = [
+            (method := getattr(callback, name), _keywords(method, callback))
+            for callback in callbacks
+        ]
+
+    def __call__(self, estimator: Any, context: Any, **ask: Callable) -> bool:
+        """Call all; whether one of them returned something true.
+
+        ask: what makes a keyword's value; nothing is made before a callback asks, and
+        all get the same. The value of others is None.
+        """
+        stop = False
+        made: dict[str, Any] = {}
+        for method, asked in self.methods:
+            for name in asked:
+                if name not in made:
+                    made[name] = ask[name]() if name in ask else None
+            if method(estimator, context, **{name: made[name] for name in asked}):
+                stop = True
+        return stop
+
+
+def _keywords(method: Callable, callback: Any) -> list[str]:
+    """Which of X, y, metadata and fitted_estimator a method asks for."""
+    parameters = inspect.signature(method).parameters.values()
+    asked = [p.name for p in parameters if p.kind == p.KEYWORD_ONLY]
+    if unknown := set(asked) - set(_ASKED):
+        raise TypeError(
+            f"Hook {method.__name__} of the callback {type(callback).__name__} has "
+            f"parameters that are not valid: {unknown}. The valid parameters are: "
+            f"{[*_ASKED]}."
+        )
+    return asked
+
+
+class Session:
+    """The callbacks of one fit; as a context manager it sets them up and tears down.
+
+    Parameters
+    ----------
+    estimator : BPClassifier or BPRegressor
+        What callbacks are told is fitted. It is the user's own, and the fit works on a
+        copy of it.
+    """
+
+    def __init__(self, estimator: Any):
+        self.estimator = estimator
+        self.callbacks = list(getattr(estimator, "_skl_callbacks", ()))
+        self.context = _root(estimator, int(estimator.max_iter))
+        self._set_up: list = []
+        self._epoch: Any = None  # the context of the one under way
+
+    @property
+    def listens(self) -> bool:
+        """Whether anybody wants to know of epochs."""
+        return bool(self.callbacks)
+
+    def __enter__(self) -> Session:
+        merged = hasattr(self.estimator, "_parent_callback_ctx")
+        try:
+            for callback in self.callbacks:
+                # The outermost estimator has set up what it hands down.
+                if merged and hasattr(callback, "max_propagation_depth"):
+                    continue
+                self._set_up.append(callback)
+                callback.setup(self.estimator, self.context)
+        except BaseException:
+            self._tear_down()
+            raise
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._tear_down()
+
+    def _tear_down(self) -> None:
+        errors = []
+        for callback in self._set_up:
+            try:
+                callback.teardown(self.estimator, self.context)
+            except Exception as error:
+                errors.append(error)
+        if len(errors) == 1:
+            raise errors[0]
+        if errors:
+            raise ExceptionGroup("Several callbacks failed in teardown", errors)
+
+    def begin(
+        self, rows: Rows, n_rows: int, recorder: Recorder | None, model: Callable
+    ) -> None:
+        """Training is about to begin.
+
+        Parameters
+        ----------
+        rows : Rows
+        n_rows : int
+            The number of rows that are trained on.
+        recorder : Recorder or None
+        model : callable() -> Fitted
+            What the fit would leave behind if it ended now. May share arrays with it.
+        """
+        self.recorder, self.model, self.n_rows = recorder, model, n_rows
+        self._on_begin = Hook(self.callbacks, "on_fit_task_begin")
+        self._on_end = Hook(self.callbacks, "on_fit_task_end")
+        self._data = {
+            "X": lambda: rows.X,
+            "y": lambda: rows.y,
+            "metadata": lambda: rows.metadata,
+        }
+        self._state = self._data | {"fitted_estimator": self._fitted_estimator}
+        solver = SOLVERS[self.estimator.solver]
+        self._task = solver.epoch
+        self._on_begin(self.estimator, self.context, **self._state)
+        self._began = time.perf_counter()
+        if self.listens and solver.stochastic:
+            self._begin_epoch(self._state)
+
+    def _fitted_estimator(self) -> Any:
+        """A copy of the user's estimator, fitted as if the fit ended now."""
+        twin = copy.copy(self.estimator)
+        twin._fitted = copy.deepcopy(self.model().changed(_optimizer=None))
+        return twin
+
+    def _begin_epoch(self, ask: dict[str, Callable]) -> None:
+        self._epoch = self.context.subcontext(task_name=self._task)
+        self._on_begin(self.estimator, self._epoch, **ask)
+
+    def after_epoch(self, progress: Progress) -> bool:
+        """The listener of the solver (see `AfterEpoch`)."""
+        if self._epoch is None:
+            # L-BFGS does not say beforehand that there is another iteration. Its weights
+            # are by now those of the end.
+            self._begin_epoch(self._data)
+        scored, rate = progress.scored, progress.learning_rate
+        live = [self]
+        self._epoch.progress = Epoch(
+            progress.n_iter,
+            progress.loss,
+            progress.validation_loss_curve[-1] if scored else None,
+            progress.validation_scores[-1] if scored else None,
+            rate if rate == rate else None,
+            time.perf_counter() - self._began,
+            self.n_rows,
+            live,
+        )
+        try:
+            stop = self._on_end(self.estimator, self._epoch, **self._state)
+        finally:
+            live.clear()
+        self._epoch = None
+        if progress.goes_on and not stop:
+            self._begin_epoch(self._state)
+        return stop
+
+    def end(self, fitted: Fitted) -> None:
+        """The fit has succeeded; `fitted` is its result, not yet the estimator's."""
+        self.model = lambda: fitted
+        self._on_end(self.estimator, self.context, **self._state)
