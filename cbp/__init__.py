@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 # Modules for users, imported on first use.
-_MODULES = ("datasets", "plotting")
+_MODULES = ("callbacks", "datasets", "plotting")
 
 
 def __getattr__(name):

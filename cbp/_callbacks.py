@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from cbp._progress import Progress
     from cbp._recorder import Recorder
     from cbp._validation import Checked
-    from cbp.diagnosis import Diagnosis
     from cbp.gradient_flow import GradientFlow
 
 _METHODS = ("setup", "teardown", "on_fit_task_begin", "on_fit_task_end")
@@ -133,9 +132,10 @@ class Epoch:
         GradientFlow or None
             None with ``monitor=False``.
         """
-        return self._session().model().get("gradient_flow_")
+        flow = self._session().flow
+        return None if flow is None else flow()
 
-    def diagnose(self) -> Diagnosis:
+    def diagnose(self) -> Any:
         """What `diagnose` would say if the fit ended here.
 
         Returns
@@ -349,7 +349,12 @@ class Session:
             raise ExceptionGroup("Several callbacks failed in teardown", errors)
 
     def begin(
-        self, rows: Rows, n_rows: int, recorder: Recorder | None, model: Callable
+        self,
+        rows: Rows,
+        n_rows: int,
+        recorder: Recorder | None,
+        flow: Callable | None,
+        model: Callable,
     ) -> None:
         """Training is about to begin.
 
@@ -359,10 +364,13 @@ class Session:
         n_rows : int
             The number of rows that are trained on.
         recorder : Recorder or None
+        flow : callable() -> GradientFlow, or None
+            The records so far.
         model : callable() -> Fitted
             What the fit would leave behind if it ended now. May share arrays with it.
         """
-        self.recorder, self.model, self.n_rows = recorder, model, n_rows
+        self.recorder, self.flow, self.model = recorder, flow, model
+        self.n_rows = n_rows
         self._on_begin = Hook(self.callbacks, "on_fit_task_begin")
         self._on_end = Hook(self.callbacks, "on_fit_task_end")
         self._data = {
@@ -391,8 +399,8 @@ class Session:
     def after_epoch(self, progress: Progress) -> bool:
         """The listener of the solver (see `AfterEpoch`)."""
         if self._epoch is None:
-            # L-BFGS does not say beforehand that there is another iteration. Its weights
-            # are by now those of the end.
+            # L-BFGS does not say beforehand that there is another iteration, and by now
+            # its weights are those of the end.
             self._begin_epoch(self._data)
         scored, rate = progress.scored, progress.learning_rate
         live = [self]

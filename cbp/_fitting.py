@@ -505,7 +505,8 @@ def _begin(session: Session, est: Any, run: Run, X: Any, sample_weight: Any) -> 
     if run.look is not None:  # the data do not change
         run.look = functools.cache(run.look)
     model = functools.partial(_model_so_far, est, run)
-    session.begin(rows, run.n_rows, run.trainer.recorder, model)
+    flow = functools.partial(_flow, run) if run.look else None
+    session.begin(rows, run.n_rows, run.trainer.recorder, flow, model)
 
 
 def _train(est: Any, run: Run, incremental: bool, session: Session | None) -> None:

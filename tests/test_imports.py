@@ -9,10 +9,10 @@ PACKAGE = Path(__file__).parent.parent / "cbp"
 
 # From the ground up. A module imports from lower floors, never from its own.
 FLOORS = [
-    "_catalog _memory _verbose _warn",
+    "_catalog _memory _warn",
     "_kernels",
     "_network _progress _sums _threads",
-    "_data _weights",
+    "_data _verbose _weights",
     "_prediction _recorder",
     "_batch",
     "_training",
@@ -29,6 +29,7 @@ FLOORS = [
     "_classifier _regressor",
     "estimators",
     "datasets features inspection plotting",
+    "callbacks",
     "__init__",
     "__main__",
 ]
