@@ -19,6 +19,7 @@ SECTIONS = {
     "Grid search, L-BFGS, sparse data": "search.py",
     "Growth": "growth.py",
     "What recording costs": "monitor.py",
+    "What callbacks cost": "callbacks.py",
     "Threads": "threads.py",
     "What a call costs": "calls.py",
     "Import and Ctrl-C": "latency.py",

@@ -267,7 +267,7 @@ class Hook:
             for callback in callbacks
         ]
 
-    def __call__(self, estimator: Any, context: Any, **ask: Callable) -> bool:
+    def __call__(self, estimator: Any, context: Any, ask: dict[str, Callable]) -> bool:
         """Call all; whether one of them returned something true.
 
         ask: what makes a keyword's value; nothing is made before a callback asks, and
@@ -279,7 +279,8 @@ class Hook:
             for name in asked:
                 if name not in made:
                     made[name] = ask[name]() if name in ask else None
-            if method(estimator, context, **{name: made[name] for name in asked}):
+            given = {name: made[name] for name in asked} if asked else {}
+            if method(estimator, context, **given):
                 stop = True
         return stop
 
@@ -381,7 +382,7 @@ class Session:
         self._state = self._data | {"fitted_estimator": self._fitted_estimator}
         solver = SOLVERS[self.estimator.solver]
         self._task = solver.epoch
-        self._on_begin(self.estimator, self.context, **self._state)
+        self._on_begin(self.estimator, self.context, self._state)
         self._began = time.perf_counter()
         if self.listens and solver.stochastic:
             self._begin_epoch(self._state)
@@ -394,7 +395,7 @@ class Session:
 
     def _begin_epoch(self, ask: dict[str, Callable]) -> None:
         self._epoch = self.context.subcontext(task_name=self._task)
-        self._on_begin(self.estimator, self._epoch, **ask)
+        self._on_begin(self.estimator, self._epoch, ask)
 
     def after_epoch(self, progress: Progress) -> bool:
         """The listener of the solver (see `AfterEpoch`)."""
@@ -415,7 +416,7 @@ class Session:
             live,
         )
         try:
-            stop = self._on_end(self.estimator, self._epoch, **self._state)
+            stop = self._on_end(self.estimator, self._epoch, self._state)
         finally:
             live.clear()
         self._epoch = None
@@ -426,4 +427,4 @@ class Session:
     def end(self, fitted: Fitted) -> None:
         """The fit has succeeded; `fitted` is its result, not yet the estimator's."""
         self.model = lambda: fitted
-        self._on_end(self.estimator, self.context, **self._state)
+        self._on_end(self.estimator, self.context, self._state)

@@ -13,6 +13,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = [
     "README.md",
     "docs/backpropagation.md",
+    "docs/callbacks.md",
     "docs/differences.md",
     "docs/diagnosis.md",
     "docs/worked_example.md",
