@@ -314,6 +314,8 @@ class Session:
         self.context = _root(estimator, int(estimator.max_iter))
         self._set_up: list = []
         self._epoch: Any = None  # the context of the one under way
+        self._data: dict[str, Callable] = {}  # what hooks may ask for
+        self._state: dict[str, Callable] = {}  # the same, and a fitted estimator
 
     @property
     def listens(self) -> bool:
@@ -335,7 +337,11 @@ class Session:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._tear_down()
+        try:
+            self._tear_down()
+        finally:
+            # They lead back here: only the garbage collector would free the data.
+            self._state = self._data = {}
 
     def _tear_down(self) -> None:
         errors = []

@@ -216,6 +216,7 @@ class _LBFGS:
         progress.n_iter += 1
         progress.loss_curve.append(self.loss)
         progress.loss = self.loss
+        progress.best_loss = min(progress.best_loss, self.loss)
         if _tell(self.listeners, progress):
             raise _Stop("stopped")
         if worn_out:

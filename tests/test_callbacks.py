@@ -5,6 +5,7 @@ our own, which take their place before.
 """
 
 import copy
+import gc
 import inspect
 import pickle
 import subprocess
@@ -12,6 +13,7 @@ import sys
 import threading
 import types
 import warnings
+import weakref
 
 import numpy as np
 import pytest
@@ -351,6 +353,7 @@ def test_the_fitted_estimator_is_that_of_a_fit_that_ends_there(
         assert_array_equal(fitted._theta, shorter._theta)
         assert fitted.n_iter_ == n and fitted.loss_curve_ == shorter.loss_curve_
         assert fitted.validation_scores_ == shorter.validation_scores_
+        assert fitted.best_loss_ == shorter.best_loss_
         assert_array_equal(
             fitted.gradient_flow_.gradient, shorter.gradient_flow_.gradient
         )
@@ -559,6 +562,26 @@ def test_what_is_no_callback_is_refused_and_nothing_changes(bad):
     with pytest.raises(TypeError, match="following the FitCallback protocol"):
         model.set_callbacks(Recording(), bad)
     assert model._skl_callbacks == [callback]
+
+
+@pytest.mark.thread_unsafe(reason="turns the garbage collector off")
+def test_data_are_freed_when_the_fit_has_ended(contexts):
+    rows = X.copy()
+    free = weakref.ref(rows)
+    gc.disable()
+    try:
+        network().set_callbacks(Recording(), History()).fit(rows, LABELS)
+        del rows
+        assert free() is None
+        rows = X.copy()
+        free = weakref.ref(rows)
+        model = network().set_callbacks(Recording(fail_in=("end", "fit")))
+        with pytest.raises(RuntimeError):
+            model.fit(rows, LABELS)
+        del rows
+        assert free() is None
+    finally:
+        gc.enable()
 
 
 @NEEDS_THEIRS
