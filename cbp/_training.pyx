@@ -328,15 +328,6 @@ cdef class HeldOut:
         return total / n_out
 
 
-cdef move(const double *numbers, int n, list to):
-    """Appends all of them, or none if there is no memory."""
-    cdef int i
-    if n == 1:  # as after every epoch, if somebody listens
-        to.append(numbers[0])
-    elif n > 1:
-        to.extend([numbers[i] for i in range(n)])
-
-
 # ---- the epochs ---------------------------------------------------------------------
 
 cdef class Epochs(Worker):
@@ -690,11 +681,14 @@ cdef class Epochs(Worker):
 
     cdef _flush(self):
         # What cannot be moved stays, to be moved later.
-        progress = self.progress
-        move(self.curve, self.curve_used, progress.loss_curve)
+        self.progress.loss_curve.extend([self.curve[i] for i in range(self.curve_used)])
         self.curve_used = 0
-        move(self.scores, self.scores_used, progress.validation_scores)
-        move(self.held_out_curve, self.scores_used, progress.validation_loss_curve)
+        self.progress.validation_scores.extend(
+            [self.scores[i] for i in range(self.scores_used)]
+        )
+        self.progress.validation_loss_curve.extend(
+            [self.held_out_curve[i] for i in range(self.scores_used)]
+        )
         self.scores_used = 0
 
     cdef void _flush_or_stop(self) noexcept with gil:

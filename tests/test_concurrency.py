@@ -22,7 +22,7 @@ from sklearn.datasets import load_iris
 from sklearn.preprocessing import scale
 
 import cbp
-from cbp import BPClassifier, BPRegressor, _fitted, _solvers
+from cbp import BPClassifier, BPRegressor, _fitted, _solvers, _verbose
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -145,7 +145,7 @@ def test_whoever_fits_or_predicts_does_not_wait_for_another_fit(
         others_done.wait()
 
     # A verbose fit says something after each epoch.
-    monkeypatch.setattr(_solvers, "print", stop, raising=False)
+    monkeypatch.setattr(_verbose, "print", stop, raising=False)
     options = {"solver": solver, "random_state": random_state}
     model = made(**options).fit(X, y)
     before, seeded = outcome(model), made(solver=solver)

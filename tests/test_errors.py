@@ -20,7 +20,7 @@ from sklearn.datasets import load_iris, make_regression
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.model_selection import GridSearchCV
 
-from cbp import BPClassifier, BPRegressor, _fitting, _memory, _solvers
+from cbp import BPClassifier, BPRegressor, _fitting, _memory, _solvers, _verbose
 from cbp._catalog import LABEL_LOSSES, OUTPUT_OF
 from cbp._network import Network
 from cbp._prediction import predict
@@ -819,7 +819,7 @@ def test_an_interrupt_during_early_stopping_keeps_the_best_weights(monkeypatch):
             raise KeyboardInterrupt
 
     printed = []
-    monkeypatch.setattr(_solvers, "print", interrupted, raising=False)
+    monkeypatch.setattr(_verbose, "print", interrupted, raising=False)
     model = BPClassifier(verbose=True, **options)
     with pytest.raises(KeyboardInterrupt):
         model.fit(X, y)
