@@ -406,8 +406,8 @@ INLINE vec FN(keep_columns)(vec x, ptrdiff_t used, int v) {
 
 /* A row of several groups, or of the focal loss: by the lines of many rows, of which all
  * but one are idle. */
-static double FN(softmax_row)(real *z, const int32_t *labels, const real *weight,
-                              ptrdiff_t n_out, const cbp_loss *loss, real *t) {
+static real FN(softmax_row)(real *z, const int32_t *labels, const real *weight,
+                            ptrdiff_t n_out, const cbp_loss *loss, real *t) {
     const ptrdiff_t padded = (n_out + P - 1) / P * P;
     real line[P];
     for (ptrdiff_t j = 0; j < n_out; j++)
@@ -423,65 +423,86 @@ static double FN(softmax_row)(real *z, const int32_t *labels, const real *weight
     for (ptrdiff_t j = 0; j < padded; j++) z[j] = j < n_out ? t[j * P] : 0;
     for (ptrdiff_t j = 0; weight && j < padded; j += VL)
         vec_store(z + j, FN(weigh_vec)(vec_load(z + j), vec_broadcast(weight)));
-    return (double)line[0];
+    return line[0];
+}
+
+/* Vector v of a line of delta, weighted, with zeros from column `used` on. */
+INLINE void FN(store_row_delta)(real *z, vec delta, const real *weight, ptrdiff_t used,
+                                int v) {
+    if (weight) delta = FN(weigh_vec)(delta, vec_broadcast(weight));
+    vec_store(z + v * VL, FN(keep_columns)(delta, used, v));
+}
+
+static real FN(softmax_log_loss_row)(real *z, int32_t label, const real *weight,
+                                     ptrdiff_t n_out, real *terms) {
+    real max = z[0], sum = 0, line[P];
+    for (ptrdiff_t j = 1; j < n_out; j++) max = z[j] > max ? z[j] : max;
+    for (ptrdiff_t i = 0; i < n_out; i += VL)
+        vec_store(terms + i, vec_exp_nonpos(vec_sub(vec_load(z + i), vec_set1(max))));
+    for (ptrdiff_t j = 0; j < n_out; j++) sum += terms[j];
+    const vec scale = vec_div(vec_set1(1), vec_set1(sum));
+    vec_store(line, vec_log(vec_set1(sum)));
+    const real cost = line[0] + (max - z[label]);
+    for (ptrdiff_t i = 0; i < n_out; i += P)
+        UNROLL for (int v = 0; v < VPP; v++) {
+            vec delta = vec_zero();
+            if (i + v * VL < n_out)
+                delta = vec_sub(
+                    FN(flush_dust)(vec_mul(vec_load(terms + i + v * VL), scale)),
+                    FN(one_hot_vec)(label - i, v));
+            FN(store_row_delta)(z + i, delta, weight, n_out - i, v);
+        }
+    return cost;
+}
+
+/* A loop of its own for each loss: around a choice of all losses, the constants of all
+ * of them were loaded for every row, a tenth of the instructions of a small network. */
+INLINE real FN(summed_loss_row)(real *z, const real *targets, const real *weight,
+                                ptrdiff_t n_out, const cbp_loss *loss, int kind,
+                                real *terms) {
+    const real *p0 = loss->parameters[0], *p1 = loss->parameters[1];
+    real sum = 0;
+    for (ptrdiff_t i = 0; i < n_out; i += P)
+        UNROLL for (int v = 0; v < VPP; v++) {
+            const ptrdiff_t at = i + v * VL;
+            if (at >= n_out) {
+                vec_store(z + at, vec_zero());
+                continue;
+            }
+            const vec p[] = {vec_load(p0 + at), vec_load(p1 + at)};
+            vec delta;
+            vec_store(terms + at, FN(loss_vec)(vec_load(z + at), vec_load(targets + at),
+                                               p, kind, &delta));
+            FN(store_row_delta)(z + i, delta, weight, n_out - i, v);
+        }
+    for (ptrdiff_t j = 0; j < n_out; j++) sum += terms[j];
+    return sum;
 }
 
 /* compute_loss for a batch of one row, z and targets contiguous lines. The same bits: a
  * lane holds an output here, and the sums over outputs run ascending lane by lane.
  * scratch: as for compute_loss. */
-static void FN(compute_loss_row)(void *z_, const void *targets_, const int32_t *labels,
+static void FN(compute_loss_row)(void *z, const void *targets, const int32_t *labels,
                                  const void *weight, ptrdiff_t n_out,
                                  const cbp_loss *loss, double *row_loss,
                                  void *scratch) {
-    const int kind = loss->kind;
-    const real *targets = targets_;
-    const real *p0 = loss->parameters[0], *p1 = loss->parameters[1];
-    real *z = z_, *terms = scratch, sum = 0;
-    vec scale = vec_zero();
-    ptrdiff_t label = 0;
-    if (kind == CBP_SOFTMAX_FOCAL_LOG_LOSS || (kind < CBP_N_SOFTMAX_LOSSES && loss->groups)) {
-        *row_loss = FN(softmax_row)(z, labels, weight, n_out, loss, scratch);
-        return;
-    }
-    if (kind == CBP_SOFTMAX_LOG_LOSS) {
-        label = labels[0];
-        real max = z[0], line[P];
-        for (ptrdiff_t j = 1; j < n_out; j++) max = z[j] > max ? z[j] : max;
-        for (ptrdiff_t i = 0; i < n_out; i += VL)
-            vec_store(terms + i,
-                      vec_exp_nonpos(vec_sub(vec_load(z + i), vec_set1(max))));
-        for (ptrdiff_t j = 0; j < n_out; j++) sum += terms[j];
-        scale = vec_div(vec_set1(1), vec_set1(sum));
-        vec_store(line, vec_log(vec_set1(sum)));
-        sum = line[0] + (max - z[label]);
-    }
-    for (ptrdiff_t i = 0; i < n_out; i += P)
-        UNROLL for (int v = 0; v < VPP; v++) {
-            vec x = vec_load(z + i + v * VL), delta = vec_zero(), term = delta;
-            if (i + v * VL >= n_out) {
-                vec_store(z + i + v * VL, delta);
-                continue;
-            }
-            const vec t = kind == CBP_SOFTMAX_LOG_LOSS
-                              ? FN(one_hot_vec)(label - i, v)
-                              : vec_load(targets + i + v * VL);
-            const vec p[] = {vec_load(p0 + i + v * VL), vec_load(p1 + i + v * VL)};
+    real cost = 0;
 #define CASE(number, ...)                                                              \
-    case CBP_##number: term = FN(loss_vec)(x, t, p, CBP_##number, &delta); break;
-            switch (kind) {
-                CBP_SUMMED_LOSSES(CASE)
-            case CBP_SOFTMAX_LOG_LOSS:
-                term = vec_load(terms + i + v * VL);
-                delta = vec_sub(FN(flush_dust)(vec_mul(term, scale)), t);
-                break;
-            }
+    case CBP_##number:                                                                 \
+        cost = FN(summed_loss_row)(z, targets, weight, n_out, loss, CBP_##number,      \
+                                   scratch);                                           \
+        break;
+    switch (loss->kind) {
+        CBP_SUMMED_LOSSES(CASE)
+    case CBP_SOFTMAX_LOG_LOSS:
+        if (!loss->groups) {
+            cost = FN(softmax_log_loss_row)(z, labels[0], weight, n_out, scratch);
+            break;
+        } /* fall through */
+    case CBP_SOFTMAX_FOCAL_LOG_LOSS:
+        cost = FN(softmax_row)(z, labels, weight, n_out, loss, scratch);
+        break;
+    }
 #undef CASE
-            vec_store(terms + i + v * VL, term);
-            if (weight)
-                delta = FN(weigh_vec)(delta, vec_broadcast((const real *)weight));
-            vec_store(z + i + v * VL, FN(keep_columns)(delta, n_out - i, v));
-        }
-    if (kind != CBP_SOFTMAX_LOG_LOSS)
-        for (ptrdiff_t j = 0; j < n_out; j++) sum += terms[j];
-    *row_loss = (double)sum;
+    *row_loss = (double)cost;
 }
