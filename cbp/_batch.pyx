@@ -679,7 +679,7 @@ cdef class Batch(Propagation):
         that grow are the caller's."""
         cdef int i
         rows.layers, rows.n_layers = self.layers, self.n_layers
-        rows.solver, rows.loss = self.solver, &self.network.c_loss
+        rows.solver, rows.loss = self.solver, self.network.c_loss
         rows.step, rows.master = self.steps[0], self.weights.master
         for i in range(self.n_states):
             rows.state[i] = self.states[i]

@@ -84,7 +84,7 @@ cdef extern from "cbp.h" nogil:
         const cbp_layer *layers
         int n_layers
         int solver
-        const cbp_loss *loss
+        cbp_loss loss
         cbp_step step
         const double *eta
         const double *decay

@@ -202,7 +202,7 @@ typedef struct {
 typedef struct {
     const cbp_layer *layers; /* A and D: contiguous rows; mirrors true */
     int n_layers, solver;
-    const cbp_loss *loss;
+    cbp_loss loss;
     cbp_step step;       /* eta and decay apart */
     const double *eta;   /* of each step made */
     const double *decay; /* likewise, or NULL */

@@ -456,7 +456,7 @@ static real FN(softmax_log_loss_row)(real *z, int32_t label, const real *weight,
 }
 
 /* A loop of its own for each loss: around a choice of all losses, the constants of all
- * of them were loaded for every row, a tenth of the instructions of a small network. */
+ * of them would be loaded for every row. */
 INLINE real FN(summed_loss_row)(real *z, const real *targets, const real *weight,
                                 ptrdiff_t n_out, const cbp_loss *loss, int kind,
                                 real *terms) {

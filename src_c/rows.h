@@ -248,7 +248,7 @@ INLINE ptrdiff_t FN(next_row)(const cbp_online *rows, ptrdiff_t i) {
 INLINE double FN(row_loss)(const cbp_online *rows, ptrdiff_t i) {
     const cbp_layer *y = &rows->layers[rows->n_layers - 1];
     const int64_t sample = rows->order[i];
-    const cbp_groups *groups = rows->loss->groups;
+    const cbp_groups *groups = rows->loss.groups;
     const int32_t *labels =
         rows->labels ? rows->labels + sample * (groups ? groups->n : 1) : NULL;
     const real *weight = rows->weight, *w = weight ? weight + sample : NULL;
@@ -256,9 +256,9 @@ INLINE double FN(row_loss)(const cbp_online *rows, ptrdiff_t i) {
     if (!labels)
         memcpy(rows->T.data, (const real *)rows->Y + sample * y->n_out,
                (size_t)y->n_out * sizeof(real));
-    else if (rows->loss->kind >= CBP_N_SOFTMAX_LOSSES)
+    else if (rows->loss.kind >= CBP_N_SOFTMAX_LOSSES)
         FN(fill_targets)(labels, 1, y->n_out, groups, rows->T);
-    FN(compute_loss_row)(y->A.data, rows->T.data, labels, w, y->n_out, rows->loss,
+    FN(compute_loss_row)(y->A.data, rows->T.data, labels, w, y->n_out, &rows->loss,
                          &loss, rows->scratch);
     return w ? loss * (double)*w : loss;
 }

@@ -303,11 +303,10 @@ static void train_rows(const cbp_kernels *k, int t, int solver, int loss, int fi
             ((float *)master)[i] *= 0.125f;
     void *state[2] = {out[t][1].data, out[t][2].data};
     make_positive(k, state, first, 2048);
-    const cbp_loss priced = loss_of(loss, k);
     cbp_online rows = {.layers = layers,
                        .n_layers = 2,
                        .solver = solver,
-                       .loss = &priced,
+                       .loss = loss_of(loss, k),
                        .step = {0, 1, 1e-3, 0, 0.9, 0.99, 1e-8, 1},
                        .eta = eta,
                        .decay = decay,

@@ -120,7 +120,7 @@ class cbp_online(ctypes.Structure):
         ("layers", c_void_p),
         ("n_layers", c_int),
         ("solver", c_int),
-        ("loss", c_void_p),
+        ("loss", cbp_loss),
         ("step", cbp_step),
         ("eta", c_void_p),
         ("decay", c_void_p),
@@ -409,7 +409,7 @@ class LossOf:
         self.groups = Groups(groups)
         self._struct = cbp_loss(LOSSES.index(loss), pointers, self.groups.address)
         self.pointer = byref(self._struct)
-        self.address = ctypes.addressof(self._struct)
+        self.struct = self._struct
 
 
 def pointers_to(vectors):

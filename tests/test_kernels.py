@@ -1343,7 +1343,7 @@ class RowNetwork:
             layers=ctypes.addressof(self.layers),
             n_layers=len(self.layers),
             solver=code(OPTIMIZERS, self.solver),
-            loss=loss_of.address,
+            loss=loss_of.struct,
             step=step,
             eta=inputs[3].pointer.value,
             decay=decay.pointer.value,
