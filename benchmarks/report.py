@@ -20,6 +20,7 @@ SECTIONS = {
     "Growth": "growth.py",
     "What recording costs": "monitor.py",
     "What callbacks cost": "callbacks.py",
+    "What options cost": "options.py",
     "Threads": "threads.py",
     "What a call costs": "calls.py",
     "Import and Ctrl-C": "latency.py",
