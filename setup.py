@@ -165,7 +165,7 @@ def extension(name, c_sources):
 
 # Below the estimators and above the kernels, from the lowest floor to the highest.
 ROOMS = ["_network", "_weights", "_data", "_prediction", "_recorder", "_threads"]
-ROOMS += ["_batch", "_progress", "_training"]
+ROOMS += ["_batch", "_progress", "_held_out", "_training"]
 
 # Each tier's file compiles to nothing on CPUs that it is not for.
 C_SOURCES = [path.as_posix() for path in sorted(Path("src_c").glob("*.c"))]

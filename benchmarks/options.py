@@ -52,7 +52,9 @@ OPTIONS = {
     "X_val every epoch": Option(scored=True),
     "squared error": Option(loss="squared_error"),
     "huber": Option({"loss": "huber"}, 0.98, loss="huber", plain="squared error"),
-    "quantile": Option({"loss": "quantile"}, 0.98, loss="quantile", plain="squared error"),
+    "quantile": Option(
+        {"loss": "quantile"}, 0.98, loss="quantile", plain="squared error"
+    ),
 }
 WORKLOADS = [
     Workload("", (64, 100, 10), 200, 4000, "clusters", 15),

@@ -47,7 +47,8 @@ cdef struct Buffers:
 cdef struct Drops:
     cbp_drop inputs
     cbp_csr rows               # of the piece, if its rows are sparse; items dropped
-    uint64_t step              # that the batch leads to, counted from 0
+    uint64_t first             # the number of the first step of a run
+    uint64_t step              # that of the step that the batch leads to
     ptrdiff_t row              # of the batch, where the piece begins
 
 

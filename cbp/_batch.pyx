@@ -91,8 +91,15 @@ def divides(Layout layout not None, ptrdiff_t batch_size):
     )
 
 
+def most_entries(X, batch_size):
+    """The most entries that a batch of so many rows of a CSR matrix can have."""
+    counts = np.diff(X.indptr)
+    most = min(int(batch_size), len(counts), CBP_CHUNK_ROWS)
+    return int(np.partition(counts, len(counts) - most)[len(counts) - most :].sum())
+
+
 def fit_bytes(Network network not None, batch_size, solver, sparse=False, clips=False,
-              averages=False, drops=False):
+              averages=False, drops=False, entries=0, drops_entries=False):
     """Bytes that a `Trainer` allocates beside theta and the data.
 
     Parameters
@@ -106,6 +113,10 @@ def fit_bytes(Network network not None, batch_size, solver, sparse=False, clips=
     clips, averages, drops : bool, default=False
         Whether the gradient's norm has a limit; whether the weights' mean is kept;
         whether there is dropout.
+    entries : int, default=0
+        `most_entries` of a sparse X.
+    drops_entries : bool, default=False
+        Whether there is dropout of them.
 
     Returns
     -------
@@ -133,7 +144,11 @@ def fit_bytes(Network network not None, batch_size, solver, sparse=False, clips=
     if divided:
         copies += PIECE_PARTS
     items = copies * layout.master_items + layout.mirror_items + rows * per_row
-    return items * network.dtype.itemsize
+    n_bytes = items * network.dtype.itemsize
+    if sparse:
+        n_bytes += 8 * (sizes[0] + 1)
+        n_bytes += (1 + drops_entries) * entries * (network.dtype.itemsize + 4)
+    return n_bytes
 
 
 # ---- phase 1: rows ------------------------------------------------------------------
@@ -370,8 +385,11 @@ cdef class Propagation:
             n = X.indptr[order[r] + 1] - first
             memcpy(indices, X.indices + first, n * sizeof(int32_t))
             memcpy(values, <char *>X.data + first * self.size, n * self.size)
-            self.k.drop_items(values, indices, n, self.drops.row + r,
-                              &self.drops.inputs, self.drops.step)
+            # After an interrupt nobody uses them; but places must be right.
+            if not self.signals.interrupted:
+                self.k.drop_items(values, indices, n, self.drops.row + r,
+                                  &self.drops.inputs, self.drops.step)
+                self.signals.poll(200.0 * n)
             indptr[r + 1] = indptr[r] + n
             indices += n
             values += n * self.size

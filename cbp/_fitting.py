@@ -22,7 +22,7 @@ from scipy import sparse
 from sklearn.exceptions import ConvergenceWarning
 
 from cbp import _stream
-from cbp._batch import fit_bytes
+from cbp._batch import fit_bytes, most_entries
 from cbp._callbacks import Rows, Session
 from cbp._data import Data
 from cbp._divergence import DivergenceError, message_of_divergence
@@ -395,6 +395,8 @@ def _make_network(
         clips=est.max_grad_norm is not None,
         averages=est.average > 0,
         drops=bool(dropout_rates(est, len(hidden))),
+        entries=most_entries(X, batch) if sparse.issparse(X) else 0,
+        drops_entries=est.input_dropout > 0,
     )
     demand_memory(est, n_bytes + solver.workspace * n_params, n_params)
     return network

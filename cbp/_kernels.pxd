@@ -154,7 +154,7 @@ cdef extern from "cbp.h" nogil:
         void (*drop_items)(void *, const int32_t *, ptrdiff_t, ptrdiff_t,
                            const cbp_drop *, uint64_t) noexcept nogil
         void (*scale)(void *, ptrdiff_t, double) noexcept nogil
-        ptrdiff_t (*count_dropped)(const void *, ptrdiff_t, ptrdiff_t) noexcept nogil
+        void (*count_dropped)(const void *, ptrdiff_t, int32_t *) noexcept nogil
         void (*apply_output)(cbp_panels, ptrdiff_t, ptrdiff_t, ptrdiff_t, int,
                              const cbp_groups *, void *) noexcept nogil
         void (*compute_loss)(cbp_panels, cbp_panels, const int32_t *, const void *,

@@ -29,7 +29,7 @@ cdef class Recorder:
     cdef double[:, ::1] group_delta, group_back
     cdef double[::1] patch_gradient, patch_update, patch_floored
     cdef int32_t[::1] saturated_rows  # a unit that is dropped counts as saturated
-    cdef double[::1] dropped_items    # per panel of units
+    cdef int32_t[::1] dropped_rows
 
     cdef double[:, ::1] sums      # n_layers x N_SUMS, this epoch
     cdef int64_t watched          # batches in them

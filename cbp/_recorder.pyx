@@ -62,7 +62,7 @@ cdef class Recorder:
         self.patch_update = np.zeros(layout.n_patches)
         self.patch_floored = np.zeros(layout.n_patches)
         self.saturated_rows = np.zeros(panels * P, np.int32)
-        self.dropped_items = np.zeros(panels)
+        self.dropped_rows = np.zeros(panels * P, np.int32)
         self.sums = np.zeros((self.n_layers, N_SUMS))
         self.every = max(STEPS_APART_ONE_ROW if one_row else STEPS_APART,
                          batches // BATCHES_PER_EPOCH)
@@ -116,8 +116,7 @@ cdef class Recorder:
         self.k.count_saturated(S, n_rows, y.slope, y.flat,
                                &self.saturated_rows[panel * P])
         if y.drop.below:
-            self.dropped_items[panel] += self.k.count_dropped(S, n_rows,
-                                                              min(P, y.n_out - q * P))
+            self.k.count_dropped(S, n_rows, &self.dropped_rows[panel * P])
 
     cdef void measure_patch(self, ptrdiff_t number, const void *G, const void *before,
                             const void *after, const void *v, ptrdiff_t n,
@@ -159,9 +158,9 @@ cdef class Recorder:
             total = dropped = 0
             for i in range(unit, unit + y.n_out):
                 total += self.saturated_rows[i]
-                s[STUCK] += (self.saturated_rows[i] == n_rows) / <double>y.n_out
-            for i in range(unit // P, (unit + y.n_out + P - 1) // P):
-                dropped += self.dropped_items[i]
+                dropped += self.dropped_rows[i]
+                if self.dropped_rows[i] < n_rows:  # it took part
+                    s[STUCK] += (self.saturated_rows[i] == n_rows) / <double>y.n_out
             # Of the units that took part.
             if dropped < <double>n_rows * y.n_out:
                 s[SATURATED] += (total - dropped) / (<double>n_rows * y.n_out - dropped)
@@ -169,7 +168,7 @@ cdef class Recorder:
             if not isfinite(s[GRADIENT_SQUARES] + s[DELTA_SQUARES] + s[WEIGHT_SQUARES]):
                 s[NONFINITE] += 1
         self.saturated_rows[:] = 0
-        self.dropped_items[:] = 0
+        self.dropped_rows[:] = 0
         self.watched += 1
 
     cdef void end_epoch(self, int64_t epoch) noexcept nogil:

@@ -202,9 +202,9 @@ class BPClassifier(Classifier):
     dropout : float or sequence of float, default=0.0
         The rate of dropout of all hidden layers, or one per hidden layer, in [0, 1): at
         each step so many units, drawn at random for each row, are set to 0, and the
-        others are divided by ``1 - dropout`` (Srivastava et al., 2014). A rate is
-        rounded to a multiple of 1 / 65536. Prediction and scores of held-out rows use
-        all units; `loss_curve_` does not. Not with lbfgs.
+        others are divided by ``1 - dropout`` (Srivastava et al., 2014). Rates
+        above 0 are rounded to 1, 2, ... or 65535 parts of 65536. Prediction and scores
+        of held-out rows use all units; `loss_curve_` does not. Not with lbfgs.
 
     input_dropout : float, default=0.0
         The same for the columns of X. Not with lbfgs.
@@ -643,9 +643,9 @@ class BPRegressor(Regressor):
     dropout : float or sequence of float, default=0.0
         The rate of dropout of all hidden layers, or one per hidden layer, in [0, 1): at
         each step so many units, drawn at random for each row, are set to 0, and the
-        others are divided by ``1 - dropout`` (Srivastava et al., 2014). A rate is
-        rounded to a multiple of 1 / 65536. Prediction and scores of held-out rows use
-        all units; `loss_curve_` does not. Not with lbfgs.
+        others are divided by ``1 - dropout`` (Srivastava et al., 2014). Rates
+        above 0 are rounded to 1, 2, ... or 65535 parts of 65536. Prediction and scores
+        of held-out rows use all units; `loss_curve_` does not. Not with lbfgs.
 
     input_dropout : float, default=0.0
         The same for the columns of X. Not with lbfgs.

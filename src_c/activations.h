@@ -67,7 +67,6 @@ INLINE int FN(saturated_selu)(real a) {
     return a + SELU_BELOW < (real)0.01 * SELU_BELOW;
 }
 
-
 /* z within +-far, NaN kept: beyond, exponentials would be subnormal or infinite. */
 INLINE vec FN(bounded)(vec z, real far) {
     return vec_max(vec_set1(-far), vec_min(vec_set1(far), z));

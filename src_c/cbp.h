@@ -295,7 +295,7 @@ typedef struct {
     void (*drop_items)(void *x, const int32_t *columns, ptrdiff_t n, ptrdiff_t row,
                        const cbp_drop *d, uint64_t step);
     void (*scale)(void *x, ptrdiff_t n, double factor);
-    ptrdiff_t (*count_dropped)(const void *s, ptrdiff_t n_rows, ptrdiff_t n_cols);
+    void (*count_dropped)(const void *s, ptrdiff_t n_rows, int32_t *counts);
 
     /* Output layer, rows r0 .. r1 - 1, r0 a multiple of P.
      * scratch, of compute_loss_row, too: 2 * P * (n_out rounded up to P) reals. */

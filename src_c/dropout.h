@@ -38,7 +38,7 @@ INLINE void FN(draw_line)(const cbp_drop *d, uint64_t step, ptrdiff_t unit,
         wide even[4] = {wide_load(lanes[0] + i), rows, number, layer};
         wide odd[4] = {wide_load(lanes[1] + i), rows, number, layer};
         uint32_t k0 = (uint32_t)d->seed, k1 = (uint32_t)(d->seed >> 32 ^ step >> 32);
-        UNROLL for (int round = 0; round < FN(ROUNDS); round++) {
+    UNROLL for (int round = 0; round < FN(ROUNDS); round++) {
             const wide key_0 = wide_set1(k0), key_1 = wide_set1(k1);
             FN(philox_round)(even, key_0, key_1);
             FN(philox_round)(odd, key_0, key_1);
@@ -129,12 +129,10 @@ static void FN(scale)(void *x_, ptrdiff_t n, double factor) {
         vec_store(x + i, vec_mul(vec_load(x + i), vec_set1((real)factor)));
 }
 
-/* Of the first n_cols columns of n_rows lines of slopes those that were dropped. */
-static ptrdiff_t FN(count_dropped)(const void *s_, ptrdiff_t n_rows, ptrdiff_t n_cols) {
+/* Adds to counts[c] the rows in which unit c of a panel was dropped: -0 in S. */
+static void FN(count_dropped)(const void *s_, ptrdiff_t n_rows, int32_t *counts) {
     const real *s = s_;
-    ptrdiff_t count = 0;
     for (ptrdiff_t r = 0; r < n_rows; r++)
-        for (ptrdiff_t c = 0; c < n_cols; c++)
-            count += s[r * P + c] == 0 && signbit(s[r * P + c]);
-    return count;
+        for (int c = 0; c < P; c++)
+            counts[c] += s[r * P + c] == 0 && signbit(s[r * P + c]);
 }

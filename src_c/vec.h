@@ -376,8 +376,7 @@ typedef ivec wide;
 #define wide_shr32(v) ZMM(srli_epi64)(v, 32)
 #define wide_mul32(a, b) ZMM(mul_epu32)(a, b)
 #define wide_join(a, b)                                                                \
-    ZMM(or_si512)                                                                      \
-    (ZMM(and_si512)(a, wide_set1(0xFFFFFFFF)), ZMM(slli_epi64)(b, 32))
+    ZMM(or_si512)(ZMM(and_si512)(a, wide_set1(0xFFFFFFFF)), ZMM(slli_epi64)(b, 32))
 
 CBP_INLINE vec vec_with_sign(vec a, vec s) {
     return int_as_vec(MMS(or)(vec_as_int(a), MMS(and)(CBP_SIGN_BITS, vec_as_int(s))));

@@ -48,7 +48,7 @@
 #define LN2_LO 0x1.abc9e3b39803fp-56
 #define EXP_UNDERFLOWS (-746.0) /* e^-746 is less than half the least subnormal */
 #define EXP_OVERFLOWS 710.0
-#define TANH_IS_ONE 19.0  /* from here on tanh rounds to 1 */
+#define TANH_IS_ONE 19.0       /* from here on tanh rounds to 1 */
 #define EXP_IS_NOTHING (-40.0) /* beside 1 */
 #define NORMAL_T 0.25
 #define NO_SQUARE 0x1p-60 /* x (1 + x) rounds to x; 4th powers are kept normal */
@@ -108,15 +108,15 @@ static const real LOG_Q[] = {
 #define NORMAL_MID ((real)0.6875)
 static const real NORMAL_Q[] = {
 #if CBP_DOUBLE
-    0x1.0c7bb5e05a983p-2, 0x1.fb00a80e974a5p-2, 0x1.4d21135e27f58p-1,
-    0x1.21d22dc6d9d41p-1, 0x1.087d2096c83b8p-2, -0x1.1201896aff322p-5,
+    0x1.0c7bb5e05a983p-2,  0x1.fb00a80e974a5p-2,  0x1.4d21135e27f58p-1,
+    0x1.21d22dc6d9d41p-1,  0x1.087d2096c83b8p-2,  -0x1.1201896aff322p-5,
     -0x1.9ec8d6ad9d141p-4, -0x1.1f68145fc1613p-7, 0x1.540463590a4d8p-5,
-    0x1.9dd1d2dec8d74p-9, -0x1.48f3f68c3c26ap-6, 0x1.3d91e1403732p-9,
-    0x1.4031f8cd8393ap-7, -0x1.3d49f22e2574ep-8, -0x1.44d1baeca3071p-9,
+    0x1.9dd1d2dec8d74p-9,  -0x1.48f3f68c3c26ap-6, 0x1.3d91e1403732p-9,
+    0x1.4031f8cd8393ap-7,  -0x1.3d49f22e2574ep-8, -0x1.44d1baeca3071p-9,
     0x1.3fcbd4b7bf283p-9
 #else
-    0x1.3079cap-2f, 0x1.ee3cecp-2f, 0x1.e2f7cep-2f, 0x1.b57f0ep-3f, -0x1.b6dd1p-5f,
-    -0x1.7728e6p-4f, 0x1.3e6dc8p-5f
+    0x1.3079cap-2f, 0x1.ee3cecp-2f,  0x1.e2f7cep-2f, 0x1.b57f0ep-3f,
+    -0x1.b6dd1p-5f, -0x1.7728e6p-4f, 0x1.3e6dc8p-5f
 #endif
 };
 

@@ -158,13 +158,12 @@ static void check(const cbp_kernels *tested, const cbp_kernels *oracle) {
     for (int a = 0; a < CBP_N_ACTIVATIONS; a++) {
         BOTH("activate", k->activate(out[t][0].data, 1024, a))
         const cbp_drop d = {0x123456789abcdefull, 2, 20000, 65536.0 / 45536};
-        BOTH("drop", k->drop(panels(&out[t][0], k), panels(&out[t][1], k), 33, 16 * a, 1,
-                             40, 1 + a, &d, 1ull << 40 | a))
-        BOTH("drop_items",
-             k->drop_items(out[t][0].data, columns, ROWS, 9 + a, &d, a))
+        BOTH("drop", k->drop(panels(&out[t][0], k), panels(&out[t][1], k), 33, 16 * a,
+                             1, 40, 1 + a, &d, 1ull << 40 | a))
+        BOTH("drop_items", k->drop_items(out[t][0].data, columns, ROWS, 9 + a, &d, a))
         const int slope = a < CBP_N_BY_A ? a : CBP_KEPT;
-        BOTH("keep_slope", k->keep_slope(panels(&out[t][0], k), panels(&out[t][1], k),
-                                         33, 1, 17, a))
+        BOTH("keep_slope",
+             k->keep_slope(panels(&out[t][0], k), panels(&out[t][1], k), 33, 1, 17, a))
         BOTH("multiply_derivative",
              k->multiply_derivative(out[t][0].data, in[0].data, 1024, slope))
         for (unsigned i = 0; i < sizeof sizes / sizeof *sizes; i++)

@@ -193,7 +193,7 @@ class cbp_kernels(ctypes.Structure):
         ("drop", _function("MMnnnnnpu")),
         ("drop_items", _function("ppnnpu")),
         ("scale", _function("pnd")),
-        ("count_dropped", _function("pnn", c_ssize_t)),
+        ("count_dropped", _function("pnp")),
         ("apply_output", _function("Mnnnipp")),
         ("compute_loss", _function("MMppnnnppp")),
         ("compute_loss_row", _function("ppppnppp")),

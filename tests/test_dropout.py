@@ -5,6 +5,7 @@ own; the kernels are compared bit by bit here, those of activations in test_kern
 """
 
 import pickle
+import tracemalloc
 from ctypes import byref
 
 import numpy as np
@@ -16,6 +17,7 @@ from scipy.sparse import csr_matrix
 from sklearn.base import clone
 
 from cbp import BPClassifier, BPRegressor
+from cbp._batch import fit_bytes, most_entries
 from cbp._kernels import ACTIVATIONS
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -87,8 +89,11 @@ def test_units_are_dropped_by_number_alone(kernels, n_cols):
         )
         marked = np.where(bits >= below, expected * d.scale, -0.0)
         assert_same_bytes(A.values[r0:r1], marked.astype(a.dtype)[r0:r1])
-        dropped = kernels.count_dropped(S.panel(0), 40, min(n_cols, P))
-        assert dropped == (bits < below)[r0:r1, :P].sum()
+        counts = Vector(np.zeros(P, np.int32))
+        kernels.count_dropped(S.panel(0), 40, counts.pointer)
+        counts.assert_guards()
+        expected = (bits < below)[r0:r1, :P].sum(axis=0)
+        assert (counts.values[: min(n_cols, P)] == expected).all()
 
 
 @every_table
@@ -279,3 +284,61 @@ def test_every_activation_trains_with_dropout(activation, dtype):
     slow = activation in ("identity", "logistic", "selu")
     assert curve[-1] < 0.9 * curve[0] or slow
     assert np.isfinite(curve).all()
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+@pytest.mark.parametrize("batch_size", [1, 2, 16])
+def test_units_that_took_no_part_are_not_called_stuck(activation, batch_size):
+    model = BPClassifier(
+        (300,), activation, dropout=0.8, batch_size=batch_size, max_iter=1
+    )
+    flow = model.set_params(random_state=0).fit(0.1 * X, y).gradient_flow_
+    if activation == "tanh":
+        assert flow.saturated[0, 0] == flow.stuck[0, 0] == 0
+    else:
+        assert flow.stuck[0, 0] < flow.saturated[0, 0] + 0.1
+
+
+def test_warm_starts_with_one_seed_drop_other_units():
+    model = BPRegressor(
+        hidden_layer_sizes=(64,),
+        dropout=0.5,
+        solver="sgd",
+        momentum=0,
+        alpha=0,
+        max_iter=1,
+        warm_start=True,
+        random_state=0,
+        shuffle=False,
+    )
+    patterns, before = set(), None
+    for _ in range(6):
+        model.fit(X[:1], [1.0])
+        if before is not None:
+            patterns.add((model.coefs_[1] != before).tobytes())
+        before = model.coefs_[1].copy()
+    assert len(patterns) == 5
+
+
+@every_dtype
+@pytest.mark.parametrize("drops", [False, True])
+def test_memory_of_sparse_batches_is_counted(dtype, drops):
+    problem = Problem(
+        sizes=(900, 4, 3), n_rows=1500, dtype=dtype, activations=("relu",)
+    )
+    wide = csr_matrix(problem.X)
+    promised = fit_bytes(
+        problem.network,
+        1500,
+        "sgd",
+        sparse=True,
+        drops=drops,
+        entries=most_entries(wide, 1500),
+        drops_entries=drops,
+    )
+    tracemalloc.start()
+    problem.trainer(wide, batch_size=1500, solver="sgd", dropout=(0.5 * drops, 0.0))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    data = wide.data.nbytes + wide.indices.nbytes + 2 * wide.indptr.nbytes
+    assert promised <= peak + data and peak <= 1.15 * (promised + data)

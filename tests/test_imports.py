@@ -15,6 +15,7 @@ FLOORS = [
     "_data _verbose _weights",
     "_prediction _recorder",
     "_batch",
+    "_held_out",
     "_training",
     "_fit_summary",
     "gradient_flow",
