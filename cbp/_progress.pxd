@@ -71,6 +71,7 @@ cdef class Schedule:
     cdef ask(self, int64_t epoch)
     cdef void move_to(self, int64_t epoch, int64_t batch) noexcept nogil
     cdef double _factor_at(self, double progress) noexcept nogil
+    cdef bint rises(self, int64_t epoch) noexcept nogil
     cdef void _find_powers(self, int64_t step) noexcept nogil
     cdef inline double rate(self, int64_t step) noexcept nogil:
         """eta of a step, bias corrections included. One call for each, in order."""

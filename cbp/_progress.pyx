@@ -306,6 +306,13 @@ cdef class Schedule:
             return between(ONE_CYCLE_END, 1, (progress - rise) / (1 - rise))
         return 1
 
+    cdef bint rises(self, int64_t epoch) noexcept nogil:
+        """Whether the factor is still on its way up after so many epochs."""
+        cdef double rise = self.warmup
+        if self.kind == ONE_CYCLE and rise == 0:
+            rise = ONE_CYCLE_RISE
+        return epoch < rise * self.n_epochs
+
     cdef void _find_powers(self, int64_t step) noexcept nogil:
         """beta^step in two factors, of which one is new only every POWERS steps."""
         cdef int64_t whole

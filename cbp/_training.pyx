@@ -422,7 +422,8 @@ cdef class Epochs(Worker):
     cdef void _count_patience(self) noexcept nogil:
         if self.improved:
             self.progress.no_improvement_count = 0
-        else:
+        # What a rate that still rises does not better, a higher one may.
+        elif not self.schedule.rises(self.epochs):
             self.progress.no_improvement_count += 1
 
     cdef bint _is_worn_out(self) noexcept nogil:

@@ -181,8 +181,8 @@ class BPClassifier(Classifier):
 
     warmup : float, default=0.0
         Share of training, in [0, 1), in which the learning rate rises from 0 in
-        proportion; times what `learning_rate` follows. Of `max_iter` epochs. Not in
-        `partial_fit`.
+        proportion; times what `learning_rate` follows. Of `max_iter` epochs. Meanwhile
+        epochs without improvement are not counted. Not in `partial_fit`.
 
     average : float, default=0.0
         Decay, in [0, 1), of an exponential mean of the weights over the steps of Adam
@@ -622,8 +622,8 @@ class BPRegressor(Regressor):
 
     warmup : float, default=0.0
         Share of training, in [0, 1), in which the learning rate rises from 0 in
-        proportion; times what `learning_rate` follows. Of `max_iter` epochs. Not in
-        `partial_fit`.
+        proportion; times what `learning_rate` follows. Of `max_iter` epochs. Meanwhile
+        epochs without improvement are not counted. Not in `partial_fit`.
 
     average : float, default=0.0
         Decay, in [0, 1), of an exponential mean of the weights over the steps of Adam

@@ -558,7 +558,7 @@ def test_compare_wants_names_and_fits(display, fits):
 @pytest.mark.parametrize("display", CLASSES)
 def test_what_is_no_axes_is_refused_with_what_to_pass(display):
     figure, row = plt.subplots(1, 2)
-    before = len(figure.axes)
+    before, numbers = len(figure.axes), plt.get_fignums()
     rows = (X,) if display is ActivationDisplay else ()
     wrong = {
         "an array of shape \\(2,\\)": row,
@@ -574,7 +574,7 @@ def test_what_is_no_axes_is_refused_with_what_to_pass(display):
     for got, ax in wrong.items():
         with pytest.raises(ValueError, match=f"^ax must be one .* Axes, got {got}. P"):
             display.from_estimator(fit(), *rows, ax=ax)
-    assert len(figure.axes) == before and plt.get_fignums() == [figure.number]
+    assert len(figure.axes) == before and plt.get_fignums() == numbers
     assert not any(ax.has_data() for ax in row)
 
 

@@ -236,3 +236,23 @@ def test_schedules_work_in_all_company():
         model.fit(data, y, sample_weight=np.linspace(0.5, 1, 90))
         assert np.isfinite(model.predict(data)).all()
         assert model.loss_curve_[-1] < 0.5 * model.loss_curve_[0]
+
+
+@pytest.mark.parametrize(
+    "given", [{"warmup": 0.3}, {"learning_rate": "one_cycle"}], ids=["warmup", "cycle"]
+)
+@pytest.mark.parametrize("early_stopping", [True, False])
+def test_patience_waits_until_the_rate_has_risen(given, early_stopping):
+    X = np.random.RandomState(0).standard_normal((80, 3))
+    model = BPClassifier(
+        (4,),
+        tol=10.0,
+        n_iter_no_change=3,
+        max_iter=100,
+        early_stopping=early_stopping,
+        random_state=0,
+        **given,
+    )
+    model.fit(X, X[:, 0] > 0)
+    # Nothing improves by so much: the fit ends as soon as epochs count.
+    assert 30 < model.n_iter_ <= 36
