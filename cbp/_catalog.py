@@ -444,9 +444,12 @@ class Schedule:
     over_training : bool
         Whether it depends on how much of training is done, and so on its length. Those
         that do not are SGD's only, as in scikit-learn.
+    rise : float
+        The share of training in which it rises, if `warmup` names none.
     """
 
     over_training: bool = False
+    rise: float = 0.0
 
 
 SCHEDULES = {
@@ -456,7 +459,7 @@ SCHEDULES = {
     "cosine": Schedule(over_training=True),
     "linear": Schedule(over_training=True),
     "exponential": Schedule(over_training=True),
-    "one_cycle": Schedule(over_training=True),
+    "one_cycle": Schedule(over_training=True, rise=0.3),
 }
 
 # Solvers of _solvers.py that are not compiled: they ask for losses and gradients only,

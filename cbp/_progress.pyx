@@ -50,7 +50,7 @@ cdef double LEAST = 0.01
 # OneCycleLR.
 cdef double ONE_CYCLE_START = 1 / 25.0
 cdef double ONE_CYCLE_END = 1 / 25e4
-cdef double ONE_CYCLE_RISE = 0.3
+cdef double ONE_CYCLE_RISE = SCHEDULES["one_cycle"].rise
 
 
 @cython.final

@@ -12,6 +12,7 @@ its callbacks is in _callbacks.py.
 from __future__ import annotations
 
 import io
+import math
 import sys
 import time
 from array import array
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 
 from cbp._base import BaseBP
 from cbp._callbacks import Epoch
+from cbp._catalog import SCHEDULES
 from cbp._warn import warn
 from cbp.diagnosis import PROBLEM, Diagnosis, Finding
 from cbp.gradient_flow import GradientFlow, import_pandas
@@ -244,7 +246,7 @@ ALARMS = (
 # after=10, 10 with 5, 74 with 1; of 152 spoiled ones 134, 151 and 152 (the fits of
 # tests/planted.py).
 _NEED_TIME = ("learning-rate-too-high", "update-too-large", "dead-units")
-_NEED_TIME += ("update-too-small",)
+_NEED_TIME += ("update-too-small", "vanishing-gradient")
 # From one look to the next the epochs grow by this share: a finding is made of the
 # later half of the records, and a look takes about as long as a short epoch.
 _LOOKS_APART = 1 / 8
@@ -322,14 +324,20 @@ class GradientAlarm(_Callback):
                 "GradientAlarm needs the records of a fit. Set monitor=True."
             )
         self._silence()
-        return {"name": type(estimator).__name__, "next": 1}
+        # While the learning rate rises, steps are small by intent.
+        rise, schedule = estimator.warmup, estimator.learning_rate
+        if rise == 0 and not callable(schedule):
+            rise = SCHEDULES[schedule].rise
+        first = math.ceil(rise * estimator.max_iter)
+        name = type(estimator).__name__
+        return {"name": name, "next": first + 1, "after": first + self.after}
 
     def _after_epoch(self, state: dict[str, Any], progress: Epoch) -> bool:
         if progress.epoch < state["next"] or progress.gradient() is None:
             return False
         state["next"] = progress.epoch * (1 + _LOOKS_APART)
         diagnosis = progress.diagnose()
-        early = _NEED_TIME if progress.epoch < self.after else ()
+        early = _NEED_TIME if progress.epoch < state["after"] else ()
         for finding in diagnosis.findings:
             listens = finding.code in self.codes and finding.code not in early
             if listens and finding.severity == PROBLEM:
