@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from cbp._evidence import DEEP_FOR_ALL, DEEP_FOR_RELU, VANISHING, Fit
+from cbp._evidence import DEEP_FOR_ALL, DEEP_FOR_RELU, STARVED, VANISHING, Fit
 
 SCALE_INPUT = "make_pipeline(StandardScaler(), model)"
 SCALE_SPARSE_INPUT = "make_pipeline(MaxAbsScaler(), model)"
@@ -132,6 +132,8 @@ def _lower_rate(fit: Fit) -> str:
 def higher_rate(fit: Fit) -> str:
     """A learning rate at which the weights could change three times over, or more
     steps if the rate is high enough."""
+    if fit.scheduled and not fit.flow.update.any():  # and one of 0 makes none, either
+        return "learning_rate='constant'"
     if not fit.flow.update[fit.late].any():  # without a gradient no rate makes a step
         if fit.input_off:
             return scale_input(fit)
@@ -140,6 +142,50 @@ def higher_rate(fit: Fit) -> str:
         return longer(fit)
     wanted = fit.rate * max(3 / max(fit.moved, 1e-12), 10)
     return f"learning_rate_init={one_digit(min(wanted, fit.highest_rate))}"
+
+
+def less_dropout(fit: Fit) -> str:
+    """Rates that leave next to no row without a unit, of the layers that starve."""
+    rates = [
+        _moderate(width) if share > STARVED else rate
+        for width, share, rate in zip(
+            fit.flow.layer_sizes[:-1], fit.starved, fit.dropout, strict=True
+        )
+    ]
+    advice = []
+    if rates[0] != fit.dropout[0]:
+        advice.append(f"input_dropout={rates[0]}")
+    if tuple(rates[1:]) != fit.dropout[1:]:
+        one = fit.dropout_is_one
+        advice.append(f"dropout={min(rates[1:]) if one else rates[1:]}")
+    return ", ".join(advice)
+
+
+def _moderate(width: int) -> float:
+    """The highest usual rate that leaves nothing in a hundredth of the rows at most."""
+    usual = (0.5, 0.4, 0.3, 0.2, 0.1)
+    return next((rate for rate in usual if rate**width <= 0.01), 0.0)
+
+
+def wider_limit(fit: Fit) -> str:
+    """A limit that the gradients of the records would not have reached, or none."""
+    wanted = 2 * float(fit.gradient_norms.max())
+    if not fit.parameters["max_grad_norm"] < wanted < math.inf:
+        return "max_grad_norm=None"
+    return f"max_grad_norm={one_digit(wanted)}"
+
+
+def against_overfitting(fit: Fit) -> str:
+    """What the parameters do not use yet: an early end, a penalty, dropout."""
+    if not fit.parameters["early_stopping"]:
+        return "early_stopping=True"
+    alpha = max(100 * fit.parameters["alpha"], 0.01)
+    drops = fit.dropout or fit.chooses_its_steps or fit.flow.n_layers == 1
+    if alpha > fit.penalty_limit and not drops:
+        width = min(fit.flow.layer_sizes[1:-1])
+        if (rate := min(_moderate(width), 0.2)) > 0:
+            return f"dropout={rate}"
+    return f"alpha={one_digit(alpha)}"
 
 
 def longer(fit: Fit) -> str:

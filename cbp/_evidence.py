@@ -18,7 +18,8 @@ from sklearn.exceptions import NotFittedError
 from cbp._catalog import LOSSES, OUTPUT_OF, Loss
 from cbp._fit_summary import FitSummary
 from cbp._fitted import Fitted
-from cbp._solvers import SOLVERS, Solver
+from cbp._parameters import dropout_rates
+from cbp._solvers import SOLVERS, Solver, follows_training
 from cbp.gradient_flow import FailedFlow, GradientFlow, ratio
 
 # Thresholds. None depends on a unit of the data: a layer is compared with the output
@@ -80,6 +81,21 @@ WEIGHT_SMALL = 0.1
 # large.
 # SGD with a rate of 0.01 trains 10 and diverges at 100, with 0.001 at 1000.
 COUNTS_LARGE = 30.0
+# Share of rows in which dropout leaves nothing of a layer, the rate to the power of its
+# width. Such a row teaches biases only. Usual rates leave less than a thousandth.
+STARVED = 0.1
+# Share of the steps that max_grad_norm has shortened; from here on it is the limit that
+# rules the length of steps, not the gradient.
+CLIPPED = 0.95
+# Share of the rows of the rarest class for which it is predicted.
+NEVER_PREDICTED = 0.1
+# A schedule has ended if its last rate is below this part of the highest one.
+SCHEDULE_OVER = 0.1
+# Fall of the cost in the second half of such a fit, in costs of a constant answer and
+# as a share of itself, above which more epochs are worth while.
+STILL_FALLS, STILL_FALLS_BY = 0.03, 0.1
+# Rise of the cost of held-out rows from its least value, in costs of a constant answer.
+OVERFITS = 0.05
 # Hidden layers. Up to eight relu trains as well as tanh; with 14 SGD trains tanh but
 # not relu, with 30 neither; Adam and L-BFGS come to that some layers later.
 DEEP_FOR_RELU, DEEP_FOR_ALL = 8, 20
@@ -88,7 +104,7 @@ TINY = float(np.finfo(np.float64).tiny)
 
 _PARAMETERS = ("batch_size", "alpha", "warm_start", "epsilon")
 _PARAMETERS += ("learning_rate_init", "tol", "n_iter_no_change", "max_iter", "max_fun")
-_PARAMETERS += ("activation",)
+_PARAMETERS += ("activation", "learning_rate", "max_grad_norm", "early_stopping")
 # Outcomes of a training that ended by itself.
 _ENDS = ("converged", "max_iter", "stuck", "diverged")
 
@@ -113,6 +129,10 @@ class Fit:
         recorded = failed or incremental or estimator.best_loss_ is not None
         self.scores = None if recorded else estimator.validation_scores_
         self.n_epochs = len(self.curve) if incremental else n_iter
+        # Only a classifier has this parameter, and labels.
+        self.class_weight = getattr(estimator, "class_weight", None)
+        self.classes = getattr(estimator, "classes_", None)
+        self.dropout, self.dropout_is_one = _dropout_of(estimator, flow)
         self.given_weights = not incremental and _went_on(estimator, self, n_iter)
         self.late = slice(len(flow.epoch) // 2, None)
         rows = self.summary.n_rows
@@ -123,6 +143,11 @@ class Fit:
         # Costs of the epochs, 1 being the cost of a constant answer.
         self.cost = np.array(self.curve[first:], dtype=np.float64)
         self.cost = (self.cost - self.summary.least_cost) / least
+        unheld = failed or incremental or self.scores is not None
+        curve = None if unheld else estimator.validation_loss_curve_
+        # Costs of rows that are held out, but end no training; empty if there are none.
+        self.held_out = np.array((curve or [])[-self.n_epochs :], dtype=np.float64)
+        self.held_out = (self.held_out - self.summary.least_cost) / least
         network = estimator._fitted.get("_network")
         self.delta_tells = network is None or (
             LOSSES[network.output, network.loss].delta_is_error
@@ -287,6 +312,45 @@ class Fit:
         return optimizer is not None and optimizer.second_moment is not None
 
     @property
+    def starved(self) -> NDArray:
+        """The share of rows in which dropout leaves nothing, of the inputs and of every
+        hidden layer."""
+        rates = self.dropout or (0.0,) * self.flow.n_layers
+        return np.power(rates, self.flow.layer_sizes[:-1])
+
+    @property
+    def scheduled(self) -> bool:
+        """Whether the rate depends on how much of training is done."""
+        return follows_training(self.parameters["learning_rate"])
+
+    @property
+    def schedule_ended(self) -> bool:
+        """Whether the rate was next to zero when max_iter ended training, as planned;
+        of a few epochs nobody can say more than that there were few."""
+        last = self.summary.last_rate
+        if self.outcome != "max_iter" or last is None or len(self.cost) < 4:
+            return False
+        return self.scheduled and last < SCHEDULE_OVER * self.rate
+
+    @property
+    def late_half(self) -> tuple[float, float]:
+        """The cost in the middle of the epochs and at the end."""
+        return float(self.cost[len(self.cost) // 2 - 1]), float(self.cost[-1])
+
+    @property
+    def still_falls(self) -> bool:
+        """Whether the cost fell clearly in the second half."""
+        before, after = self.late_half
+        return before - after > max(STILL_FALLS, STILL_FALLS_BY * before)
+
+    @property
+    def gradient_norms(self) -> NDArray:
+        """The length of the gradient over all layers, per record."""
+        sizes = np.array(self.flow.layer_sizes, dtype=np.float64)
+        squares = np.square(self.flow.gradient, dtype=np.float64)
+        return np.sqrt(squares @ (sizes[:-1] * sizes[1:]))
+
+    @property
     def was_patient(self) -> bool:
         """Whether training ended by n_iter_no_change, if it ended by itself."""
         return not self.solver.watches_gradient or self.scores is not None
@@ -324,6 +388,20 @@ def _solver_of(estimator: Any) -> Solver:
             f"{', '.join(SOLVERS)}, got {name!r}. Set it to that of the last fit."
         )
     return SOLVERS[name]
+
+
+def _dropout_of(estimator: Any, flow: GradientFlow) -> tuple[tuple[float, ...], bool]:
+    """The rates of the inputs and the hidden layers, () if there are none, and whether
+    one number says those of all layers. They may have been changed since the fit."""
+    try:
+        rates = dropout_rates(estimator, flow.n_layers - 1)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"The 'dropout' parameter of {type(estimator).__name__} does not fit the "
+            f"{flow.n_layers - 1} hidden layers of the last fit, got "
+            f"{estimator.dropout!r}. Set it to that of the last fit."
+        ) from None
+    return rates, np.ndim(estimator.dropout) == 0
 
 
 def _loss_of(estimator: Any) -> Loss | None:

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 # Rows that are looked at: enough for a scale, few enough to cost nothing.
 _SAMPLE_ROWS = 64
 _SAMPLE_TARGETS = 4096
+# A class is rare if its share is below this part of the commonest one's; so many of its
+# rows are needed to say whether it is predicted.
+_RARE = 0.25
+_LEAST_RARE_ROWS = 5
 # Columns of sparse targets that are made dense at a time: 2 MB.
 _SPARSE_COLUMNS = 64
 
@@ -74,6 +78,19 @@ class FitSummary:
         not noted; then it is guessed.
     least_cost : float
         The cost of perfect answers, which is above 0 where labels are smoothed.
+    rare_class : int or None
+        The number of the rarest class, if its share of the rows' weight is less than a
+        quarter of the commonest one's. None if there is no such class, or several
+        columns of labels.
+    rare_share : float
+        That share.
+    recall : float or None
+        The share of the rarest class's rows, of 64 at most, for which it is predicted
+        at the end. None if there is no such class, or fewer than 5 rows were met.
+    clipped : float
+        The share of the steps that `max_grad_norm` has shortened.
+    last_rate : float or None
+        The learning rate of the last step; None if the solver has none.
     """
 
     n_rows: int
@@ -92,6 +109,11 @@ class FitSummary:
     weight_unit: float = 1.0
     given_weights: bool | None = None
     least_cost: float = 0.0
+    rare_class: int | None = None
+    rare_share: float = 0.0
+    recall: float | None = None
+    clipped: float = 0.0
+    last_rate: float | None = None
 
     @classmethod
     def of_data(
@@ -137,7 +159,8 @@ class FitSummary:
         self,
         outcome: str,
         loss: float = math.inf,
-        outputs: Callable[[slice], NDArray] | None = None,
+        outputs: Callable[[slice | NDArray], NDArray] | None = None,
+        labels: Callable[[NDArray], NDArray] | None = None,
     ) -> FitSummary:
         """The summary of a fit that has ended.
 
@@ -147,9 +170,11 @@ class FitSummary:
         loss : float
             Cost of the last epoch.
         outputs : callable, default=None
-            Maps a slice of the rows of X to the outputs of the trained network. Called
-            only if the loss is so high that they may be constant; None if training
-            diverged.
+            Maps some rows of X to the outputs of the trained network. Called only if
+            the loss is so high that they may be constant, or if a class is rare; None
+            if training diverged.
+        labels : callable, default=None
+            Maps places of rows to their class numbers. Called only if a class is rare.
 
         Returns
         -------
@@ -160,7 +185,22 @@ class FitSummary:
             some = _spread(self.n_rows, _SAMPLE_ROWS)
             with np.errstate(all="ignore"):
                 variance = float(outputs(some).var(0).mean())
-        return replace(self, outcome=outcome, output_variance=variance)
+        recall = None
+        if outputs is not None and labels is not None and self.rare_class is not None:
+            recall = self._recall(outputs, labels)
+        return replace(self, outcome=outcome, output_variance=variance, recall=recall)
+
+    def _recall(self, outputs: Callable, labels: Callable) -> float | None:
+        """The share of some rows of the rarest class for which it is predicted."""
+        some = np.arange(self.n_rows)[_spread(self.n_rows, _SAMPLE_TARGETS)]
+        rare = some[labels(some) == self.rare_class]
+        if len(rare) < _LEAST_RARE_ROWS:
+            return None
+        answers = outputs(rare[_spread(len(rare), _SAMPLE_ROWS)])
+        # A single output stands for two classes.
+        single = answers.shape[1] == 1
+        predicted = answers[:, 0] > 0.5 if single else answers.argmax(1)
+        return float(np.mean(predicted == self.rare_class))
 
 
 def _spread(n: int, most: int) -> slice:
@@ -219,7 +259,7 @@ def _summarize_inputs(X: Any, rows: NDArray | None) -> dict[str, Any]:
 
 def _summarize_targets(
     network: Network, target: NDArray, weight: NDArray
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Scales of the targets, and the costs of two answers that need no network."""
     loss = LOSSES[network.output, network.loss]
     parameters = [np.array(p) for p in network.loss_parameters]
@@ -237,6 +277,7 @@ def _summarize_targets(
         return {
             "target_size": 1.0,
             "target_variance": float(np.concatenate(variances).mean()),
+            **(_rarest(p) if len(groups) == 1 else {}),
             **_above(least, *map(sum, zip(*costs, strict=True))),
         }
     w = weight[:, np.newaxis] / weight.sum()
@@ -256,6 +297,15 @@ def _summarize_targets(
         "target_variance": float(np.concatenate(variances).mean()),
         **_above(least, *map(sum, zip(*costs, strict=True))),
     }
+
+
+def _rarest(p: NDArray) -> dict[str, Any]:
+    """The class with the least share, if that is far below the greatest one."""
+    share = np.where(p > 0, p, np.inf)
+    rarest = int(share.argmin())
+    if not share[rarest] < _RARE * p.max():
+        return {}
+    return {"rare_class": rarest, "rare_share": float(share[rarest])}
 
 
 def _spread_of(y: NDArray) -> NDArray:

@@ -569,11 +569,16 @@ def _look(network: Network, data: Checked, rows: Any, went_on: bool) -> FitSumma
 def _summarize(run: Run, outcome: str) -> None:
     X, rows, progress = run.data.X, run.rows, run.progress
 
-    def outputs(part: slice) -> Floats:
+    def outputs(part: slice | NDArray) -> Floats:
         some = kernel_ready(X[part] if rows is None else X[rows[part]])
         return predict(run.network, run.chosen_theta, some)
 
-    run.summary = run.look().at_end(outcome, progress.loss, outputs)
+    def labels(part: NDArray) -> NDArray:
+        return run.data.target[part if rows is None else rows[part]]
+
+    summary = run.look().at_end(outcome, progress.loss, outputs, labels)
+    rate = None if math.isnan(progress.learning_rate) else progress.learning_rate
+    run.summary = replace(summary, clipped=progress.clipped, last_rate=rate)
 
 
 def _flow(run: Run, kind: type = GradientFlow, **more: Any) -> Any:

@@ -40,7 +40,7 @@ cdef class Progress:
     cdef public int64_t n_iter
     cdef readonly int64_t t, no_improvement_count
     cdef public double loss, best_loss, learning_rate
-    cdef readonly double best_score
+    cdef readonly double best_score, clipped
     cdef readonly list loss_curve, validation_scores, validation_loss_curve
     cdef readonly int64_t best_iter
     cdef public bint scored, goes_on

@@ -75,6 +75,7 @@ class Progress:
     best_iter: int
     scored: bool
     learning_rate: float
+    clipped: float
     goes_on: bool
     optimizer: Optimizer | None
     outcome: str

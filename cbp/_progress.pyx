@@ -193,6 +193,8 @@ cdef class Progress:
     learning_rate : float
         That of the last step as the schedule has it, without Adam's corrections; NaN
         with a solver that has none.
+    clipped : float
+        The share of this run's steps whose gradient was longer than its limit.
     goes_on : bool
         Whether it is known that another epoch follows, if nobody stops the run.
     no_improvement_count : int

@@ -391,6 +391,7 @@ cdef class Epochs(Worker):
         self.progress.t += self.epoch_rows
         self.progress.loss = loss
         self.progress.learning_rate = self.schedule.base * self.schedule.factor
+        self.progress.clipped = self._clipped()
         self.epoch_loss = self.epoch_weights = 0
         self.epoch_rows = self.position = 0
         self.curve[self.curve_used] = loss
@@ -399,6 +400,11 @@ cdef class Epochs(Worker):
             self._stop(EPOCH_DONE)
         else:
             self._apply_patience()
+
+    cdef double _clipped(self) noexcept nogil:
+        """The share of this run's steps that were shortened."""
+        cdef int64_t n = self.steps - self.schedule.first_step + 1
+        return self.batch.limit.n_clipped / <double>n if n > 0 else 0
 
     cdef void _apply_patience(self) noexcept nogil:
         """Patience, stopping and the learning rate of the next epoch, as scikit-learn
@@ -815,6 +821,7 @@ cdef class Trainer(Epochs):
     cdef _run(self, int max_iter, after_epoch, score):
         cdef bint own = self.team is None
         self.max_iter, self.epochs, self.progress.n_iter = max_iter, 0, 0
+        self.batch.limit.n_clipped = 0
         self.schedule.begin_run(
             self.steps + 1, (self.n_rows + self.batch_size - 1) // self.batch_size,
             max_iter

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from cbp import _advice
 from cbp._catalog import ACTIVATIONS
 from cbp._evidence import (
+    CLIPPED,
     CONSTANT,
     DEAD,
     DEAD_BUT_LEARNING,
@@ -29,12 +30,15 @@ from cbp._evidence import (
     INPUT_HUGE,
     INPUT_LARGE,
     MOVED,
+    NEVER_PREDICTED,
     NOTHING_LEARNED,
+    OVERFITS,
     PENALTY,
     RISES,
     ROW_SHORT,
     ROW_TINY,
     SATURATED,
+    STARVED,
     STEP_FIRST,
     STEP_LATER,
     SWING,
@@ -332,6 +336,51 @@ def _factors(fit: Fit, layer: int, size: float) -> tuple[float, float, float]:
     return 1.0, 0.0, 0.0
 
 
+def _find_starved_layer(fit: Fit) -> Finding | None:
+    starved = fit.starved
+    if fit.learned or not starved.max() > STARVED:
+        return None
+    place = int(starved.argmax())
+    width, rate = fit.flow.layer_sizes[place], fit.dropout[place]
+    of = f"units of layer {place}" if place else "inputs"
+    message = (
+        f"Dropout leaves {_plain(width * (1 - rate))} of the {width} {of} on average, "
+        f"and none at all in {_percent(starved[place])} of the rows. From such a row "
+        "the layers behind learn nothing but their biases."
+    )
+    evidence = {"nothing_left": [float(x) for x in starved]}
+    advice = _advice.less_dropout(fit)
+    return Finding("starved-layer", max(place, 1), message, evidence, advice)
+
+
+def _find_clipped_steps(fit: Fit) -> Finding | None:
+    share, limit = fit.summary.clipped, fit.parameters["max_grad_norm"]
+    if not share >= CLIPPED or limit is None or fit.outcome == "diverged":
+        return None
+    floored = False
+    if fit.epsilon_counts:
+        # Steps are divided by the gradient's size: only epsilon feels the limit.
+        floored = bool(fit.share(fit.flow.floored).max() > FLOORED)
+        if not floored or fit.learned:
+            return None
+    held = not fit.learned and (floored or fit.moved < MOVED)
+    norms = fit.gradient_norms
+    norm = float(np.median(norms))
+    message = (
+        f"max_grad_norm={limit:g} shortened {_percent(share)} of the steps: the "
+        f"gradient's length is {_plain(norm)}, as a rule. Then the limit is what "
+        "decides how long a step is, as a learning rate does"
+    )
+    message += (
+        f", and the weights have hardly changed: by {_plain(100 * fit.moved)} %."
+        if held
+        else "."
+    )
+    evidence = {"clipped": share, "gradient_norm": norm, "moved": fit.moved}
+    advice, severity = _advice.wider_limit(fit), PROBLEM if held else NOTE
+    return Finding("clipped-steps", None, message, evidence, advice, severity)
+
+
 def _losing(flow: GradientFlow, lost_units: str) -> NDArray[np.bool_]:
     """Which hidden layers have units that can be lost in this way."""
     return np.array([ACTIVATIONS[f].lost_units == lost_units for f in flow.activations])
@@ -385,12 +434,19 @@ def _dead(fit: Fit) -> tuple[NDArray, NDArray]:
     """Share of dead units per hidden layer, at first and later.
 
     In batches of a few rows a living unit may be zero in all of them by chance; so
-    there the zeros are counted, of which living units make about half.
+    there the zeros are counted, of which living units make about half. What dropout
+    takes is not counted.
     """
-    if fit.batch >= 16:
-        return fit.flow.stuck[0, :-1], fit.share(fit.flow.stuck)[:-1]
-    first, last = fit.flow.saturated[0, :-1], fit.share(fit.flow.saturated)[:-1]
-    return np.maximum(2 * first - 1, 0), np.maximum(2 * last - 1, 0)
+    flow, rates = fit.flow, fit.dropout or (0.0,) * fit.flow.n_layers
+    few = fit.batch * (1 - np.array(rates[1:])) < 16
+    at_first = (flow.stuck[0, :-1], flow.saturated[0, :-1])
+    later = (fit.share(flow.stuck)[:-1], fit.share(flow.saturated)[:-1])
+    first, last = (
+        # Dead units are zero in every row, however few there are.
+        np.where(few, np.clip(2 * zeros - 1, 0, stuck), stuck)
+        for stuck, zeros in (at_first, later)
+    )
+    return first, last
 
 
 def _find_epsilon_floor(fit: Fit) -> Finding | None:
@@ -437,6 +493,10 @@ def _find_learning_rate_too_high(fit: Fit) -> Finding | None:
     jumped = jumped and not (fit.input_off or fit.target_off or fit.given_weights)
     jumped = jumped and bool(fit.first_step.max() > STEP_LATER)
     if not (swings or rose or jumped):
+        return None
+    # What dropout takes differs from epoch to epoch, and so does the cost.
+    steps = max(fit.first_step.max(), finite(fit.typical(fit.step_ratio)).max())
+    if fit.dropout and not jumped and steps < STEP_LATER:
         return None
     if rose:
         message = (
@@ -490,11 +550,14 @@ def _find_update_too_small(fit: Fit) -> Finding | None:
     if fit.began_well:  # at an optimum steps are small
         return None
     cost, moved = fit.cost, fit.moved
-    ratios = fit.typical(fit.step_ratio)
+    # Of a rate that comes from zero or goes there no step is typical.
+    ratios = fit.step_ratio.max(0) if fit.scheduled else fit.typical(fit.step_ratio)
     # Weights may move much, and outputs yet be far from targets of a hundred.
     least = 0.5 if _late_fall(cost) > 0.01 else NOTHING_LEARNED
     far = fit.target_off and fit.summary.target_size > 10 and fit.reached > least
-    if not (far or moved < MOVED) or cost[-1] > cost[0]:
+    # Where nothing moves the cost rises and falls by rounding.
+    rises = cost[-1] > cost[0] and fit.flow.update.any()
+    if not (far or moved < MOVED) or rises:
         return None
     layer = int(finite(ratios).argmax()) + 1
     n_steps = fit.n_epochs * fit.steps_per_epoch
@@ -611,6 +674,8 @@ def _find_constant_prediction(fit: Fit) -> Finding | None:
     elif fit.overpenalized:
         message += f" alpha={fit.parameters['alpha']:g} holds the weights down."
         advice = _advice.lower_alpha(fit)
+    elif fit.starved.max() > STARVED:
+        advice = _advice.less_dropout(fit)
     elif "logistic" in fit.flow.activations:
         advice = _advice.other_activation(fit)
     elif fit.chooses_its_steps:
@@ -631,6 +696,8 @@ def _late_fall(cost: NDArray) -> float:
 def _note_not_converged(fit: Fit) -> Finding | None:
     if fit.outcome != "max_iter" or fit.summary.constant_cost <= TINY:
         return None
+    if fit.schedule_ended:  # as it was meant to
+        return None
     fall = _late_fall(fit.cost)
     advice = _advice.longer(fit)
     name = advice.split("=")[0]  # max_iter or max_fun
@@ -643,6 +710,47 @@ def _note_not_converged(fit: Fit) -> Finding | None:
             f"{_percent(abs(fall))}."
         )
     return Finding("not-converged", None, message, {"fall": fall}, advice, NOTE)
+
+
+def _note_schedule_ended(fit: Fit) -> Finding | None:
+    if fit.summary.constant_cost <= TINY or not fit.schedule_ended:
+        return None
+    if not fit.still_falls:
+        return None
+    before, after = fit.late_half
+    last = fit.summary.last_rate
+    message = (
+        f"The learning rate had fallen to {_small(last)} when max_iter="
+        f"{fit.parameters['max_iter']} ended training, but in the second half the cost "
+        f"had still fallen by {_percent(1 - after / before)}: the schedule was over "
+        "before there was nothing left to learn."
+    )
+    evidence = {"last_rate": last, "fall": before - after}
+    advice = _advice.longer(fit)
+    return Finding("schedule-ended", None, message, evidence, advice, NOTE)
+
+
+def _note_class_imbalance(fit: Fit) -> Finding | None:
+    s = fit.summary
+    if (
+        s.recall is None
+        or s.recall >= NEVER_PREDICTED
+        or fit.class_weight == "balanced"
+    ):
+        return None
+    # partial_fit cannot know the shares of all classes.
+    if fit.outcome in ("diverged", "partial") or fit.classes is None:
+        return None
+    label = str(fit.classes[s.rare_class])
+    message = (
+        f"Class {label} makes up {_plain(100 * s.rare_share)} % of the data, and the "
+        f"network predicts it for {_percent(s.recall)} of its own rows. Probabilities "
+        "may be right all the same, and so may the accuracy be high: it pays to pass "
+        "over a rare class."
+    )
+    evidence = {"class": label, "share": s.rare_share, "recall": s.recall}
+    advice = "class_weight='balanced'"
+    return Finding("class-imbalance", None, message, evidence, advice, NOTE)
 
 
 def _note_stuck(fit: Fit) -> Finding | None:
@@ -683,6 +791,8 @@ def _note_overfitting(fit: Fit) -> Finding | None:
     scores = scores[-fit.n_epochs :]
     if len(scores) < 8 or fit.reached > 0.5 or not np.isfinite(scores).all():
         return None
+    if fit.outcome == "converged":  # patience has ended it, as it was meant to
+        return None
     best, epoch = float(scores.max()), int(scores.argmax())
     end = float(scores[-max(len(scores) // 10, 3) :].mean())
     # What the score does from one epoch to the next is noise.
@@ -690,14 +800,34 @@ def _note_overfitting(fit: Fit) -> Finding | None:
     cost = fit.cost
     if not (best - end > max(0.02, 2 * noise) and cost[-1] < 0.9 * cost[epoch]):
         return None
-    alpha = fit.parameters["alpha"]
     message = (
         f"The validation score was best in epoch {epoch + 1} ({best:.3f}) and fell to "
         f"{end:.3f}, while the training cost went on falling to "
         f"{_percent(cost[-1] / cost[epoch])} of what it was."
     )
     evidence = {"best": best, "best_epoch": epoch + 1, "end": end}
-    advice = f"alpha={_advice.one_digit(max(100 * alpha, 0.01))}"
+    advice = _advice.against_overfitting(fit)
+    return Finding("overfitting", None, message, evidence, advice, NOTE)
+
+
+def _note_rising_cost(fit: Fit) -> Finding | None:
+    """Overfitting that no early stopping has ended."""
+    held_out, cost = fit.held_out, fit.cost
+    if len(held_out) < 8 or not np.isfinite(held_out).all():
+        return None
+    least, epoch = float(held_out.min()), int(held_out.argmin())
+    end = float(held_out[-max(len(held_out) // 10, 3) :].mean())
+    noise = float(np.diff(held_out[len(held_out) // 2 :]).std())
+    if not (end - least > max(OVERFITS, 2 * noise) and cost[-1] < 0.9 * cost[epoch]):
+        return None
+    message = (
+        f"The cost of the validation set was least in epoch {epoch + 1} "
+        f"({_plain(least)} times that of a constant answer) and rose to "
+        f"{_plain(end)}, while the training cost went on falling to "
+        f"{_percent(cost[-1] / cost[epoch])} of what it was."
+    )
+    evidence = {"least": least, "best_epoch": epoch + 1, "end": end}
+    advice = _advice.against_overfitting(fit)
     return Finding("overfitting", None, message, evidence, advice, NOTE)
 
 
@@ -706,6 +836,7 @@ def _note_overfitting(fit: Fit) -> Finding | None:
 _RULES = (
     _find_unscaled_input,
     _find_exploding_from_start,
+    _find_starved_layer,
     _find_divergence,
     _find_learning_rate_too_high,
     _find_update_too_large,
@@ -713,17 +844,25 @@ _RULES = (
     _find_dead_units,
     _find_saturated_units,
     _find_vanishing_gradient,
+    _find_clipped_steps,
     _find_epsilon_floor,
     _find_update_too_small,
     _find_stopped_by_tol,
     _find_constant_prediction,
     _note_not_converged,
+    _note_schedule_ended,
     _note_stuck,
     _note_small_weights,
+    _note_class_imbalance,
     _note_overfitting,
+    _note_rising_cost,
 )
 # Of a fit that diverged before its first record.
-_RULES_WITHOUT_RECORDS = (_find_unscaled_input, _find_divergence)
+_RULES_WITHOUT_RECORDS = (
+    _find_unscaled_input,
+    _find_starved_layer,
+    _find_divergence,
+)
 # Of one that made no step: how training ended is all there is to tell.
 _RULES_WITHOUT_STEPS = (
     _find_stopped_before_first_step,
@@ -812,7 +951,9 @@ def _verdict(fit: Fit, findings: list[Finding]) -> str:
         return f"{ended} The weights are what they were; they reach {reached}."
     if fit.reached > NOTHING_LEARNED:
         text = f"The gradients are in order, but it reaches only {reached}: "
-        if fit.outcome == "max_iter" and _late_fall(fit.cost) > 0.01:
+        falls = _late_fall(fit.cost) > 0.01
+        falls |= fit.schedule_ended and fit.still_falls
+        if fit.outcome == "max_iter" and falls:
             return f"{text}it had too few epochs."
         if fit.outcome == "interrupted":
             return f"{text}training was interrupted."

@@ -90,7 +90,7 @@ class Case:
 
 
 def planted(sets):
-    """Eleven illnesses and divergence, over depths, widths, data sets and seeds."""
+    """All illnesses, over depths, widths, data sets and seeds."""
     seeds = iter(range(sets.seed, sets.seed + 1000))
     classes, numbers = sets.classes, sets.numbers
     n_turns = len(classes) * len(numbers)
@@ -285,6 +285,30 @@ def planted(sets):
         solver="sgd",
         activation="relu",
     )
+    yield from plant(
+        "starved-layer",
+        both,
+        [
+            net(1, 20, dropout=0.95),
+            net(2, 10, dropout=0.9, activation="tanh"),
+            net(3, 3, dropout=0.6),
+            net(1, 30, dropout=0.98, solver="sgd", learning_rate_init=0.05),
+            {"hidden_layer_sizes": (40, 4), "dropout": [0.2, 0.8]},
+        ],
+    )
+    yield from plant(
+        "clipped-steps",
+        both,
+        [
+            net(1, 40, max_grad_norm=1e-4),
+            net(2, 20, max_grad_norm=1e-3, activation="tanh"),
+            net(3, 30, max_grad_norm=1e-5, batch_size=50),
+            net(1, 20, max_grad_norm=1e-6, batch_size=1, max_iter=20),
+            net(2, 30, max_grad_norm=1e-9, solver="adam", learning_rate_init=0.005),
+        ],
+        solver="sgd",
+        learning_rate_init=0.05,
+    )
 
 
 def healthy(sets):
@@ -309,6 +333,26 @@ def healthy(sets):
             rings = name in ("circles", "quantiles")
             if rings and parameters.get("activation") == "logistic":
                 continue  # Adam may stop at a constant answer
+            yield Case("healthy", name, seed, parameters)
+
+
+def healthy_in_other_ways(sets):
+    """Scaled data, with dropout, schedules, limits, and more activations."""
+    adam = {"solver": "adam", "learning_rate_init": 0.005, "max_iter": 150}
+    sgd = {"solver": "sgd", "learning_rate_init": 0.05, "max_iter": 150}
+    settings = [
+        {"hidden_layer_sizes": (60, 60), "dropout": 0.5, **adam},
+        {"dropout": 0.5, "batch_size": 16, **sgd, "learning_rate_init": 0.01},
+        {"activation": "gelu", "dropout": 0.1, "input_dropout": 0.1, **adam},
+        {"hidden_layer_sizes": (40, 40), "activation": "silu", "batch_size": 8, **adam},
+        {"hidden_layer_sizes": (40, 40), "learning_rate": "cosine", **sgd},
+        {"activation": "softplus", "learning_rate": "one_cycle", **adam},
+        {"activation": "tanh", "warmup": 0.5, "max_grad_norm": 1.0, **sgd},
+    ]
+    for small_batches in settings[1], settings[3]:
+        small_batches["max_iter"] = 40
+    for name in sets.classes + sets.numbers:
+        for seed, parameters in enumerate(settings, sets.seed):
             yield Case("healthy", name, seed, parameters)
 
 
@@ -352,12 +396,12 @@ def spoil(model, case, X, y):
         b += case.biases
 
 
-def fit(model, X, y):
+def fit(model, X, y, **more):
     """Fits, perhaps to infinity."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            model.fit(X, y)
+            model.fit(X, y, **more)
         except ValueError as error:
             assert "non-finite" in str(error)
     return model

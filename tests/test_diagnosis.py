@@ -24,19 +24,27 @@ from planted import (
     fit,
     fit_case,
     healthy,
+    healthy_in_other_ways,
     planted,
     spoil,
 )
 from scipy.sparse import csr_array
 from sklearn.base import clone
 from sklearn.compose import TransformedTargetRegressor
-from sklearn.datasets import load_diabetes, load_digits
+from sklearn.datasets import (
+    load_diabetes,
+    load_digits,
+    make_classification,
+    make_friedman1,
+)
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MaxAbsScaler, StandardScaler
 from sklearn.utils.class_weight import compute_sample_weight
 
+import cbp
 from cbp import BPClassifier, BPRegressor
+from cbp._advice import against_overfitting
 from cbp._evidence import Fit
 from cbp.diagnosis import Diagnosis, Finding, diagnose
 from cbp.estimators import DivergenceError
@@ -113,7 +121,10 @@ def test_every_planted_illness_is_named(case):
     assert not diagnose(model).healthy
 
 
-@pytest.mark.parametrize("case", [*healthy(JUDGING), *healthy(ALSO_HEALTHY)], ids=str)
+SOUND = [*healthy(JUDGING), *healthy_in_other_ways(JUDGING), *healthy(ALSO_HEALTHY)]
+
+
+@pytest.mark.parametrize("case", SOUND, ids=str)
 def test_no_healthy_fit_is_called_ill(case):
     model = fit_case(case)
     # Half of what diabetes shows of itself is noise.
@@ -266,6 +277,242 @@ def test_overfitting_is_a_remark():
     assert findings["overfitting"].advice.startswith("alpha=")
     evidence = findings["overfitting"].evidence
     assert evidence["end"] < evidence["best"] == max(model.validation_scores_)
+
+
+def finding_of(model, code):
+    """The finding of that name, None if there is none."""
+    found = {finding.code: finding for finding in diagnose(model).findings}
+    return found.get(code)
+
+
+def test_a_validation_cost_that_rises_is_overfitting_and_cured_by_an_early_end():
+    X, y = make_friedman1(460, noise=0.5, random_state=1)
+    X, y = StandardScaler().fit_transform(X), (y - y.mean()) / y.std()
+    held_out = {"X_val": X[60:], "y_val": y[60:]}
+    model = BPRegressor(
+        hidden_layer_sizes=100, max_iter=400, learning_rate_init=0.01, random_state=1
+    )
+    model.set_params(tol=0, n_iter_no_change=np.inf)
+
+    def fitted_anew(advice="", rows=slice(60), **more):
+        new = clone(model).set_params(**more)
+        return fit(take(advice, new) if advice else new, X[rows], y[rows], **held_out)
+
+    plain = fitted_anew()
+    finding = finding_of(plain, "overfitting")
+    assert (finding.severity, finding.advice) == ("remark", "early_stopping=True")
+    curve = plain.validation_loss_curve_
+    assert finding.evidence["best_epoch"] == np.argmin(curve) + 1
+    assert finding.evidence["end"] > finding.evidence["least"] + 0.05
+    better = fitted_anew(finding.advice, n_iter_no_change=10)
+    assert finding_of(better, "overfitting") is None
+    assert better.score(X[60:], y[60:]) > plain.score(X[60:], y[60:]) + 0.01
+    # With a penalty, or with more rows, there is no overfitting.
+    assert finding_of(fitted_anew(alpha=1.0), "overfitting") is None
+    assert finding_of(fitted_anew(rows=slice(60, None)), "overfitting") is None
+
+
+def test_advice_against_overfitting_is_what_is_not_in_use_yet(moons):
+    X, y = moons
+    model = fitted(BPClassifier(30, max_iter=20, random_state=0), X, y)
+    changes = [
+        ({}, "early_stopping=True"),
+        ({"early_stopping": True}, "alpha=0.01"),
+        ({"early_stopping": True, "alpha": 1.0}, "dropout=0.2"),
+        ({"early_stopping": True, "alpha": 1.0, "dropout": 0.2}, "alpha=100.0"),
+        ({"early_stopping": True, "alpha": 1.0, "solver": "lbfgs"}, "alpha=100.0"),
+    ]
+    for changed, advice in changes:
+        now = copy.deepcopy(model).set_params(**changed)
+        assert against_overfitting(Fit(now)) == advice
+
+
+def rare_data(n=1500):
+    """A class that makes up 4 % and lies in part among the other one."""
+    X, y = make_classification(
+        n,
+        10,
+        n_informative=5,
+        weights=[0.96],
+        flip_y=0.0,
+        class_sep=0.4,
+        n_clusters_per_class=1,
+        random_state=2,
+    )
+    return StandardScaler().fit_transform(X), y
+
+
+def test_a_rare_class_that_is_never_predicted_is_remarked_and_cured_by_weights():
+    X, y = rare_data()
+    y = np.where(y == 1, "rare", "usual")
+    model = BPClassifier(20, alpha=0.1, max_iter=60, random_state=0)
+    plain = fitted(clone(model), X, y)
+    finding = finding_of(plain, "class-imbalance")
+    assert plain.score(X, y) > 0.95
+    assert (finding.severity, finding.advice) == ("remark", "class_weight='balanced'")
+    assert "Class rare makes up 4 % of the data" in finding.message
+    assert np.isclose(finding.evidence["share"], np.mean(y == "rare"))
+    recall = np.mean(plain.predict(X[y == "rare"]) == "rare")
+    assert finding.evidence["recall"] == pytest.approx(recall, abs=0.01)
+    better = fitted(follow(finding.advice, model), X, y)
+    assert finding_of(better, "class-imbalance") is None
+    assert np.mean(better.predict(X[y == "rare"]) == "rare") > recall + 0.5
+    # Weights of rows do the same as weights of classes.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        weighted = clone(model).fit(X, y, compute_sample_weight("balanced", y))
+    assert finding_of(weighted, "class-imbalance") is None
+
+
+def test_a_rare_class_of_three_is_named_by_its_label():
+    X, y = rare_data()
+    y = np.where(y == 1, 7, np.where(X[:, 9] > 0, 30, 20))
+    model = fitted(BPClassifier(20, alpha=0.1, max_iter=60, random_state=0), X, y)
+    finding = finding_of(model, "class-imbalance")
+    assert (finding.evidence["class"], finding.layer) == ("7", None)
+
+
+def test_of_a_rare_class_that_is_predicted_nothing_is_said():
+    X, y = rare_data()
+    model = BPClassifier(50, learning_rate_init=0.02, max_iter=200, random_state=0)
+    model = fitted(model, X, y)
+    assert model._fit_summary.rare_class == 1
+    assert model._fit_summary.recall > 0.5
+    assert finding_of(model, "class-imbalance") is None
+
+
+def test_of_labels_in_several_columns_no_class_is_called_rare():
+    X, y = rare_data()
+    for labels in (np.c_[y, 1 - y], np.where(np.c_[y, y], "a", "b")):  # multilabel; two columns
+        model = fitted(BPClassifier(9, max_iter=20, random_state=0), X, labels)
+        assert model._fit_summary.rare_class is None
+        assert finding_of(model, "class-imbalance") is None
+    model = BPClassifier(9, random_state=0)
+    for _ in range(10):
+        model.partial_fit(X, y, classes=[0, 1])
+    assert finding_of(model, "class-imbalance") is None
+
+
+def test_dropout_is_not_taken_for_dead_units():
+    X, y = load_diabetes(return_X_y=True)
+    X, y = StandardScaler().fit_transform(X), (y - y.mean()) / y.std()
+    model = BPRegressor(solver="sgd", learning_rate_init=0.05, random_state=101)
+    fitted(model.set_params(dropout=0.5, batch_size=16, max_iter=60), X, y)
+    units = model.hidden_activations(X, 0)
+    assert units.any(axis=0).all()
+    assert "dead-units" not in codes_of(model)
+
+
+def test_starved_inputs_and_single_layers_get_advice_of_their_own(moons):
+    X, y = np.repeat(moons[0], 5, axis=1), moons[1]
+    model = BPClassifier((30, 3), input_dropout=0.9, max_iter=20, random_state=0)
+    finding = finding_of(fitted(model, X, y), "starved-layer")
+    assert (finding.layer, finding.advice) == (1, "input_dropout=0.5")
+    fitted(model.set_params(input_dropout=0, dropout=[0.1, 0.8]), X, y)
+    finding = finding_of(model, "starved-layer")
+    assert (finding.layer, finding.advice) == (2, "dropout=[0.1, 0.2]")
+    assert finding.evidence["nothing_left"][2] == pytest.approx(0.512)
+    with pytest.raises(ValueError, match="'dropout' parameter .* of the last fit"):
+        diagnose(model.set_params(dropout=[0.1]))
+
+
+def friedman(noise=0.5):
+    X, y = make_friedman1(400, noise=noise, random_state=0)
+    return StandardScaler().fit_transform(X), (y - y.mean()) / y.std()
+
+
+def squares(progress):
+    return (1 - progress) ** 2
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "one_cycle", squares])
+def test_a_schedule_that_ended_too_early_is_remarked_and_cured_by_epochs(schedule):
+    X, y = friedman()
+    model = BPRegressor(
+        hidden_layer_sizes=20, solver="sgd", learning_rate_init=0.01, random_state=0
+    )
+    model.set_params(max_iter=20, learning_rate=schedule, tol=0)
+    short = fitted(clone(model), X, y)
+    finding = finding_of(short, "schedule-ended")
+    assert (finding.severity, finding.advice) == ("remark", "max_iter=100")
+    assert finding.evidence["last_rate"] < 0.1 * short.learning_rate_init
+    longer = fitted(follow(finding.advice, model), X, y)
+    assert longer.score(X, y) > short.score(X, y) + 0.1
+    # It ends as planned, so that max_iter is not to blame.
+    done = fitted(clone(model).set_params(max_iter=500), X, y)
+    assert diagnose(done).findings == ()
+    assert finding_of(short, "not-converged") is None
+
+
+def test_a_schedule_of_zeros_is_blamed_and_no_rate_is_proposed():
+    for seed in range(3):
+        model = BPRegressor(
+            hidden_layer_sizes=20, learning_rate=lambda progress: 0, random_state=seed
+        )
+        finding = finding_of(fitted(model, *friedman()), "update-too-small")
+        assert finding.advice == "learning_rate='constant'"
+
+
+def test_a_step_of_a_schedule_is_not_said_to_be_nothing():
+    model = BPRegressor(
+        hidden_layer_sizes=20, learning_rate="linear", solver="sgd", random_state=0
+    )
+    model.set_params(learning_rate_init=1e-5, max_iter=20, batch_size=400)
+    finding = finding_of(fitted(model, *friedman()), "update-too-small")
+    assert " by 0 of their size" not in finding.message
+    assert finding.advice.startswith("learning_rate_init=")
+
+
+@pytest.mark.parametrize("batch_size", [1, 50])
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_clipped_steps_of_a_run_are_counted(batch_size, n_jobs):
+    X, y = friedman()
+    model = BPRegressor(
+        hidden_layer_sizes=20, solver="sgd", batch_size=batch_size, n_jobs=n_jobs
+    )
+    model.set_params(max_iter=5, random_state=0)
+    for limit, share in ((None, 0), (1e9, 0), (1e-9, 1)):
+        fitted(model.set_params(max_grad_norm=limit), X, y)
+        assert model._fit_summary.clipped == share
+    some = fitted(model.set_params(max_grad_norm=0.7), X, y)._fit_summary.clipped
+    assert 0 < some < 1
+    fitted(model.set_params(warm_start=True, max_grad_norm=1e9), X, y)
+    assert model._fit_summary.clipped == 0
+    assert pickle.loads(pickle.dumps(model))._fit_summary == model._fit_summary
+
+
+def test_the_limit_in_advice_lies_above_the_gradients_and_lets_steps_pass():
+    X, y = friedman()
+    model = BPRegressor(
+        hidden_layer_sizes=20,
+        solver="sgd",
+        learning_rate_init=0.05,
+        max_iter=50,
+        random_state=0,
+    )
+    held = fitted(clone(model).set_params(max_grad_norm=1e-3), X, y)
+    finding = finding_of(held, "clipped-steps")
+    assert finding.severity == "illness"
+    dW = cbp.backpropagate(held, X, y).dW
+    length = np.sqrt(sum(np.sum(np.square(dW_l)) for dW_l in dW))
+    assert finding.evidence["gradient_norm"] == pytest.approx(length, rel=0.3)
+    better = fitted(follow(finding.advice, held), X, y)
+    assert better._fit_summary.clipped < 0.1
+    assert better.score(X, y) > held.score(X, y) + 0.5
+    assert finding_of(better, "clipped-steps") is None
+
+
+def test_a_limit_at_every_step_is_a_remark_if_weights_move_and_nothing_for_adam():
+    X, y = friedman()
+    model = BPRegressor(
+        hidden_layer_sizes=20, solver="sgd", learning_rate_init=0.1, random_state=0
+    )
+    model.set_params(batch_size=5, max_iter=20, max_grad_norm=0.01)
+    finding = finding_of(fitted(model, X, y), "clipped-steps")
+    assert finding.severity == "remark"
+    fitted(model.set_params(solver="adam", learning_rate_init=0.005), X, y)
+    assert model._fit_summary.clipped == 1
+    assert finding_of(model, "clipped-steps") is None
 
 
 def test_weights_that_sum_to_one_are_told_to_strengthen_the_penalty(moons):
@@ -630,7 +877,7 @@ def report(sets, also_healthy):
         marks = ["MISSED"] * (case.code not in found) + ["USELESS"] * (not helps)
         print(*marks, case, f"cost {Fit(model).reached:.2g}", *found)
         print("    ", [finding.advice for finding in diagnose(model).findings][:1])
-    sound = [*healthy(sets), *also_healthy]
+    sound = [*healthy(sets), *healthy_in_other_ways(sets), *also_healthy]
     for case in sound:
         diagnosis = diagnose(fit_case(case))
         clean += diagnosis.healthy
