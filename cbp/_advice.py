@@ -132,7 +132,7 @@ def _lower_rate(fit: Fit) -> str:
 def higher_rate(fit: Fit) -> str:
     """A learning rate at which the weights could change three times over, or more
     steps if the rate is high enough."""
-    if fit.scheduled and not fit.flow.update.any():  # and one of 0 makes none, either
+    if fit.stands_still:
         return "learning_rate='constant'"
     if not fit.flow.update[fit.late].any():  # without a gradient no rate makes a step
         if fit.input_off:
@@ -169,10 +169,10 @@ def _moderate(width: int) -> float:
 
 def wider_limit(fit: Fit) -> str:
     """A limit that the gradients of the records would not have reached, or none."""
-    wanted = 2 * float(fit.gradient_norms.max())
+    wanted = one_digit(2 * float(fit.gradient_norms.max()))
     if not fit.parameters["max_grad_norm"] < wanted < math.inf:
         return "max_grad_norm=None"
-    return f"max_grad_norm={one_digit(wanted)}"
+    return f"max_grad_norm={wanted}"
 
 
 def against_overfitting(fit: Fit) -> str:

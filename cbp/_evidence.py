@@ -324,6 +324,12 @@ class Fit:
         return follows_training(self.parameters["learning_rate"])
 
     @property
+    def stands_still(self) -> bool:
+        """Whether a schedule of zeros has made every step one of length zero."""
+        still = self.scheduled and self.summary.last_rate == 0
+        return bool(still and not self.flow.update.any())
+
+    @property
     def schedule_ended(self) -> bool:
         """Whether the rate was next to zero when max_iter ended training, as planned;
         of a few epochs nobody can say more than that there were few."""

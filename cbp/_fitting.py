@@ -227,7 +227,7 @@ def fit(
         # Weights that have overflowed are no model, at whatever line it came.
         if all_finite(run.chosen_theta):
             if run.look:
-                run.summary = run.look().at_end("interrupted")
+                run.summary = _with_steps(run, run.look().at_end("interrupted"))
             est._fitted = _model_after(est._fitted, run, incremental)
         raise
     est._fitted = _model_after(est._fitted, run, incremental)
@@ -577,8 +577,13 @@ def _summarize(run: Run, outcome: str) -> None:
         return run.data.target[part if rows is None else rows[part]]
 
     summary = run.look().at_end(outcome, progress.loss, outputs, labels)
-    rate = None if math.isnan(progress.learning_rate) else progress.learning_rate
-    run.summary = replace(summary, clipped=progress.clipped, last_rate=rate)
+    run.summary = _with_steps(run, summary)
+
+
+def _with_steps(run: Run, summary: FitSummary) -> FitSummary:
+    rate, clipped = run.progress.learning_rate, run.progress.clipped
+    last = None if math.isnan(rate) else rate
+    return replace(summary, clipped=clipped, last_rate=last)
 
 
 def _flow(run: Run, kind: type = GradientFlow, **more: Any) -> Any:
@@ -601,7 +606,7 @@ def _failed_flow(run: Run) -> FailedFlow:
         FailedFlow,
         loss_curve=tuple(run.progress.loss_curve),
         n_iter=run.progress.n_iter,
-        summary=run.look().at_end("diverged"),
+        summary=_with_steps(run, run.look().at_end("diverged")),
     )
 
 

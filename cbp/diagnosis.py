@@ -340,6 +340,9 @@ def _find_starved_layer(fit: Fit) -> Finding | None:
     starved = fit.starved
     if fit.learned or not starved.max() > STARVED:
         return None
+    # Whatever is left of them, such inputs tell nothing.
+    if fit.summary.row_length == 0 or fit.input_overflows:
+        return None
     place = int(starved.argmax())
     width, rate = fit.flow.layer_sizes[place], fit.dropout[place]
     of = f"units of layer {place}" if place else "inputs"
@@ -356,6 +359,8 @@ def _find_starved_layer(fit: Fit) -> Finding | None:
 def _find_clipped_steps(fit: Fit) -> Finding | None:
     share, limit = fit.summary.clipped, fit.parameters["max_grad_norm"]
     if not share >= CLIPPED or limit is None or fit.outcome == "diverged":
+        return None
+    if not fit.gradient_norms.max() > 0:
         return None
     floored = False
     if fit.epsilon_counts:
@@ -863,6 +868,8 @@ _RULES_WITHOUT_RECORDS = (
     _find_starved_layer,
     _find_divergence,
 )
+# Of one whose schedule was zero all the time.
+_RULES_STANDING_STILL = (_find_unscaled_input, _find_update_too_small)
 # Of one that made no step: how training ended is all there is to tell.
 _RULES_WITHOUT_STEPS = (
     _find_stopped_before_first_step,
@@ -916,7 +923,7 @@ def diagnose(estimator: Any) -> Diagnosis:
         fit = Fit(estimator)
         rules = _RULES_WITHOUT_STEPS if fit.idle else _RULES_WITHOUT_RECORDS
         if len(fit.flow.epoch):
-            rules = _RULES
+            rules = _RULES_STANDING_STILL if fit.stands_still else _RULES
         found = [finding for rule in rules if (finding := rule(fit)) is not None]
         return Diagnosis(_verdict(fit, found), tuple(found))
 

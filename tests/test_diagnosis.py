@@ -383,7 +383,10 @@ def test_of_a_rare_class_that_is_predicted_nothing_is_said():
 
 def test_of_labels_in_several_columns_no_class_is_called_rare():
     X, y = rare_data()
-    for labels in (np.c_[y, 1 - y], np.where(np.c_[y, y], "a", "b")):  # multilabel; two columns
+    for labels in (
+        np.c_[y, 1 - y],
+        np.where(np.c_[y, y], "a", "b"),
+    ):  # multilabel; two columns
         model = fitted(BPClassifier(9, max_iter=20, random_state=0), X, labels)
         assert model._fit_summary.rare_class is None
         assert finding_of(model, "class-imbalance") is None
@@ -650,6 +653,11 @@ def test_divergence_in_the_first_epoch_is_a_finding_with_early_stopping_too():
 
 # ---- a scan of odd fits
 
+
+def zero(progress):
+    return 0.0
+
+
 USUAL_OR_ODD = {
     # The usual value stands first and is taken half of the time.
     "kind": (BPClassifier, BPRegressor),
@@ -676,6 +684,10 @@ USUAL_OR_ODD = {
     "first_weights": (1.0, 0.0, 1e-9, 50.0),
     "way": ("fit", "first warm", "warm", "initialize", "partial", "fit, partial")
     + ("interrupted",),
+    # Of solvers that make steps.
+    "dropout": (0.0, 0.3, 0.9),
+    "max_grad_norm": (None, 1.0, 1e-6),
+    "schedule": (None, "cosine", "one_cycle", zero),
 }
 TRAINING = ("solver", "batch_size", "alpha", "learning_rate_init", "learning_rate")
 TRAINING += ("max_iter", "max_fun", "tol", "n_iter_no_change", "epsilon", "precision")
@@ -708,8 +720,18 @@ class Odd:
             loss=losses[o["other_loss"] == regression],
             random_state=self.seed,
             early_stopping=o["early_stopping"] and "partial" not in o["way"],
-            **{name: o[name] for name in TRAINING},
+            **{name: o[name] for name in TRAINING} | self.steps(),
         )
+
+    def steps(self):
+        """Parameters that not every solver has, nor partial_fit."""
+        o = self.options
+        if o["solver"] == "lbfgs":
+            return {}
+        steps = {name: o[name] for name in ("dropout", "max_grad_norm")}
+        if o["schedule"] is not None and "partial" not in o["way"]:
+            steps["learning_rate"] = o["schedule"]
+        return steps
 
     def data(self):
         o, rng = self.options, np.random.RandomState(self.seed)
