@@ -343,6 +343,9 @@ def _find_starved_layer(fit: Fit) -> Finding | None:
     # Whatever is left of them, such inputs tell nothing.
     if fit.summary.row_length == 0 or fit.input_overflows:
         return None
+    # Nor do weights without any gradient learn with fewer dropped units.
+    if len(fit.flow.epoch) and not fit.flow.gradient[fit.late].any():
+        return None
     place = int(starved.argmax())
     width, rate = fit.flow.layer_sizes[place], fit.dropout[place]
     of = f"units of layer {place}" if place else "inputs"
