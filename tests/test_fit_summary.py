@@ -161,3 +161,36 @@ def test_scales_of_the_largest_inputs_are_finite():
     summary = summary_of(X, y, "identity", "squared_error", 1)
     assert np.isclose(summary.column_size, np.sqrt(5) * 1e200)
     assert np.isclose(summary.row_length, 2e200)
+
+
+def test_the_rarest_class_is_that_with_the_least_weight():
+    y = np.repeat(np.int32([0, 1, 2]), (60, 30, 10))
+    X = np.random.RandomState(0).normal(size=(100, 2))
+    summary = summary_of(X, y, "softmax", "log_loss", 3)
+    assert (summary.rare_class, summary.rare_share) == (2, pytest.approx(0.1))
+    weight = np.array([1.0, 2.0, 6.0])[y]
+    even = summary_of(X, y, "softmax", "log_loss", 3, sample_weight=weight)
+    assert even.rare_class is None
+    # A class without rows is not rare but absent.
+    some = summary_of(X, y, "softmax", "log_loss", 3, rows=np.arange(90))
+    assert some.rare_class is None
+
+
+@pytest.mark.parametrize("single", [False, True])
+def test_recall_is_that_of_the_rarest_class(single):
+    y = np.repeat(np.int32([0, 1]), (400, 40))
+    X = np.random.RandomState(0).normal(size=(440, 2))
+    n_outputs, output = (1, "logistic") if single else (2, "softmax")
+    summary = summary_of(X, y, output, "log_loss", n_outputs)
+
+    def outputs(rows):
+        """Finds every fourth row of class 1."""
+        p = np.where((np.arange(440) % 4 == 0) & (y == 1), 0.9, 0.1)[rows]
+        return p[:, np.newaxis] if single else np.c_[1 - p, p]
+
+    ended = summary.at_end("max_iter", 0.0, outputs, lambda rows: y[rows])
+    assert ended.recall == 0.25
+    assert summary.at_end("max_iter", 0.0, outputs).recall is None
+    few = summary_of(X[:404], y[:404], output, "log_loss", n_outputs)
+    assert few.rare_class == 1
+    assert few.at_end("max_iter", 0.0, outputs, lambda rows: y[rows]).recall is None
