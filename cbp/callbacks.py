@@ -229,7 +229,8 @@ class History(_Callback):
 
 # Problems that show in the records while training runs, in the order of `diagnose`.
 # Constant predictions do not stand in the records, and some good fits begin with them
-# for fifty epochs. 'stopped-by-tol' is known only at the end.
+# for fifty epochs. 'stopped-by-tol' is known only at the end, and so is whether a limit
+# of steps, or dropout, has kept the network from learning.
 ALARMS = (
     "unscaled-input",
     "exploding-gradient",

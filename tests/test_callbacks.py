@@ -903,8 +903,10 @@ def test_the_alarm_knows_the_findings_that_can_come():
     source = inspect.getsource(diagnosis)
     codes = set(re.findall(r'Finding\(\s*"([a-z-]+)"', source))
     # `_exploding` makes the finding of two rules.
-    notes = {"not-converged", "small-weights", "overfitting"}
-    assert codes - notes == {*ALARMS, "constant-prediction", "stopped-by-tol"}
+    notes = {"not-converged", "small-weights", "overfitting", "schedule-ended"}
+    notes |= {"class-imbalance"}
+    others = {"constant-prediction", "stopped-by-tol", "starved-layer", "clipped-steps"}
+    assert codes - notes == {*ALARMS, *others}
 
 
 def test_the_alarm_refuses_what_it_cannot_do():
