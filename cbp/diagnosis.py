@@ -894,7 +894,8 @@ def diagnose(estimator: Any) -> Diagnosis:
         - `_fitted`, a Fitted: whether there is a model;
         - `_failed_flow`, a FailedFlow, if the last fit diverged; otherwise
         - `gradient_flow_`, a GradientFlow; `_fit_summary`, a FitSummary; `coefs_`,
-          `loss_`, `loss_curve_`, `n_iter_`, and `validation_scores_` if there are any.
+          `loss_`, `loss_curve_`, `n_iter_`; `validation_scores_` and
+          `validation_loss_curve_` if rows are held out, `classes_` of a classifier.
 
     Returns
     -------
