@@ -1024,3 +1024,24 @@ def test_callbacks_are_a_module_of_the_package():
         "GradientAlarm",
         "LiveDisplay",
     }
+
+
+HEALTHY_STARTS = {
+    "gelu, six layers": {"hidden_layer_sizes": (64,) * 6, "activation": "gelu"},
+    "softplus, six layers": {"hidden_layer_sizes": (64,) * 6, "activation": "softplus"},
+    "warmup": {"hidden_layer_sizes": (64,), "warmup": 0.1, "max_iter": 200},
+    "one_cycle": {
+        "hidden_layer_sizes": (64,),
+        "learning_rate": "one_cycle",
+        "max_iter": 60,
+    },
+}
+
+
+@pytest.mark.parametrize("given", HEALTHY_STARTS.values(), ids=HEALTHY_STARTS)
+def test_the_alarm_lets_slow_starts_pass(given):
+    digits, numbers = load_digits(return_X_y=True)
+    alarm = GradientAlarm()
+    model = BPClassifier(random_state=0, **{"max_iter": 25, **given})
+    model.set_callbacks(alarm).fit(digits / 16, numbers)
+    assert alarm.finding is None and model.score(digits / 16, numbers) > 0.9
