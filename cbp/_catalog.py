@@ -234,10 +234,10 @@ def _quantile_of_columns(c, level):
         d = c.y - z
         return np.sum(c.w * np.maximum(level * d, (level - 1) * d), axis=0)
 
-    return _sum((cost(_weighted_quantile(c, level)), cost(0.0)))
+    return _sum((cost(weighted_quantile(c, level)), cost(0.0)))
 
 
-def _weighted_quantile(c, level):
+def weighted_quantile(c, level):
     """Of every column the least target up to which its share of the weight lies."""
     order = np.argsort(c.y, axis=0, kind="stable")
     share = np.cumsum(np.take_along_axis(np.broadcast_to(c.w, c.y.shape), order, 0), 0)

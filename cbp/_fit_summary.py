@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from cbp._catalog import LOSSES, Columns
+from cbp._catalog import LOSSES, Columns, weighted_quantile
 
 if TYPE_CHECKING:
     from cbp._network import Network
@@ -290,8 +290,9 @@ def _summarize_targets(
         each = np.broadcast_arrays(mean, *parameters)[1:]
         least += sum(loss.least_cost(2, *column) for column in zip(*each, strict=True))
         sizes.append(size.max())
-        variances.append(_spread_of(y) if loss.robust else variance)
-        costs.append(loss.column_costs(Columns(y, w, mean, variance), *parameters))
+        columns = Columns(y, w, mean, variance)
+        variances.append(_spread_of(columns) if loss.robust else variance)
+        costs.append(loss.column_costs(columns, *parameters))
     return {
         "target_size": float(np.sqrt(max(sizes))),
         "target_variance": float(np.concatenate(variances).mean()),
@@ -308,12 +309,11 @@ def _rarest(p: NDArray) -> dict[str, Any]:
     return {"rare_class": rarest, "rare_share": float(share[rarest])}
 
 
-def _spread_of(y: NDArray) -> NDArray:
+def _spread_of(c: Columns) -> NDArray:
     """The variance of every column, as outliers do not change it."""
-    low, high = np.quantile(y, (0.25, 0.75), axis=0)
+    low, high = (weighted_quantile(c, level) for level in (0.25, 0.75))
     between = np.square((high - low) / 1.349)  # 1 for normal numbers
-    variance = y.var(axis=0)
-    return np.where(between > 0, np.minimum(between, variance), variance)
+    return np.where(between > 0, np.minimum(between, c.variance), c.variance)
 
 
 def _above(least: float, constant: float, zero: float) -> dict[str, float]:

@@ -119,6 +119,24 @@ def test_outputs_are_looked_at_only_if_the_cost_is_high():
 # ---- unusual data
 
 
+@pytest.mark.parametrize("loss", ["squared_error", "huber", "absolute_error"])
+def test_rows_that_weigh_nothing_count_for_no_scale_of_the_targets(loss):
+    X, y = np.zeros((600, 1)), np.random.RandomState(0).normal(size=(600, 1))
+    weight = np.repeat([0.0, 1.0], 300)
+    scaled = y * np.where(weight, 1, 1e6)[:, np.newaxis]
+    some = summary_of(X, scaled, "identity", loss, 1, sample_weight=weight)
+    alone = summary_of(X[300:], y[300:], "identity", loss, 1)
+    assert np.isclose(some.target_variance, alone.target_variance)
+    assert np.isclose(some.target_size, alone.target_size)
+    # A row that weighs twice counts as two.
+    twice = summary_of(X, y, "identity", loss, 1, sample_weight=weight + 1)
+    rows = np.r_[:600, 300:600]
+    assert np.isclose(
+        twice.target_variance,
+        summary_of(X[rows], y[rows], "identity", loss, 1).target_variance,
+    )
+
+
 def test_rows_that_weigh_something_are_found_wherever_they_are():
     X, y = np.zeros((10000, 1)), np.arange(10000.0).reshape(-1, 1)
     weight = np.zeros(10000)
