@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from cbp._fitted import Weights
+from cbp._parameters import n_answers
 from cbp._validation import Checked
 
 if TYPE_CHECKING:
@@ -78,6 +79,22 @@ def settings_name(est: Any) -> str:
     return "loss" if isinstance(scoring, str) and scoring == LOSS else "told"
 
 
+def _demand_plain_answers(scoring: Any, network: Network) -> None:
+    """Refuse a scorer of scikit-learn's for answers that none of them was made for."""
+    if not isinstance(scoring, str):
+        return
+    if network.groups:
+        what = "several columns of labels"
+    elif (n_answers(network.loss_parameters) or 1) > 1:
+        what = "several quantiles"
+    else:
+        return
+    raise ValueError(
+        f"scoring={scoring!r} is a scorer of scikit-learn's, which cannot score "
+        f"{what}. Valid are None, {LOSS!r} or a callable, scorer(estimator, X, y)."
+    )
+
+
 def make_scorer(
     est: Any, network: Network, theta: NDArray, data: Checked, rows: NDArray
 ) -> Callable[[Progress], float]:
@@ -96,6 +113,7 @@ def make_scorer(
     """
     from sklearn.metrics import check_scoring
 
+    _demand_plain_answers(est.scoring, network)
     scorer = check_scoring(est, scoring=est.scoring)
     # Rows come without the names of columns.
     names = ("feature_names_in_", "coefs_", "intercepts_")

@@ -221,7 +221,8 @@ class BPClassifier(Classifier):
         What rows that are held out are scored by after every epoch: None is `score`,
         'loss' their mean loss without penalty (negated, so that more is better). A name
         of :func:`sklearn.metrics.get_scorer_names`, or ``scorer(estimator, X, y)``, is
-        called from Python after every epoch, with sample_weight if there is one.
+        called from Python after every epoch, with sample_weight if there is one. For
+        several columns of labels no name is valid.
 
     label_smoothing : float, default=0.0
         Share, in [0, 1), of the target that is spread evenly over all classes [9]_: of
@@ -654,7 +655,8 @@ class BPRegressor(Regressor):
         What rows that are held out are scored by after every epoch: None is `score`,
         'loss' their mean loss without penalty (negated, so that more is better). A name
         of :func:`sklearn.metrics.get_scorer_names`, or ``scorer(estimator, X, y)``, is
-        called from Python after every epoch, with sample_weight if there is one.
+        called from Python after every epoch, with sample_weight if there is one. For
+        several quantiles no name is valid.
 
     huber_delta : float, default=1.0
         The error, in (0, inf), beyond which ``loss='huber'`` grows in proportion. In

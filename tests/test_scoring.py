@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from scipy.sparse import csr_matrix
 from sklearn import set_config
+from sklearn.base import clone
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.datasets import load_digits
 from sklearn.metrics import (
@@ -322,6 +323,45 @@ def test_the_name_of_no_scorer_is_refused_with_those_that_there_are(early_stoppi
         model.fit(X, LABELS)
     with pytest.raises(ValueError, match="scoring"):
         classifier(scoring=3).fit(X, LABELS)
+
+
+COLUMNS = np.column_stack([LABELS, LABELS > 1, LABELS % 3])
+
+
+@pytest.mark.parametrize("splits", [True, False])
+@pytest.mark.parametrize(
+    "model, y, names, what",
+    [
+        (classifier(), COLUMNS, ("accuracy", "r2"), "several columns of labels"),
+        (
+            regressor(loss="quantile", quantile=[0.1, 0.9]),
+            NUMBERS[:, 0],
+            ("r2", "neg_mean_absolute_error"),
+            "several quantiles",
+        ),
+    ],
+)
+def test_a_scorer_by_name_is_refused_for_answers_that_it_cannot_score(
+    model, y, names, what, splits
+):
+    def train():
+        return model.fit(X, y) if splits else fit(model, y)
+
+    model = clone(model).set_params(early_stopping=splits)
+    for name in names:
+        message = f"scoring='{name}'.*{what}.*None, 'loss' or a callable"
+        with pytest.raises(ValueError, match=message):
+            model.set_params(scoring=name)
+            train()
+        assert not model.__sklearn_is_fitted__()
+    for scoring in (None, "loss", type(model).score):
+        model.set_params(scoring=scoring)
+        assert np.isfinite(train().validation_scores_).all()
+
+
+def test_a_scorer_by_name_scores_a_sequence_of_one_quantile():
+    model = regressor(loss="quantile", quantile=[0.4], scoring="r2")
+    assert np.isfinite(fit(model, NUMBERS[:, 0]).validation_scores_).all()
 
 
 @every_solver
