@@ -303,7 +303,7 @@ class BaseBP(BaseEstimator):
             more than two numbers or of strings, has a column of labels for each thing
             that is to be told; columns may differ in type. For the regressor numbers;
             none below 0 with the losses 'poisson' and 'tweedie', all above 0 with
-            'gamma'.
+            'gamma', and with 'tweedie' if ``power=2``.
 
         sample_weight : array-like of shape (n_samples,), float or None, default=None
             Weights >= 0 of the rows; None weighs all alike. As in scikit-learn the

@@ -149,6 +149,12 @@ def _loss_parameter(est: Any, name: str) -> float | tuple[float, ...]:
     return tuple(map(float, held))
 
 
+def rounded(parameters: Parameters, dtype: Any) -> list[Any]:
+    """The parameters as a network of this type has them."""
+    with np.errstate(over="ignore"):  # the network refuses what is too large
+        return [np.asarray(p).astype(dtype) for p in parameters]
+
+
 def n_answers(parameters: Parameters) -> int | None:
     """Outputs for one column of targets, if a parameter has a number for each."""
     return next((len(p) for p in parameters if isinstance(p, tuple)), None)

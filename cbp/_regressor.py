@@ -16,7 +16,7 @@ from sklearn.utils.metaestimators import available_if
 from cbp import _fitting
 from cbp._base import BaseBP
 from cbp._catalog import LOSSES, OUTPUT_OF
-from cbp._parameters import chosen_loss, n_answers
+from cbp._parameters import chosen_loss, n_answers, rounded
 from cbp._solvers import demand_stochastic
 from cbp._targets import encode_numbers, read_numbers, ready_numbers
 
@@ -87,8 +87,12 @@ class Regressor(RegressorMixin, BaseBP):
         output = OUTPUT_OF[self.loss]
         loss, parameters = chosen_loss(self, output)
         row = LOSSES[output, loss]
-        refused = row.refuses_least(*parameters)
-        target = encode_numbers(y, dtype, self.loss, row.least_target, refused)
+        refused = row.refuses_least(*rounded(parameters, dtype))
+        asks = f"loss={loss!r}"
+        if refused and row.parameters:
+            given = zip(row.parameters, parameters, strict=True)
+            asks += f" with {', '.join(f'{name}={p}' for name, p in given)} in {dtype}"
+        target = encode_numbers(y, dtype, asks, row.least_target, refused)
         n = n_answers(parameters)
         if n is None:
             return target

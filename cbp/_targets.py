@@ -286,7 +286,7 @@ def encode_numbers(
     y : ndarray or CSR matrix of shape (n_samples,) or (n_samples, n_outputs)
     dtype : float type
     loss : str
-        Its name, for the error.
+        What asks for it, for the error.
     least : float
         The least target that this loss allows.
     refused : bool, default=False
@@ -307,8 +307,8 @@ def encode_numbers(
     lowest = target.min()
     if lowest < least or (refused and lowest == least):
         raise ValueError(
-            f"loss={str(loss)!r} needs y {'>' if refused else '>='} {least:g}, but the "
-            f"least y is {lowest}."
+            f"{loss} needs y {'>' if refused else '>='} {least:g}, but the least y is "
+            f"{lowest}."
         )
     return target
 

@@ -482,7 +482,8 @@ class BPRegressor(Regressor):
 
         - 'poisson': of counts, y >= 0;
         - 'gamma': of y > 0 whose spread grows with their mean;
-        - 'tweedie': of the power `power`, for y >= 0, of which many may be 0 [11]_.
+        - 'tweedie': of the power `power`, for y >= 0, of which many may be 0 [11]_; for
+          y > 0 if ``power=2``.
 
     hidden_layer_sizes : int or array-like of int, default=(100,)
         Units of every hidden layer, first to last. An int is one hidden layer; ``()``

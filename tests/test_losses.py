@@ -254,7 +254,9 @@ def test_gamma_needs_targets_above_0_and_tweedie_only_at_the_power_2():
     y[3] = 0
     with pytest.raises(ValueError, match="loss='gamma' needs y > 0.*0.0"):
         BPRegressor("gamma").fit(X, y)
-    with pytest.raises(ValueError, match="loss='tweedie' needs y > 0"):
+    with pytest.raises(
+        ValueError, match="'tweedie' with power=2.0 in float64 needs y > 0"
+    ):
         BPRegressor("tweedie", power=2).fit(X, y)
     BPRegressor("tweedie", power=1.999, max_iter=2).fit(X, y)
     for loss in ("poisson", "tweedie"):
@@ -263,6 +265,17 @@ def test_gamma_needs_targets_above_0_and_tweedie_only_at_the_power_2():
     # What rounds to 0 is 0.
     with pytest.raises(ValueError, match="needs y > 0"):
         BPRegressor("gamma", precision="float32").fit(X, np.full(N, 1e-60))
+
+
+def test_a_power_that_rounds_to_2_needs_targets_above_0():
+    y = np.abs(REAL)
+    model = BPRegressor("tweedie", power=2 - 1e-12, precision="float32", max_iter=2)
+    assert np.isfinite(model.fit(X, y).loss_)
+    y[3] = 0
+    message = "'tweedie' with power=1.999999999999 in float32 needs y > 0"
+    for call in (model.fit, model.partial_fit, clone(model).initialize):
+        with pytest.raises(ValueError, match=message):
+            call(X, y)
 
 
 @pytest.mark.parametrize("size", [1e-300, 1e-30, 1e30, 1e300])
