@@ -8,10 +8,13 @@ of the package.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
+from numbers import Real
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import xlogy
+from sklearn.utils._param_validation import Interval
 
 
 @dataclass(frozen=True)
@@ -375,6 +378,32 @@ LOSS_PARAMETERS = {
     "label_smoothing": 0.0,
     "focal_gamma": 0.0,
 }
+
+# What it may be, each number of it.
+LOSS_INTERVALS = {
+    "huber_delta": Interval(Real, 0, None, closed="neither"),
+    "quantile": Interval(Real, 0, 1, closed="neither"),
+    "power": Interval(Real, 1, 2, closed="both"),
+    "label_smoothing": Interval(Real, 0, 1, closed="left"),
+    "focal_gamma": Interval(Real, 0, None, closed="left"),
+}
+
+# Those that may be a sequence, which increases: one number for each output.
+SEQUENCES = ("quantile",)
+
+
+def is_allowed(name: str, given: object) -> bool:
+    """Whether users may give this number, or tuple of numbers, for a parameter."""
+    numbers = given if isinstance(given, tuple) else (given,)
+    inside = [
+        isinstance(x, Real) and not isinstance(x, bool) and x in LOSS_INTERVALS[name]
+        for x in numbers
+    ]
+    if not inside or not all(inside):
+        return False
+    if not isinstance(given, tuple):
+        return True
+    return name in SEQUENCES and all(a < b for a, b in pairwise(numbers))
 
 
 def is_regressors(output: str, loss: str) -> bool:

@@ -15,6 +15,7 @@ from cbp._kernels cimport (
     writable_address,
 )
 
+from cbp._catalog import LOSS_INTERVALS
 from cbp._catalog import LOSSES as CATALOGUE
 from cbp._kernels import ACTIVATIONS, LOSSES, OUTPUTS
 
@@ -142,10 +143,7 @@ cdef class Network:
             for i in range(len(given)):
                 self._parameters[i, : self.n_outputs] = given[i]
         for i in range(len(given)):
-            p = self._parameters[i, : self.n_outputs]
-            if not np.isfinite(p).all() or (p == 0).any() != (0 in np.ravel(given[i])):
-                raise ValueError(f"{names[i]}={given[i]} is too large or too small for "
-                                 f"{self.dtype}")
+            demand_valid(names[i], given[i], self._parameters[i, : self.n_outputs])
         at = <char *>writable_address(self._parameters)
         self.c_loss.kind = LOSSES[self.output, self.loss]
         for i in range(CBP_MAX_PARAMETERS):
@@ -188,3 +186,23 @@ cdef class Network:
                 n *= m
             parts.append(theta[offset : offset + n].reshape(shape))
         return parts[: self.n_layers], parts[self.n_layers :]
+
+
+def demand_valid(name, given, p):
+    """Refuse a parameter of a loss that its type cannot hold, or not beside others.
+
+    Parameters
+    ----------
+    name : str
+    given : float or tuple of float
+    p : ndarray of shape (n_outputs,)
+        As rounded: perhaps to a limit, or two numbers to the same.
+    """
+    several = isinstance(given, tuple)
+    inside = [x in LOSS_INTERVALS[name] for x in np.unique(p).tolist()]
+    zeros_stay = (p == 0).any() == (0 in np.ravel(given))
+    differ = not several or ((np.diff(p) == 0) == (np.diff(given) == 0)).all()
+    if not (np.isfinite(p).all() and all(inside) and zeros_stay and differ):
+        raise ValueError(f"{name}={given} is not valid in {p.dtype}, which rounds it "
+                         f"to {p.tolist() if several else p[0]}. Give another {name}, "
+                         "or compute in float64.")

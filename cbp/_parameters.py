@@ -6,7 +6,6 @@ refused by name. The data are checked in _validation.py, memory in _memory.py.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterator
 from contextlib import contextmanager
 from numbers import Integral, Real
@@ -18,7 +17,7 @@ from numpy.random import MT19937, RandomState
 from numpy.random.bit_generator import ISeedSequence
 from sklearn.utils import check_random_state
 
-from cbp._catalog import ACTIVATIONS, ALIASES, LOSS_PARAMETERS, LOSSES
+from cbp._catalog import ACTIVATIONS, ALIASES, LOSS_PARAMETERS, LOSSES, is_allowed
 
 # More threads than any machine has cores.
 _MOST_THREADS = 2**14
@@ -139,9 +138,8 @@ def _loss_parameter(est: Any, name: str) -> float | tuple[float, ...]:
     if isinstance(given, Real):
         return number(est, name)
     # Every call checks what a sequence holds: it may have changed.
-    held = list(given)
-    inside = all(isinstance(q, Real) and 0 < q < 1 for q in held)
-    if not held or not inside or any(map(operator.ge, held[:-1], held[1:])):
+    held = tuple(given)
+    if not is_allowed(name, held):
         raise ValueError(
             f"{name} must be a number in (0, 1), or several of them that increase, got "
             f"{given!r}."

@@ -8,14 +8,13 @@ behaviour differs from scikit-learn's, docs/differences.md says how and why.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from numbers import Real
 from typing import Literal
 
 import numpy as np
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import StrOptions
 
 from cbp._base import BaseBP
-from cbp._catalog import LABEL_LOSSES, OUTPUT_OF
+from cbp._catalog import LABEL_LOSSES, LOSS_INTERVALS, OUTPUT_OF
 from cbp._classifier import Classifier
 from cbp._divergence import DivergenceError
 from cbp._regressor import Regressor
@@ -374,8 +373,8 @@ class BPClassifier(Classifier):
         **BaseBP._parameter_constraints,
         "class_weight": [StrOptions({"balanced"}), dict, list, None],
         "loss": [StrOptions(LABEL_LOSSES)],
-        "label_smoothing": [Interval(Real, 0, 1, closed="left")],
-        "focal_gamma": [Interval(Real, 0, None, closed="left")],
+        "label_smoothing": [LOSS_INTERVALS["label_smoothing"]],
+        "focal_gamma": [LOSS_INTERVALS["focal_gamma"]],
     }
 
     def __init__(
@@ -806,9 +805,9 @@ class BPRegressor(Regressor):
     _parameter_constraints: dict = {
         **BaseBP._parameter_constraints,
         "loss": [StrOptions(set(OUTPUT_OF))],
-        "huber_delta": [Interval(Real, 0, None, closed="neither")],
-        "quantile": [Interval(Real, 0, 1, closed="neither"), "array-like"],
-        "power": [Interval(Real, 1, 2, closed="both")],
+        "huber_delta": [LOSS_INTERVALS["huber_delta"]],
+        "quantile": [LOSS_INTERVALS["quantile"], "array-like"],
+        "power": [LOSS_INTERVALS["power"]],
     }
 
     def __init__(

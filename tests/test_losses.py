@@ -317,6 +317,33 @@ def test_a_parameter_that_float32_cannot_hold_is_refused(name, value):
         model.set_params(precision="float32").fit(X, y)
 
 
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("quantile", 1 - 1e-12),
+        ("quantile", [0.5, 1 - 1e-12]),
+        ("quantile", [0.5, 0.5 + 1e-12]),
+        ("quantile", [1e-60, 0.5]),
+        ("label_smoothing", 1 - 1e-12),
+        ("label_smoothing", 1e-60),
+        ("focal_gamma", 1e60),
+    ],
+)
+def test_a_parameter_that_float32_rounds_to_what_is_not_allowed_is_refused(name, value):
+    if name == "quantile":
+        model, y = make_quantiles(**{name: value})
+    else:
+        model, y = classifier().set_params(**{name: value}), BINARY
+    if name != "focal_gamma":  # whose cost is beyond all floats
+        assert np.isfinite(model.fit(X, y).loss_)
+    model = clone(model).set_params(precision="float32")
+    calls = [model.fit, model.initialize, lambda X, y: model.fit(X.astype("f"), y)]
+    for call in calls:
+        with pytest.raises(ValueError, match=f"^{name}=.*not valid in float32"):
+            call(X, y)
+    assert not model.__sklearn_is_fitted__()
+
+
 def test_a_search_goes_over_losses_and_their_parameters():
     grid = [
         {"loss": ["huber"], "huber_delta": [0.5, 2.0]},
