@@ -406,6 +406,11 @@ def is_allowed(name: str, given: object) -> bool:
     return name in SEQUENCES and all(a < b for a, b in pairwise(numbers))
 
 
+def n_answers(parameters: tuple[float | tuple[float, ...], ...]) -> int | None:
+    """Outputs for one column of targets, if a parameter has a number for each."""
+    return next((len(p) for p in parameters if isinstance(p, tuple)), None)
+
+
 def is_regressors(output: str, loss: str) -> bool:
     """Whether a loss is for targets that are numbers, not labels."""
     return LOSSES[output, loss].label_costs is None

@@ -23,7 +23,9 @@ from cbp._catalog import (
     ACTIVATIONS,
     LOSSES,
     OUTPUT_OF,
+    is_allowed,
     is_regressors,
+    n_answers,
     output_of_labels,
 )
 from cbp._fit_summary import FitSummary
@@ -261,7 +263,7 @@ def attribute_names(estimator: type) -> set[str]:
 
 
 # What only a pickle has, instead of the network and the weights.
-PICKLED_ONLY = {"_theta", "_network_arguments", "_labels"}
+PICKLED_ONLY = {"_theta", "_network_arguments", "_labels", "_answers"}
 
 
 def pickled(fitted: Fitted, keep_optimizer: bool) -> dict[str, Any]:
@@ -279,6 +281,8 @@ def pickled(fitted: Fitted, keep_optimizer: bool) -> dict[str, Any]:
         state["_optimizer"] = None
     if "classes_" in state:  # said twice, so that a change of one is noticed
         state["_labels"] = (_counts(state["classes_"]), state["_multilabel"])
+    if (n := n_answers(network.loss_parameters)) is not None:  # likewise
+        state["_answers"] = n
     return state | {
         "_theta": theta,
         "_network_arguments": {
@@ -303,7 +307,7 @@ def restored(state: dict[str, Any]) -> Fitted:
     if not state.keys() & PICKLED_ONLY:
         return Fitted(**state)
     state = dict(state)
-    labels = state.pop("_labels", None)
+    labels, answers = state.pop("_labels", None), state.pop("_answers", None)
     classes = state.get("classes_")
     if classes is not None:
         # The first version did not note it where partial_fit was told the classes.
@@ -316,6 +320,8 @@ def restored(state: dict[str, Any]) -> Fitted:
     theta = _native(theta)
     groups = _counts(classes) if isinstance(classes, list) else ()
     network = _restored_network(arguments, theta, groups)
+    held = n_answers(network.loss_parameters)
+    _demand(held == answers, f"its answers to a y are {held}, but were {answers}")
     _check_numbers(state)
     _check_columns(state, network)
     _check_outputs(state, network)
@@ -378,17 +384,14 @@ def _restored_network(
         f"are {theta.shape} in {theta.dtype}",
     )
     _demand(all_finite(theta), "some weights are not finite")
-    parameters = arguments["loss_parameters"]
+    parameters, names = arguments["loss_parameters"], LOSSES[output, loss].parameters
     _demand(
-        isinstance(parameters, tuple) and all(map(_is_parameter, parameters)),
-        f"no loss has the parameters {parameters!r}",
+        isinstance(parameters, tuple)
+        and len(parameters) == len(names)
+        and all(map(is_allowed, names, parameters)),
+        f"loss {loss!r} cannot have the parameters {parameters!r}",
     )
     return Network(sizes, activations, output, loss, theta.dtype, parameters, groups)
-
-
-def _is_parameter(x: Any) -> bool:
-    """Whether it is a number, or one number for each output."""
-    return all(map(_is_real, x)) if isinstance(x, tuple) else _is_real(x)
 
 
 def _is_whole(x: Any, least: int) -> bool:

@@ -153,11 +153,6 @@ def rounded(parameters: Parameters, dtype: Any) -> list[Any]:
         return [np.asarray(p).astype(dtype) for p in parameters]
 
 
-def n_answers(parameters: Parameters) -> int | None:
-    """Outputs for one column of targets, if a parameter has a number for each."""
-    return next((len(p) for p in parameters if isinstance(p, tuple)), None)
-
-
 # ---- numbers
 
 

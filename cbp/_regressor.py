@@ -15,8 +15,8 @@ from sklearn.utils.metaestimators import available_if
 
 from cbp import _fitting
 from cbp._base import BaseBP
-from cbp._catalog import LOSSES, OUTPUT_OF
-from cbp._parameters import chosen_loss, n_answers, rounded
+from cbp._catalog import LOSSES, OUTPUT_OF, n_answers
+from cbp._parameters import chosen_loss, rounded
 from cbp._solvers import demand_stochastic
 from cbp._targets import encode_numbers, read_numbers, ready_numbers
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from cbp._catalog import n_answers
 from cbp._fitted import Weights
-from cbp._parameters import n_answers
 from cbp._validation import Checked
 
 if TYPE_CHECKING:

@@ -363,14 +363,41 @@ def test_a_pickle_keeps_the_parameters_that_it_was_fitted_with(loss):
     np.testing.assert_array_equal(again.predict(X), model.predict(X))
 
 
+def demand_refused(state, **changes):
+    damaged = copy.deepcopy(state)
+    damaged["_network_arguments"] |= changes
+    with pytest.raises(ValueError, match="damaged"):
+        BPRegressor().__setstate__(damaged)
+        pytest.fail(f"accepted: {changes}")
+
+
 def test_a_pickle_with_other_parameters_is_refused():
     model, y = make_quantiles()
     state = model.fit(X, y).__getstate__()
-    for wrong in ((), (0.5, 0.5), ((0.1, 0.5),), ("0.5",), ((0.1, 0.5, np.inf),), None):
-        damaged = copy.deepcopy(state)
-        damaged["_network_arguments"]["loss_parameters"] = wrong
-        with pytest.raises(ValueError, match="damaged"):
-            BPRegressor().__setstate__(damaged)
+    BPRegressor().__setstate__(copy.deepcopy(state))
+    for wrong in (
+        *((), (0.5, 0.5), ((0.1, 0.5),), ("0.5",), ((0.1, 0.5, np.inf),), None),
+        *(((0.9, 0.5, 0.1),), ((0.1, 0.1, 0.9),), ((0.1, 0.5, 2.0),), ((),)),
+        *((0.5,), (0.0,), (True,), ([0.1, 0.5, 0.9],)),
+    ):
+        demand_refused(state, loss_parameters=wrong)
+
+
+@pytest.mark.parametrize(
+    "loss, wrong",
+    [
+        ("quantile", [(1.0,), (0.0,), (np.nan,), ((0.1, 0.9),)]),
+        ("huber", [(0.0,), (-1.0,), (np.inf,), ((1.0, 2.0),), ()]),
+        ("tweedie", [(0.9,), (2.1,), ((1.2, 1.4),), (1.5, 1.5)]),
+        ("squared_error", [(0.5,)]),
+    ],
+)
+def test_a_pickle_with_parameters_that_no_estimator_takes_is_refused(loss, wrong):
+    model = BPRegressor(loss, (3,), max_iter=2)
+    state = model.fit(X, np.c_[POSITIVE, CLAIMS]).__getstate__()
+    BPRegressor().__setstate__(copy.deepcopy(state))
+    for parameters in wrong:
+        demand_refused(state, loss_parameters=parameters)
 
 
 # ---- several quantiles
