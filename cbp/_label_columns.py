@@ -109,11 +109,17 @@ class LabelColumns:
         if not isinstance(y, np.ndarray) or y.shape != (len(logits), len(self.columns)):
             raise ValueError(
                 f"y must have {len(self.columns)} columns of labels, and as many rows "
-                f"as X, {len(logits)}; got {_shape_of(y)}."
+                f"as X, {len(logits)}; got {_named(y)}."
             )
         right = np.ones(len(logits), dtype=bool)
         for j, (column, z) in enumerate(self._each(logits)):
-            place = index_of(column.classes, plain_column(y[:, j]))
+            labels = plain_column(y[:, j])
+            place = index_of(column.classes, labels)
+            if place.max() < 0:
+                raise ValueError(
+                    f"Column {j} of y holds no label that the model knows: got "
+                    f"{labels.tolist()[0]!r}, known are {column.classes.tolist()}."
+                )
             right &= place == z.argmax(axis=1)
         return right
 
@@ -192,7 +198,7 @@ def encode(
         if sparse.issparse(y) or y.ndim != 2 or y.shape[1] != len(known.columns):
             raise ValueError(
                 f"y must keep its {len(known.columns)} columns of labels while "
-                f"training goes on, but it is {_shape_of(y)}."
+                f"training goes on; got {_named(y)}."
             )
     elif not _has_columns(y):
         return encode_labels(y, dtype, known, incremental)
@@ -236,7 +242,8 @@ def _in_column(j: int) -> Iterator[None]:
         raise ValueError(f"In column {j} of y: {error}") from error
 
 
-def _shape_of(y: Any) -> str:
+def _named(y: Any) -> str:
     shape = getattr(y, "shape", None)
-    what = "a sparse matrix " if sparse.issparse(y) else ""
-    return f"{what}of shape {shape}" if shape is not None else type(y).__name__
+    if shape is None:
+        return f"a y of type {type(y).__name__}"
+    return f"{'a sparse ' if sparse.issparse(y) else ''}y of shape {shape}"

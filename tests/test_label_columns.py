@@ -301,8 +301,22 @@ def test_the_score_is_that_of_MultiOutputClassifier():
     strange[:30, 1] = 99  # a label that was never seen is never right
     assert ours.score(X, strange) == right[30:].sum() / 150
     for wrong in (NUMBERS[:, 0], NUMBERS, NUMBERS[:10, :3], sp.csr_matrix(NUMBERS)):
-        with pytest.raises(ValueError, match="y must have 3 columns of labels"):
+        message = r"y must have 3 columns of labels.*got (a sparse )?y of shape \(1"
+        with pytest.raises(ValueError, match=message):
             ours.score(X, wrong)
+
+
+@pytest.mark.parametrize("kind", ["strings", "other numbers"])
+def test_a_score_of_labels_none_of_which_is_known_is_refused(kind):
+    model = classifier(max_iter=2).fit(X, MIXED)
+    target = MIXED.copy()
+    if kind == "strings":
+        target[:, 1] = WIDE.astype(str)
+    else:
+        target[:, 1] = WIDE + 1
+    message = r"Column 1 of y holds no label that the model knows.*known are \[3, 7\]"
+    with pytest.raises(ValueError, match=message):
+        model.score(X, target)
 
 
 def test_the_cost_is_the_sum_of_the_columns_log_losses():
