@@ -603,7 +603,8 @@ def _is_multilabel(y: NDArray) -> bool:
     if kind == "multilabel-indicator" and not zero_or_one(y):
         raise ValueError(
             f"A multilabel y must hold 0 and 1 only, got values {np.unique(y)}. If "
-            "these are classes of several columns, give them as strings."
+            "these are classes of several columns, give them as strings, or tell them "
+            "to partial_fit: classes=[...], an array for each column."
         )
     return kind == "multilabel-indicator"
 

@@ -561,6 +561,18 @@ def test_partial_fit_of_few_rows_has_the_bits_of_any_form_of_them(size):
     np.testing.assert_array_equal(ready._theta, checked._theta)
 
 
+@pytest.mark.parametrize("dtype", [int, float])
+def test_columns_of_two_numbers_are_refused_until_partial_fit_is_told_them(dtype):
+    pair = np.column_stack([np.where(species > 0, 2, 1), np.where(X[:, 0] > 0, 1, 2)])
+    told = [[1, 2], [1, 2]]
+    with pytest.raises(ValueError, match=r"as strings, or tell them to partial_fit"):
+        classifier().fit(X, pair.astype(dtype))
+    model = classifier(warm_start=True).partial_fit(X, pair.astype(dtype), classes=told)
+    assert [each.tolist() for each in model.classes_] == told
+    model.partial_fit(X, pair.astype(dtype)).fit(X, pair.astype(dtype))
+    assert model.score(X, pair) > 0.8 and set(model.predict(X).flat) == {1, 2}
+
+
 def test_rows_of_zeros_and_ones_are_what_the_classes_say():
     zero_one = np.column_stack([species == 0, X[:, 0] > 0]).astype(int)
     columns = classifier().partial_fit(X, zero_one, classes=[[0, 1], [0, 1]])
