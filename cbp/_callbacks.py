@@ -362,16 +362,23 @@ class Session:
             self._state = self._data = {}
 
     def _tear_down(self) -> None:
-        errors = []
+        """All of them, whatever one of them raises; an interrupt is raised last."""
+        errors: list[Exception] = []
+        interrupt: BaseException | None = None
         for callback in self._set_up:
             try:
                 callback.teardown(self.estimator, self.context)
             except Exception as error:
                 errors.append(error)
-        if len(errors) == 1:
-            raise errors[0]
-        if errors:
-            raise ExceptionGroup("Several callbacks failed in teardown", errors)
+            except BaseException as error:  # Ctrl-C, or an exit
+                interrupt = interrupt or error
+        failure: Exception | None = errors[0] if errors else None
+        if len(errors) > 1:
+            failure = ExceptionGroup("Several callbacks failed in teardown", errors)
+        if interrupt is not None:
+            raise interrupt from failure
+        if failure is not None:
+            raise failure
 
     def begin(
         self,

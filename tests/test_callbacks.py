@@ -309,6 +309,27 @@ def test_errors_of_several_teardowns_are_raised_together(contexts):
     assert len(raised.value.exceptions) == 2 and not hasattr(model, "coefs_")
 
 
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("fails", [False, True])
+def test_an_interrupt_in_a_teardown_leaves_none_without_its_own(fails, kind, contexts):
+    class Interrupted(Recording):
+        def teardown(self, estimator, context):
+            super().teardown(estimator, context)
+            raise kind("mine")
+
+    callbacks = [
+        Interrupted(),
+        Recording(fail_in="teardown" if fails else None),
+        Interrupted(),
+        Recording(),
+    ]
+    with pytest.raises(kind, match="mine") as raised:
+        network().set_callbacks(*callbacks).fit(X, LABELS)
+    for callback in callbacks:
+        assert callback.calls[-1] == ("teardown", "fit", 0)
+    assert isinstance(raised.value.__cause__, RuntimeError if fails else type(None))
+
+
 def test_an_error_of_the_fit_tears_callbacks_down(contexts):
     callback = Recording()
     with pytest.raises(ValueError, match="NaN"):
