@@ -45,11 +45,11 @@ class BPClassifier(Classifier):
     loss : {'log_loss', 'squared_error'}, default='log_loss'
         'log_loss' is the cross-entropy of softmax outputs, or of logistic outputs for
         two classes and for multilabel targets; `label_smoothing` and `focal_gamma`
-        change it. 'squared_error' is half the squared
-        distance between logistic outputs and the targets 0 and 1, summed over outputs;
-        for more than two classes there is one output per class. If y has several
-        columns of labels, every class of every column has an output, 'log_loss' takes a
-        softmax over each column's, and the costs of the columns are added.
+        change it. 'squared_error' is half the squared distance between logistic outputs
+        and the targets 0 and 1, summed over outputs; for more than two classes there is
+        one output per class. If y has several columns of labels, every class of every
+        column has an output, 'log_loss' takes a softmax over each column's, and the
+        costs of the columns are added.
 
     solver : {'adam', 'sgd', 'lbfgs'}, default='adam'
         Adam [3]_, stochastic gradient descent, or SciPy's L-BFGS-B [4]_ on all rows at
@@ -129,10 +129,9 @@ class BPClassifier(Classifier):
         Whether to hold out part of the rows (or take `X_val`), to score the model on
         them after every epoch, to let this score, not the loss, decide when training
         ends, and to keep a copy of the weights that scored best. Works with every
-        solver.
-        The split is stratified by class, and every class stays in training; not so for
-        multilabel targets and several columns of labels. `partial_fit` ignores this
-        setting.
+        solver. The split is stratified by class, and every class stays in training. For
+        multilabel targets and several columns of labels it is not stratified, and
+        training may lack a class. `partial_fit` ignores this setting.
 
     validation_fraction : float, default=0.1
         Share of the rows held out by early stopping, in (0, 1). At least two rows, and
@@ -574,8 +573,7 @@ class BPRegressor(Regressor):
         Whether to hold out part of the rows (or take `X_val`), to score the model on
         them after every epoch, to let this score, not the loss, decide when training
         ends, and to keep a copy of the weights that scored best. Works with every
-        solver.
-        `partial_fit` ignores this setting.
+        solver. `partial_fit` ignores this setting.
 
     validation_fraction : float, default=0.1
         Share of the rows held out by early stopping, in (0, 1). At least two rows are
