@@ -98,7 +98,7 @@ bench-train: $(BUILT) $(BENCH_TOOLS)
 	$(PY) benchmarks/compare.py $(BENCH_ARGS)
 
 bench-scripts: bench-train
-	@for script in kernels prediction search growth monitor callbacks threads calls latency; do \
+	@for script in kernels prediction search growth monitor callbacks options threads calls latency; do \
 	    echo "$(PY) benchmarks/$$script.py $(BENCH_ARGS)"; \
 	    $(PY) benchmarks/$$script.py $(BENCH_ARGS) || exit 1; \
 	done
