@@ -412,7 +412,7 @@ def demand_steps(est: Any) -> None:
         if np.any(np.asarray(getattr(est, name), object) != nothing):
             raise ValueError(
                 f"The {name!r} parameter must be {nothing!r} with "
-                f"solver={est.solver!r}, which makes no steps at a learning rate, as "
+                f"solver={est.solver!r}, which makes no steps from batch to batch, as "
                 f"{' and '.join(STOCHASTIC)} do; got {getattr(est, name)!r}."
             )
 
