@@ -521,7 +521,7 @@ def _train(est: Any, run: Run, incremental: bool, session: Session | None) -> No
     )
     listeners: list[AfterEpoch] = []
     line = nullcontext()
-    if est.verbose >= 2:
+    if est.verbose == 2:
         most = None if incremental else limits.max_iter
         line = StatusLine(solver.epoch, run.n_rows, most)
         listeners.append(line)

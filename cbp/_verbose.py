@@ -1,6 +1,6 @@
 """What `verbose` prints. Nothing of it changes a fit.
 
-Lines as scikit-learn's MLP prints them, or from ``verbose=2`` on a single line that is
+Lines as scikit-learn's MLP prints them, or with ``verbose=2`` a single line that is
 rewritten after every epoch. It can be rewritten where `sys.stdout` is a terminal, or
 the output of a notebook's cell. Anywhere else (a file, a pipe, the worker of a search)
 a line is written at each twentieth of `max_iter`, and whenever ten seconds have passed.
@@ -39,7 +39,7 @@ def print_patience(scored: bool, tol: float, n_iter_no_change: float) -> None:
 
 
 class StatusLine:
-    """The listener that ``verbose >= 2`` adds: where a fit stands, in one line.
+    """The listener that ``verbose=2`` adds: where a fit stands, in one line.
 
     As a context manager it ends the line, however the fit ends.
 

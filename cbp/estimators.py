@@ -109,11 +109,11 @@ class BPClassifier(Classifier):
         entry of the (projected) gradient is larger.
 
     verbose : bool or int, default=False
-        Whether to print the loss, and the validation score, of every epoch. 2 or more
-        shows one line instead, which is rewritten: epoch, loss, score, samples per
-        second, and the time left until `max_iter`. Where `sys.stdout` is neither a
-        terminal nor a notebook, that line is written anew at each twentieth of
-        `max_iter` and after ten seconds.
+        Whether to print the loss, and the validation score, of every epoch. 2 shows one
+        line instead, which is rewritten: epoch, loss, score, samples per second, and
+        the time left until `max_iter`. Where `sys.stdout` is neither a terminal nor a
+        notebook, that line is written anew at each twentieth of `max_iter` and after
+        ten seconds.
 
     warm_start : bool, default=False
         Whether `fit` goes on from the present weights, with a new optimizer. The layers
@@ -553,11 +553,11 @@ class BPRegressor(Regressor):
         entry of the (projected) gradient is larger.
 
     verbose : bool or int, default=False
-        Whether to print the loss, and the validation score, of every epoch. 2 or more
-        shows one line instead, which is rewritten: epoch, loss, score, samples per
-        second, and the time left until `max_iter`. Where `sys.stdout` is neither a
-        terminal nor a notebook, that line is written anew at each twentieth of
-        `max_iter` and after ten seconds.
+        Whether to print the loss, and the validation score, of every epoch. 2 shows one
+        line instead, which is rewritten: epoch, loss, score, samples per second, and
+        the time left until `max_iter`. Where `sys.stdout` is neither a terminal nor a
+        notebook, that line is written anew at each twentieth of `max_iter` and after
+        ten seconds.
 
     warm_start : bool, default=False
         Whether `fit` goes on from the present weights, with a new optimizer. The layers
