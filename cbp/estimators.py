@@ -113,7 +113,7 @@ class BPClassifier(Classifier):
         line instead, which is rewritten: epoch, loss, score, samples per second, and
         the time left until `max_iter`. Where `sys.stdout` is neither a terminal nor a
         notebook, that line is written anew at each twentieth of `max_iter` and after
-        ten seconds.
+        ten seconds. All other numbers above 0 are as 1, as in scikit-learn.
 
     warm_start : bool, default=False
         Whether `fit` goes on from the present weights, with a new optimizer. The layers
@@ -557,7 +557,7 @@ class BPRegressor(Regressor):
         line instead, which is rewritten: epoch, loss, score, samples per second, and
         the time left until `max_iter`. Where `sys.stdout` is neither a terminal nor a
         notebook, that line is written anew at each twentieth of `max_iter` and after
-        ten seconds.
+        ten seconds. All other numbers above 0 are as 1, as in scikit-learn.
 
     warm_start : bool, default=False
         Whether `fit` goes on from the present weights, with a new optimizer. The layers
