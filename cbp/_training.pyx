@@ -9,8 +9,6 @@ here are the checks without which a kernel would leave its buffers, for any call
 
 import numpy as np
 
-cimport cython
-
 from libc.math cimport isfinite
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
@@ -598,7 +596,8 @@ cdef class Trainer(Epochs):
             raise ValueError(
                 f"shuffling needs a RandomState, got {type(random_state).__name__}"
             )
-        if self.settings.dropout and not isinstance(random_state, np.random.RandomState):
+        drops = self.settings.dropout
+        if drops and not isinstance(random_state, np.random.RandomState):
             raise ValueError(
                 f"dropout needs a RandomState, got {type(random_state).__name__}"
             )
@@ -613,8 +612,8 @@ cdef class Trainer(Epochs):
         if self._steps():
             self._take_optimizer(self.progress.optimizer)
         if self.settings.dropout:
-            # Before the first shuffle. A seed that an earlier run had, too, goes on with
-            # other numbers: it made no more steps than it saw rows.
+            # Before the first shuffle. With the seed of an earlier run go other
+            # numbers: that made no more steps than it saw rows.
             self.batch.drops.first = self.progress.t
             self.batch.set_seed(self.random_state.randint(2**63, dtype=np.int64))
         self.weights.load(self.theta_data)

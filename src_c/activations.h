@@ -3,9 +3,9 @@
  * tiles. Formulas: docs/backpropagation.md, section 1.
  *
  * Where f' is a function of a, three functions each: activate_<name>, f(z);
- * derive_<name>, delta * f'(z) by a; and saturated_<name>, whether f'(z) is below 1 % of
- * its maximum. Where it is not (or costs more), two: activate_<name>, and slope_<name>,
- * f'(z) by z, which is made with a and kept until it is met by delta. */
+ * derive_<name>, delta * f'(z) by a; and saturated_<name>, whether f'(z) is below 1 %
+ * of its maximum. Where it is not (or costs more), two: activate_<name>, and
+ * slope_<name>, f'(z) by z, which is made with a and kept until it is met by delta. */
 
 INLINE vec FN(activate_identity)(vec z) { return z; }
 INLINE vec FN(derive_identity)(vec delta, vec a) { return (void)a, delta; }

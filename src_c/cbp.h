@@ -67,8 +67,8 @@ enum { CBP_GROUP_PANELS = 3 };
     X(EXP, exp)
 #define CBP_OUTPUTS(X) CBP_ELEMENTWISE_OUTPUTS(X) X(SOFTMAX, softmax)
 
-/* Losses, each with the output it belongs to: losses.h. Those of softmax take labels and
- * have all outputs in common; the others are a sum of one term per output. */
+/* Losses, each with the output it belongs to: losses.h. Those of softmax take labels
+ * and have all outputs in common; the others are a sum of one term per output. */
 #define CBP_SOFTMAX_LOSSES(X)                                                          \
     X(SOFTMAX_LOG_LOSS, softmax, log_loss)                                             \
     X(SOFTMAX_FOCAL_LOG_LOSS, softmax, focal_log_loss)

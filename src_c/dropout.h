@@ -1,6 +1,7 @@
 /* dropout.h - TEMPLATE: units set to 0 at random (Srivastava et al., 2014), the others
- * scaled so that their mean stays. Which ones is a function of seed, step, layer, row of
- * the batch and unit alone: no order of threads, no tier and no stop has a say in it.
+ * scaled so that their mean stays. Which ones is a function of seed, step, layer, row
+ * of the batch and unit alone: no order of threads, no tier and no stop has a say in
+ * it.
  *
  * The bits are those of Philox4x32 (Salmon et al., "Parallel random numbers: as easy as
  * 1, 2, 3", 2011) with 7 rounds, the fewest that pass all of their tests. One counter
@@ -95,11 +96,11 @@ static void FN(drop)(cbp_panels A, cbp_panels S, ptrdiff_t n_cols, ptrdiff_t uni
             }
             UNROLL for (int v = 0; v < VPP; v++) {
                 const mask stays = vec_gt(vec_load(factor + v * VL), vec_zero());
-                vec_store(a + v * VL,
-                          vec_select(stays, vec_mul(vec_load(a + v * VL), scale), zero));
+                const vec x = vec_mul(vec_load(a + v * VL), scale);
+                vec_store(a + v * VL, vec_select(stays, x, zero));
                 if (!s) continue;
-                vec_store(s + v * VL,
-                          vec_select(stays, vec_mul(vec_load(s + v * VL), scale), gone));
+                const vec slope = vec_mul(vec_load(s + v * VL), scale);
+                vec_store(s + v * VL, vec_select(stays, slope, gone));
             }
             if (marked && (q + 1) * P > n_cols) FN(clear_padding)(a, 1, n_cols);
             if (s && (q + 1) * P > n_cols) FN(clear_padding)(s, 1, n_cols);

@@ -89,9 +89,9 @@ INLINE vec FN(logistic_log_loss)(vec z, vec t, const vec *p, vec *delta) {
                    vec_log1p_unit(vec_exp_nonpos(vec_neg(vec_abs(z)))));
 }
 
-/* The focal loss of smoothed labels: l = -T (1 - a)^g log a - (1 - T) a^g log(1 - a) with
- * T = t (1 - s) + s / 2, s and g the parameters. With u = -log a and v = -log(1 - a) the
- * powers are e^-gv and e^-gu, and u' = -(1 - a), v' = a. */
+/* The focal loss of smoothed labels: l = -T (1 - a)^g log a - (1 - T) a^g log(1 - a)
+ * with T = t (1 - s) + s / 2, s and g the parameters. With u = -log a and v = -log(1 -
+ * a) the powers are e^-gv and e^-gu, and u' = -(1 - a), v' = a. */
 INLINE vec FN(logistic_focal_log_loss)(vec z, vec t, const vec *p, vec *delta) {
     const vec s = p[0], g = p[1], one = vec_set1(1), none = vec_zero();
     const vec T = vec_fma(t, vec_sub(one, s), vec_mul(vec_set1((real)0.5), s));
@@ -178,11 +178,11 @@ INLINE vec FN(exp_gamma)(vec z, vec t, const vec *p, vec *delta) {
     return vec_select(above, vec_add(x, w), vec_sub(w, y));
 }
 
-/* Half the deviance of the power p, 1 <= p <= 2, of a = e^z. With b = p - 1 and c = 2 - p
- *   l = (a^c - t^c) / c + t (a^-b - t^-b) / b,  delta = a^c - t a^-b
- * and limits for b or c = 0. Each difference is computed from the greater of its two
- * powers times e^-x - 1 with x >= 0: exact near a perfect fit and for small b and c,
- * and no infinity meets another or 0. */
+/* Half the deviance of the power p, 1 <= p <= 2, of a = e^z. With b = p - 1 and c = 2 -
+ * p l = (a^c - t^c) / c + t (a^-b - t^-b) / b,  delta = a^c - t a^-b and limits for b
+ * or c = 0. Each difference is computed from the greater of its two powers times e^-x -
+ * 1 with x >= 0: exact near a perfect fit and for small b and c, and no infinity meets
+ * another or 0. */
 INLINE vec FN(exp_tweedie)(vec z, vec t, const vec *p, vec *delta) {
     const vec b = vec_sub(p[0], vec_set1(1)), c = vec_sub(vec_set1(2), p[0]);
     /* The logarithm of t = 0: a number below every z. */
@@ -258,21 +258,23 @@ INLINE void FN(softmax_group_lines)(real *t, const int32_t *labels, ptrdiff_t n_
     }
 }
 
-/* The focal loss of smoothed labels, s and g the parameters, likewise:
- *   l = sum_j T_j (1 - p_j)^g (-log p_j),  T_j = [j = y] (1 - s) + s / n_out
- *   delta_k = p_k (sum_j h_j - h_k) - h_k (1 - p_k)
- *   h_j = T_j ((1 - p_j)^g + g (1 - p_j)^(g - 1) p_j (-log p_j))
- * 1 - p_j and log p_j of a class that is nearly certain come from the sum of the other
- * exponentials: powers of a rounded 1 - p_j would be wrong. room: as many reals as t. */
+/* The focal loss of smoothed labels, s and g the parameters, likewise: l = sum_j T_j (1
+ * - p_j)^g (-log p_j),  T_j = [j = y] (1 - s) + s / n_out delta_k = p_k (sum_j h_j -
+ * h_k) - h_k (1 - p_k) h_j = T_j ((1 - p_j)^g + g (1 - p_j)^(g - 1) p_j (-log p_j)) 1 -
+ * p_j and log p_j of a class that is nearly certain come from the sum of the other
+ * exponentials: powers of a rounded 1 - p_j would be wrong. room: as many reals as t.
+ */
 INLINE void FN(softmax_focal_log_loss_lines)(real *t, real *room, const int32_t *labels,
                                              ptrdiff_t n_labels, ptrdiff_t n_rows,
                                              ptrdiff_t n_out, const cbp_loss *loss,
                                              int sum_up, real *line) {
     const real smoothing = *(const real *)loss->parameters[0];
     const vec g = vec_broadcast((const real *)loss->parameters[1]), one = vec_set1(1);
-    const vec spread = vec_set1(smoothing / (real)n_out), whole = vec_set1(1 - smoothing);
+    const vec spread = vec_set1(smoothing / (real)n_out);
+    const vec whole = vec_set1(1 - smoothing);
     real y[P];
-    for (ptrdiff_t i = 0; i < P; i++) y[i] = i < n_rows ? (real)labels[i * n_labels] : -1;
+    for (ptrdiff_t i = 0; i < P; i++)
+        y[i] = i < n_rows ? (real)labels[i * n_labels] : -1;
     UNROLL for (int v = 0; v < VPP; v++) {
         real *e = t + v * VL, *h = room + v * VL;
         const vec label = vec_load(y + v * VL);
@@ -297,8 +299,10 @@ INLINE void FN(softmax_focal_log_loss_lines)(real *t, real *room, const int32_t 
             r = vec_max(vec_set1(REAL_MIN_NORMAL), r);
             const vec L = vec_add(log_sum, vec_load(h + j * P));
             const vec power = vec_exp_nonpos(vec_mul(g, vec_log(r)));
-            const vec T = vec_add(spread, vec_keep(vec_eq(label, vec_set1((real)j)), whole));
-            const vec slope = vec_fma(vec_mul(g, power), vec_div(vec_mul(p, L), r), power);
+            const mask own = vec_eq(label, vec_set1((real)j));
+            const vec T = vec_add(spread, vec_keep(own, whole));
+            const vec rise = vec_div(vec_mul(p, L), r);
+            const vec slope = vec_fma(vec_mul(g, power), rise, power);
             l = vec_fma(vec_mul(T, power), L, l);
             vec_store(h + j * P, vec_mul(T, slope));
             total = vec_add(total, vec_mul(T, slope));
@@ -315,8 +319,8 @@ INLINE void FN(softmax_focal_log_loss_lines)(real *t, real *room, const int32_t 
     }
 }
 
-/* One of these losses, whose kind the caller knows when this is compiled, of all groups,
- * ascending. labels: of the first row. */
+/* One of these losses, whose kind the caller knows when this is compiled, of all
+ * groups, ascending. labels: of the first row. */
 INLINE void FN(softmax_loss_lines)(real *t, real *room, const int32_t *labels,
                                    ptrdiff_t n_rows, ptrdiff_t n_out,
                                    const cbp_loss *loss, int kind, real *line) {
@@ -350,7 +354,9 @@ static void FN(compute_loss)(cbp_panels Z, cbp_panels T, const int32_t *labels,
         FN(load_transposed)(Z, n_out, r, t);
         if (kind >= CBP_N_SOFTMAX_LOSSES) FN(load_transposed)(T, n_out, r, targets);
 #define CASE(number, ...)                                                              \
-    case CBP_##number: FN(loss_lines)(t, targets, n_out, loss, CBP_##number, line); break;
+    case CBP_##number:                                                                 \
+        FN(loss_lines)(t, targets, n_out, loss, CBP_##number, line);                   \
+        break;
         switch (kind) {
             CBP_SUMMED_LOSSES(CASE)
 #undef CASE
@@ -404,8 +410,8 @@ INLINE vec FN(keep_columns)(vec x, ptrdiff_t used, int v) {
     return vec_keep(vec_gt(vec_load(kept), vec_zero()), x);
 }
 
-/* A row of several groups, or of the focal loss: by the lines of many rows, of which all
- * but one are idle. */
+/* A row of several groups, or of the focal loss: by the lines of many rows, of which
+ * all but one are idle. */
 static real FN(softmax_row)(real *z, const int32_t *labels, const real *weight,
                             ptrdiff_t n_out, const cbp_loss *loss, real *t) {
     const ptrdiff_t padded = (n_out + P - 1) / P * P;

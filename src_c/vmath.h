@@ -1,13 +1,14 @@
-/* vmath.h: TEMPLATE, exp, expm1, log, log1p, logistic, tanh and the normal distribution,
- * written once in the words of vec.h and stamped after it for each tier and dtype.
+/* vmath.h: TEMPLATE, exp, expm1, log, log1p, logistic, tanh and the normal
+ * distribution, written once in the words of vec.h and stamped after it for each tier
+ * and dtype.
  *
- * At most 2 units in the last place (measured: exp, log, log1p, expm1 1.2, logistic 1.5,
- * tanh 1.8; the normal distribution: see vec_normal), rising wherever the function rises
- * (tried on all floats; not that one), one order of operations, hence the same bits on
- * every tier. No tables, hardware estimates or branches. The polynomials were found for this file by Remez exchange in 60 digits:
- * equal ripple of the relative error, then each coefficient rounded to the dtype; the
- * errors stated are those after rounding.
- */
+ * At most 2 units in the last place (measured: exp, log, log1p, expm1 1.2, logistic
+ * 1.5, tanh 1.8; the normal distribution: see vec_normal), rising wherever the function
+ * rises (tried on all floats; not that one), one order of operations, hence the same
+ * bits on every tier. No tables, hardware estimates or branches. The polynomials were
+ * found for this file by Remez exchange in 60 digits: equal ripple of the relative
+ * error, then each coefficient rounded to the dtype; the errors stated are those after
+ * rounding. */
 #define EXP_Q TYPED(EXP_Q)
 #define LOG_Q TYPED(LOG_Q)
 #define NORMAL_Q TYPED(NORMAL_Q)
@@ -103,8 +104,8 @@ static const real LOG_Q[] = {
 };
 
 /* e^(x^2 / 2) (1 - Phi(x)) / t as a polynomial in t - NORMAL_MID, t = 1 / (1 + NORMAL_T
- * x), for x >= 0: what its error makes of 1 - Phi(x) is at most 2^-28.6 (float), 2^-59.4
- * (double). About the middle of t, no term is much larger than the sum. */
+ * x), for x >= 0: what its error makes of 1 - Phi(x) is at most 2^-28.6 (float),
+ * 2^-59.4 (double). About the middle of t, no term is much larger than the sum. */
 #define NORMAL_MID ((real)0.6875)
 static const real NORMAL_Q[] = {
 #if CBP_DOUBLE
@@ -227,7 +228,8 @@ CBP_INLINE vec vec_expm1_nonpos(vec x) {
 
 /* The normal distribution Phi(x) and *bell = e^(-x^2 / 2), from which both tails come:
  * 1 - Phi(x) = Phi(-x) = bell t q(t) for x >= 0. At most 3.3 units of a number in [1/2,
- * 1) wrong; a polynomial for small x besides would halve that, but gelu would be slower. */
+ * 1) wrong; a polynomial for small x besides would halve that, but gelu would be
+ * slower. */
 CBP_INLINE vec vec_normal(vec x, vec *bell) {
     const vec one = vec_set1(1);
     vec t = vec_div(one, vec_fma(vec_abs(x), vec_set1(NORMAL_T), one));
