@@ -91,11 +91,10 @@ def divides(Layout layout not None, ptrdiff_t batch_size):
     )
 
 
-def most_entries(X, batch_size):
-    """The most entries that a batch of so many rows of a CSR matrix can have."""
-    counts = np.diff(X.indptr)
-    most = min(int(batch_size), len(counts), CBP_CHUNK_ROWS)
-    return int(np.partition(counts, len(counts) - most)[len(counts) - most :].sum())
+def most_entries(counts, rows):
+    """The most entries of so many rows of a batch, of rows with these counts."""
+    others = counts.size - min(int(rows), counts.size, CBP_CHUNK_ROWS)
+    return int(np.partition(counts, others)[others:].sum())
 
 
 def fit_bytes(Network network not None, batch_size, solver, sparse=False, clips=False,
@@ -114,7 +113,7 @@ def fit_bytes(Network network not None, batch_size, solver, sparse=False, clips=
         Whether the gradient's norm has a limit; whether the weights' mean is kept;
         whether there is dropout.
     entries : int, default=0
-        `most_entries` of a sparse X.
+        `most_entries` of the rows of a sparse X.
     drops_entries : bool, default=False
         Whether there is dropout of them.
 
@@ -231,10 +230,7 @@ cdef class Propagation:
         if len(rates) != self.n_layers or not all(0 <= rate < 1 for rate in rates):
             raise ValueError(f"{self.n_layers} rates of dropout in [0, 1) are needed, "
                              f"got {rates!r}")
-        drops = []
-        for l in range(self.n_layers):
-            drops.append((max(1, min(65535, round(rates[l] * 65536)))
-                          if rates[l] > 0 else 0))
+        drops = [max(rate > 0, min(65535, round(rate * 65536))) for rate in rates]
         self.drops.inputs.below = drops[0]
         self.drops.inputs.scale = 65536.0 / (65536 - drops[0])
         for l in range(self.n_layers - 1):
@@ -307,10 +303,7 @@ cdef class Propagation:
 
     cdef size_t _lay_out_columns(self, size_t at, order):
         """The columns of a sparse batch, as large as the fullest rows could make it."""
-        counts = np.diff(self.data.sparse.indptr)[order]
-        cdef ptrdiff_t most = min(self.chunk_rows, counts.size)
-        counts = np.partition(counts, counts.size - most)
-        entries = int(counts[counts.size - most :].sum())
+        entries = most_entries(np.diff(self.data.sparse.indptr)[order], self.chunk_rows)
         at = round_up(at, 64)
         self.buffers.columns.start = <int64_t *>at
         at += (self.data.n_features + 1) * sizeof(int64_t)

@@ -395,7 +395,7 @@ def _make_network(
         clips=est.max_grad_norm is not None,
         averages=est.average > 0,
         drops=bool(dropout_rates(est, len(hidden))),
-        entries=most_entries(X, batch) if sparse.issparse(X) else 0,
+        entries=most_entries(np.diff(X.indptr), batch) if sparse.issparse(X) else 0,
         drops_entries=est.input_dropout > 0,
     )
     demand_memory(est, n_bytes + solver.workspace * n_params, n_params)

@@ -75,10 +75,10 @@ class _Callback:
         return {**self.__dict__, "_fits": {}}
 
     def _start(self, estimator: BaseBP) -> Any:
-        raise NotImplementedError
+        """What is known of a fit that begins."""
 
     def _after_epoch(self, state: Any, progress: Epoch) -> bool | None:
-        raise NotImplementedError
+        """True stops the fit."""
 
     def _finish(self, state: Any) -> None:
         pass
