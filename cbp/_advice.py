@@ -141,7 +141,25 @@ def higher_rate(fit: Fit) -> str:
     if fit.rate > fit.highest_rate / 2:
         return longer(fit)
     wanted = fit.rate * max(3 / max(fit.moved, 1e-12), 10)
+    if fit.rate < fit.usual_rate < math.inf:
+        wanted = max(wanted, fit.usual_rate)
     return f"learning_rate_init={one_digit(min(wanted, fit.highest_rate))}"
+
+
+def more_patience(fit: Fit) -> str:
+    """A patience that a plateau does not exhaust."""
+    patience = max(5 * fit.parameters["n_iter_no_change"], 50)
+    return _with_more_epochs(fit, f"n_iter_no_change={int(patience)}")
+
+
+def wider(fit: Fit) -> str:
+    """The usual width for every hidden layer that is a bottleneck."""
+    sizes = [
+        100 if width < fit.least_width else int(width)
+        for width in fit.flow.layer_sizes[1:-1]
+    ]
+    more = ", warm_start=False" if fit.parameters["warm_start"] else ""
+    return f"hidden_layer_sizes={tuple(sizes)}{more}"
 
 
 def less_dropout(fit: Fit) -> str:
@@ -186,6 +204,28 @@ def against_overfitting(fit: Fit) -> str:
         if (rate := min(_moderate(width), 0.2)) > 0:
             return f"dropout={rate}"
     return f"alpha={one_digit(alpha)}"
+
+
+def more_power(fit: Fit) -> str:
+    """Of a network that does worse than a linear one on its own rows: what holds it."""
+    if fit.overpenalized or fit.pressed:
+        return lower_alpha(fit)
+    if not fit.chooses_its_steps and fit.rate < fit.usual_rate / 2:
+        return f"learning_rate_init={fit.usual_rate}"
+    if not fit.chooses_its_steps and fit.rate > 2 * fit.usual_rate:
+        return f"learning_rate_init={fit.usual_rate}"
+    if fit.outcome == "max_iter" or fit.still_learning:
+        return longer(fit)
+    if min(fit.flow.layer_sizes[1:-1], default=100) < 50:
+        return "hidden_layer_sizes=(100,)"
+    return longer(fit)
+
+
+def against_noise(fit: Fit) -> str:
+    """What does the least harm where nothing can be learned."""
+    if fit.chooses_its_steps:
+        return f"alpha={one_digit(max(0.05 * fit.batch, fit.parameters['alpha']))}"
+    return "early_stopping=True"
 
 
 def longer(fit: Fit) -> str:

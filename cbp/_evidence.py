@@ -20,6 +20,7 @@ from cbp._fit_summary import FitSummary
 from cbp._fitted import Fitted
 from cbp._parameters import dropout_rates
 from cbp._solvers import SOLVERS, Solver, follows_training
+from cbp._worth import Standing, Worth
 from cbp.gradient_flow import FailedFlow, GradientFlow, ratio
 
 # Thresholds. None depends on a unit of the data: a layer is compared with the output
@@ -94,8 +95,24 @@ SCHEDULE_OVER = 0.1
 # Fall of the cost in the second half of such a fit, in costs of a constant answer and
 # as a share of itself, above which more epochs are worth while.
 STILL_FALLS, STILL_FALLS_BY = 0.03, 0.1
+# Scores of held-out rows: by how much a linear model must be better, and which part of
+# what a network knows of its training rows it must not know of them.
+LOST_TO_LINEAR, GAP, GAP_NOTE = 0.01, 0.5, 0.15
+# By how much a quick model must explain other rows better than shuffled targets.
+SIGNAL_CLEAR = 0.005
 # Rise of the cost of held-out rows from its least value, in costs of a constant answer.
 OVERFITS = 0.05
+# Rates that usually train, and the multiples of them at which steps are looked at.
+USUAL_RATES = {"adam": 0.001, "sgd": 0.01}
+RATE_HIGH, RATE_LOW = 5.0, 0.2
+# Update over weights of a first step that is large with such a rate: training goes on
+# in jumps, and the cost stays where they keep it. Usual rates have 0.002 to 0.04.
+STEP_LARGE = 0.12
+# Rows of a batch that usually train; what decoupled decay takes of the weights in a
+# step, from which on it holds them down.
+USUAL_BATCH, DECAY = 256, 0.01
+# By how much weights shrink below their first size under a penalty that costs much.
+SHRUNK, PENALTY_FELT = 1.3, 0.01
 # Hidden layers. Up to eight relu trains as well as tanh; with 14 SGD trains tanh but
 # not relu, with 30 neither; Adam and L-BFGS come to that some layers later.
 DEEP_FOR_RELU, DEEP_FOR_ALL = 8, 20
@@ -105,6 +122,7 @@ TINY = float(np.finfo(np.float64).tiny)
 _PARAMETERS = ("batch_size", "alpha", "warm_start", "epsilon")
 _PARAMETERS += ("learning_rate_init", "tol", "n_iter_no_change", "max_iter", "max_fun")
 _PARAMETERS += ("activation", "learning_rate", "max_grad_norm", "early_stopping")
+_PARAMETERS += ("weight_decay", "shuffle")
 # Outcomes of a training that ended by itself.
 _ENDS = ("converged", "max_iter", "stuck", "diverged")
 
@@ -112,12 +130,18 @@ _ENDS = ("converged", "max_iter", "stuck", "diverged")
 class Fit:
     """One fit: its records, its parameters, and the numbers that follow from them."""
 
-    def __init__(self, estimator: Any):
+    def __init__(
+        self,
+        estimator: Any,
+        held: Worth | None = None,
+        linear_held: Worth | None = None,
+    ):
         flow, self.curve, self.summary, n_iter = _records_of(estimator)
         self.parameters: dict[str, Any] = {
             name: getattr(estimator, name) for name in _PARAMETERS
         }
         self.solver = _solver_of(estimator)
+        self.solver_name = str(estimator.solver)
         self.loss = _loss_of(estimator)
         self.flow: GradientFlow = flow
         failed = isinstance(flow, FailedFlow)
@@ -152,8 +176,32 @@ class Fit:
         self.delta_tells = network is None or (
             LOSSES[network.output, network.loss].delta_is_error
         )
+        self.standing: Standing = self.summary.standing or Standing()
+        # What rows that are given now say counts more than what the fit held out.
+        self.given = held is not None
+        self.held = held or self.standing.held
+        self.linear_held = linear_held if held else self.standing.linear_held
         loss = getattr(estimator, "loss_", None)
         self.reached = self._reached(math.inf if failed or loss is None else loss)
+
+    @property
+    def train(self) -> Worth | None:
+        """What it is worth on rows that it was trained on."""
+        return self.standing.train
+
+    @property
+    def linear_train(self) -> Worth | None:
+        """The same of a linear model that was trained on those rows."""
+        return self.standing.linear_train
+
+    @property
+    def score_noise(self) -> float:
+        """The standard error of a score of held-out rows, or of training rows."""
+        worth = self.held or self.train
+        if worth is None:
+            return math.inf
+        p = min(max(worth.score, 0.05), 0.95)
+        return math.sqrt(p * (1 - p) / worth.n_rows)
 
     @property
     def idle(self) -> bool:
@@ -191,6 +239,116 @@ class Fit:
     @property
     def learned(self) -> bool:
         return self.summary.constant_cost <= TINY or self.reached < LEARNED
+
+    @property
+    def late_fall(self) -> float:
+        """By what part of itself the cost fell in the last quarter of the epochs."""
+        quarter = self.cost[-max(len(self.cost) // 4, 1) - 1 :]
+        if len(quarter) < 2 or not 0 < quarter[0] < math.inf:
+            return 0.0
+        return float(1 - quarter[-1] / quarter[0])
+
+    @property
+    def swing(self) -> float:
+        """Median of the rises of the cost in the second half of the epochs."""
+        change = np.diff(self.cost[len(self.cost) // 2 :])
+        rises = change[change > 0]
+        return float(np.median(rises)) if len(rises) else 0.0
+
+    @property
+    def share_of_rises(self) -> float:
+        """In which share of the epochs of the second half the cost rose."""
+        change = np.diff(self.cost[len(self.cost) // 2 :])
+        return float((change > 0).mean()) if len(change) else 0.0
+
+    @property
+    def usual_rate(self) -> float:
+        """A learning rate that usually trains; infinite if there is no rate."""
+        return USUAL_RATES.get(self.solver_name, math.inf)
+
+    @property
+    def steps_are_large(self) -> bool:
+        """Whether a high rate makes steps so large that the cost cannot settle."""
+        if self.rate < RATE_HIGH * self.usual_rate or self.given_weights:
+            return False
+        if self.target_off or self.input_off:
+            return False
+        large = self.first_step.max() > STEP_LARGE
+        return bool(large and self.share_of_rises > RISES / 2)
+
+    @property
+    def rate_is_low(self) -> bool:
+        """Whether a low rate was still at work when training ended."""
+        if self.rate > RATE_LOW * self.usual_rate:
+            return False
+        return self.still_learning or self.outcome == "converged"
+
+    @property
+    def rate_ran_out(self) -> bool:
+        """Whether 'invscaling' left no rate while there was still much to learn."""
+        last = self.summary.last_rate
+        if self.parameters["learning_rate"] != "invscaling" or last is None:
+            return False
+        return last < SCHEDULE_OVER * self.rate
+
+    @property
+    def still_learning(self) -> bool:
+        """Whether the cost was still falling when training ended."""
+        return self.late_fall > 0.02
+
+    @property
+    def usual_batch(self) -> int:
+        return USUAL_BATCH
+
+    @property
+    def shrunk(self) -> float:
+        """How many times smaller than at first the weights of a layer have become."""
+        ratios = ratio(self.flow.weight[0], self.flow.weight[-1])
+        return float(np.nan_to_num(ratios, nan=0.0, posinf=math.inf).max())
+
+    @property
+    def pressed(self) -> bool:
+        """Whether a penalty has made the weights smaller than they were at first."""
+        if not len(self.flow.epoch) or self.mean_weight <= 0:
+            return False
+        per_row = self.parameters["alpha"] / (self.batch * self.mean_weight)
+        return bool(per_row > PENALTY_FELT and self.shrunk > SHRUNK)
+
+    @property
+    def first_errors(self) -> NDArray:
+        """Length of delta^l over that of delta^L in the first record."""
+        return np.asarray(self.flow.relative_error[0], np.float64)
+
+    @property
+    def vanished_at_first(self) -> bool:
+        """Whether a deep network lost the error at first, and has learned little."""
+        first = self.first_errors.min()
+        return bool(first < VANISHING and self.reached > 0.3)
+
+    @property
+    def n_answers(self) -> int:
+        """Classes, or outputs."""
+        if isinstance(self.classes, np.ndarray):
+            return len(self.classes)
+        return int(self.flow.layer_sizes[-1])
+
+    @property
+    def least_width(self) -> int:
+        """The width below which a hidden layer is a bottleneck."""
+        return 3 if self.n_answers <= 2 else 2 + math.ceil(math.log2(self.n_answers))
+
+    @property
+    def n_weights(self) -> int:
+        sizes = np.array(self.flow.layer_sizes, dtype=np.int64)
+        return int((sizes[:-1] + 1) @ sizes[1:])
+
+    @property
+    def stopped_on_plateau(self) -> bool:
+        """Whether patience ended training early, with much left to learn."""
+        p = self.parameters
+        early = self.n_epochs < p["max_iter"] / 2
+        impatient = p["n_iter_no_change"] < 5 or self.n_epochs < 30
+        return early and self.reached > 0.3 and impatient
 
     def typical(self, records: NDArray) -> NDArray:
         """Geometric mean of the later records, per layer; NaN if there is none."""

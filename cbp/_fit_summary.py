@@ -19,6 +19,7 @@ from cbp._catalog import LOSSES, Columns, weighted_quantile
 
 if TYPE_CHECKING:
     from cbp._network import Network
+    from cbp._worth import Standing
 
 # Rows that are looked at: enough for a scale, few enough to cost nothing.
 _SAMPLE_ROWS = 64
@@ -91,6 +92,9 @@ class FitSummary:
         The share of the steps that `max_grad_norm` has shortened.
     last_rate : float or None
         The learning rate of the last step; None if the solver has none.
+    standing : Standing or None
+        What the model is worth at the end, None if there is none or after
+        `partial_fit`.
     """
 
     n_rows: int
@@ -114,6 +118,7 @@ class FitSummary:
     recall: float | None = None
     clipped: float = 0.0
     last_rate: float | None = None
+    standing: Standing | None = None
 
     @classmethod
     def of_data(

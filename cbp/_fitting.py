@@ -63,6 +63,7 @@ from cbp._validation import (
 )
 from cbp._verbose import StatusLine, print_loss, print_patience
 from cbp._warn import warn
+from cbp._worth import MOST_ROWS, stand
 from cbp.gradient_flow import FailedFlow, GradientFlow
 
 if TYPE_CHECKING:
@@ -76,6 +77,10 @@ _SCORES += ("best_iter_",)
 
 # The records of a fit, which `monitor` asks for.
 _FLOW = ("gradient_flow_", "_fit_summary")
+
+# Rows that are scored at the end of a fit at least, and the share of its work that
+# scores of more of them may take.
+_LEAST_ROWS, _FOR_SCORES = 64, 0.004
 
 # Parameters that the trainer takes as floats.
 _REAL_PARAMETERS = ("alpha", "learning_rate_init", "power_t", "momentum", "beta_1")
@@ -108,6 +113,7 @@ class Run:
     summary: FitSummary | None = None
     # Scores the held-out rows if the engine does not.
     score: Callable[[Progress], float] | None = None
+    held_out: HeldOut | None = None
 
     @property
     def n_rows(self) -> int:
@@ -206,7 +212,7 @@ def fit(
         rows_of = Data(network, data.X, data.target, data.weight)
         trainer.renew(theta, rows_of, progress, rng)
     n_asked = trainer.n_threads
-    run = Run(network, theta, data, rows, progress, trainer)
+    run = Run(network, theta, data, rows, progress, trainer, held_out=held_out)
     if held_out is not None and settings_name(est) == "told":
         run.score = make_scorer(est, network, theta, *held_out)
     if early_stopping and not fresh:
@@ -223,6 +229,8 @@ def fit(
             _train(est, run, incremental, session)
         if run.look and (trainer.recorder.n_records or not incremental):
             _summarize(run, progress.outcome)
+            if not incremental:
+                _judge(run)
     except KeyboardInterrupt:
         # Weights that have overflowed are no model, at whatever line it came.
         if all_finite(run.chosen_theta):
@@ -578,6 +586,39 @@ def _summarize(run: Run, outcome: str) -> None:
 
     summary = run.look().at_end(outcome, progress.loss, outputs, labels)
     run.summary = _with_steps(run, summary)
+
+
+def _judge(run: Run) -> None:
+    """Note what the model is worth, on rows trained on and rows held out."""
+    theta, held_out = run.chosen_theta, None
+    if not all_finite(theta):
+        return
+    n_seen = run.n_rows * max(run.progress.n_iter, 1)
+    # Of a pass over a row forwards and backwards a third is the pass forwards.
+    at_most = int(min(MOST_ROWS, max(_LEAST_ROWS, 3 * _FOR_SCORES * n_seen)))
+    if run.held_out is not None:
+        held_out = _some(*run.held_out, at_most)
+    trained = _some(run.data, run.rows, at_most)
+    work = 6.0 * run.network.n_params * n_seen
+    standing = stand(run.network, theta, trained, held_out, work)
+    run.summary = replace(run.summary, standing=standing)
+
+
+def _some(data: Checked, rows: NDArray | None, at_most: int) -> tuple[Any, Any, Any]:
+    """X, target and weights of rows that are spread evenly."""
+    n_rows = data.X.shape[0] if rows is None else len(rows)
+    some: Any = slice(0, n_rows, -(-n_rows // at_most))
+    if rows is not None:
+        some = rows[some]
+    weight = data.weight
+    target = data.target[some]
+    if not sparse.issparse(target):
+        target = np.ascontiguousarray(target)
+    return (
+        kernel_ready(data.X[some]),
+        target,
+        None if weight is None else np.ascontiguousarray(weight[some]),
+    )
 
 
 def _with_steps(run: Run, summary: FitSummary) -> FitSummary:

@@ -1,0 +1,460 @@
+"""What the answers of a model are worth: beside a constant answer and a linear model.
+
+`judge` scores outputs on some rows. `linear_model` trains the same network without its
+hidden layers: with softmax or logistic outputs that is logistic regression, with a
+squared error ridge regression, and every other loss has its own. It is not
+scikit-learn's, because it runs at the end of every fit: importing sklearn.linear_model
+takes longer than a short fit, and the same bits are wanted on every machine.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import optimize, sparse
+
+from cbp._catalog import LOSSES, is_regressors
+from cbp._data import Data
+from cbp._network import Network
+from cbp._prediction import predict
+from cbp._progress import Settings
+from cbp._training import Trainer
+
+# Rows that are scored and that a linear model is trained on; its weights that are kept.
+MOST_ROWS = 4096
+_MOST_WEIGHTS = 8192
+# Of a linear model: iterations at most, fewer than which tell nothing, and what one
+# costs beside its products, in floating-point operations of those.
+_ITERATIONS, _LEAST_ITERATIONS = 60, 12
+_OVERHEAD = 400_000
+# Its penalty, as scikit-learn's Ridge and LogisticRegression have it: half of the sum
+# of squared weights stands beside the sum of the costs of all rows.
+_PENALTY = 1.0
+
+
+@dataclass(frozen=True)
+class Worth:
+    """What answers are worth on some rows.
+
+    Parameters
+    ----------
+    kind : {'accuracy', 'labels', 'r2', 'share'}
+        What `score` is: the share of rows, or of labels, that are right; R2; the share
+        of the cost of the best constant answer that is saved, where R2 says nothing.
+    score : float
+    constant : float
+        The same of a constant answer: the commonest class of the training rows; 0 for
+        'r2' and 'share'.
+    n_rows : int
+    answers : float
+        Share of the rows that get the commonest class of the training rows as their
+        answer; 0 without classes.
+    balanced : float
+        Mean over classes of the share of their rows that are right; `score` without
+        classes.
+    """
+
+    kind: str
+    score: float
+    constant: float
+    n_rows: int
+    answers: float = 0.0
+    balanced: float = 0.0
+
+    @property
+    def share(self) -> float:
+        """The share of what a constant answer leaves to be won, at most 1."""
+        if self.constant >= 1:
+            return 1.0 if self.score >= 1 else 0.0
+        return (self.score - self.constant) / (1 - self.constant)
+
+
+@dataclass(frozen=True, eq=False)
+class Linear:
+    """A linear model of the same task, for columns that were standardised.
+
+    Parameters
+    ----------
+    kind : tuple
+        What `Network` is made of.
+    theta : ndarray of shape (n_params,)
+    mean, scale : ndarray of shape (n_features,)
+    """
+
+    kind: tuple[Any, ...]
+    theta: NDArray
+    mean: NDArray
+    scale: NDArray
+
+    def outputs(self, X: Any) -> NDArray:
+        """Outputs for rows as they reach the network, shape (n_samples, n_outputs)."""
+        return predict(Network(*self.kind), self.theta, _standard(X, self))
+
+
+def judge(
+    network: Network,
+    outputs: NDArray,
+    target: Any,
+    weight: NDArray | None = None,
+    common: int | None = None,
+) -> Worth | None:
+    """Scores outputs of a network.
+
+    Parameters
+    ----------
+    network : Network
+    outputs : ndarray of shape (n_samples, n_outputs)
+    target : ndarray or CSR matrix
+        As `Data` takes it.
+    weight : ndarray of shape (n_samples,), default=None
+    common : int, default=None
+        The number of the commonest class of the training rows. None means of these.
+
+    Returns
+    -------
+    Worth or None
+        None if there is nothing to score: no row has weight, or an output is not
+        finite.
+    """
+    w = np.ones(len(outputs)) if weight is None else np.asarray(weight, np.float64)
+    if len(outputs) == 0 or not w.sum() > 0 or not np.isfinite(outputs).all():
+        return None
+    w = w / w.sum()
+    with np.errstate(all="ignore"):
+        if target.dtype == np.int32:
+            return _judge_classes(network, outputs, target, w, common)
+        if not is_regressors(network.output, network.loss):
+            y = target.toarray() if sparse.issparse(target) else target
+            right = (outputs > 0.5) == (y > 0.5)
+            score = float(w @ right.mean(1))
+            mean = w @ (y > 0.5)
+            constant = float(np.maximum(mean, 1 - mean).mean())
+            return Worth("labels", score, constant, len(w), balanced=score)
+        y = np.asarray(target, np.float64)
+        return _judge_numbers(network, np.asarray(outputs, np.float64), y, w)
+
+
+def _judge_classes(
+    network: Network, outputs: NDArray, target: NDArray, w: NDArray, common: int | None
+) -> Worth:
+    if target.ndim == 2:  # several columns of labels
+        ends = np.cumsum(network.groups)
+        parts = np.split(outputs, ends[:-1], axis=1)
+        answers = np.column_stack([part.argmax(1) for part in parts])
+        score = float(w @ (answers == target).mean(1))
+        shares = [np.bincount(column, w).max() for column in target.T]
+        return Worth("labels", score, float(np.mean(shares)), len(w), balanced=score)
+    single = outputs.shape[1] == 1
+    answers = (outputs[:, 0] > 0.5).astype(int) if single else outputs.argmax(1)
+    right = answers == target
+    shares = np.bincount(target, w)
+    if common is None:
+        common = int(shares.argmax())
+    of_class = np.bincount(target, w * right, len(shares))[shares > 0]
+    return Worth(
+        "accuracy",
+        float(w @ right),
+        float(shares[common]) if common < len(shares) else 0.0,
+        len(w),
+        answers=float(w @ (answers == common)),
+        balanced=float((of_class / shares[shares > 0]).mean()),
+    )
+
+
+def _judge_numbers(network: Network, z: NDArray, y: NDArray, w: NDArray) -> Worth:
+    loss = LOSSES[network.output, network.loss]
+    if y.shape[1] != z.shape[1]:  # one column of targets for several quantiles
+        y = np.broadcast_to(y, z.shape)
+    w = w[:, np.newaxis]
+    if loss.robust:
+        level = np.array([0.5])
+        if not loss.answers_mean:
+            level = np.ravel(network.loss_parameters[0])
+        answer = _quantiles(y, w, np.broadcast_to(level, y.shape[1]))
+        costs = [(w * _pinball(y - a, level)).sum(0) for a in (z, answer)]
+        kind = "share"
+    else:
+        mean = (w * y).sum(0)
+        costs = [(w * (y - a) ** 2).sum(0) for a in (z, mean)]
+        kind = "r2"
+    some = costs[1] > 1e-24 * (w * y * y).sum(0)
+    if not some.any():
+        score = 1.0 if costs[0].max() == 0 else 0.0
+    else:
+        score = float(1 - (costs[0][some] / costs[1][some]).mean())
+    return Worth(kind, score, 0.0, len(y), balanced=score)
+
+
+def _pinball(d: NDArray, level: NDArray) -> NDArray:
+    return np.maximum(level * d, (level - 1) * d)
+
+
+def _quantiles(y: NDArray, w: NDArray, levels: NDArray) -> NDArray:
+    order = np.argsort(y, axis=0)
+    share = np.cumsum(np.take_along_axis(np.broadcast_to(w, y.shape), order, 0), 0)
+    place = np.minimum((share < levels * share[-1]).sum(0), len(y) - 1)
+    return np.take_along_axis(y, order, 0)[place, np.arange(y.shape[1])]
+
+
+# ---- a linear model
+
+
+def linear_model(
+    network: Network, X: Any, target: Any, weight: NDArray | None, work: float
+) -> Linear | None:
+    """The same network without hidden layers, trained on some rows.
+
+    Parameters
+    ----------
+    network : Network
+    X, target, weight
+        Some rows, as `Data` takes them.
+    work : float
+        Floating-point operations that it may take.
+
+    Returns
+    -------
+    Linear or None
+        None if it would take more work or more memory, or overflows.
+    """
+    n_rows, n_columns = X.shape
+    per_iteration = 4.4 * n_rows * n_columns * network.n_outputs + _OVERHEAD
+    n_iterations = int(min(work / per_iteration, _ITERATIONS))
+    n_weights = (n_columns + 1) * network.n_outputs
+    if n_iterations < _LEAST_ITERATIONS or n_weights > _MOST_WEIGHTS:
+        return None
+    kind = list(network.kind)
+    kind[0], kind[1] = (n_columns, network.n_outputs), ()
+    straight = Network(*kind)
+    with np.errstate(all="ignore"):
+        mean, scale = _scale_of(X)
+        start = Linear(tuple(kind), np.zeros(straight.n_params), mean, scale)
+        Z = _standard(X, start)
+        if not np.isfinite(Z).all():
+            return None
+        data = Data(straight, Z, target, weight)
+        # The penalty is divided by the sum of the weights, as the cost is.
+        settings = Settings(solver="lbfgs", batch_size=n_rows, alpha=_PENALTY)
+        theta = np.zeros(straight.n_params, network.dtype)
+        with Trainer(straight, theta, data, settings) as trainer:
+
+            def cost(x: NDArray) -> tuple[float, NDArray]:
+                return trainer.loss_gradient(x.astype(network.dtype))
+
+            options = {"maxiter": n_iterations, "maxfun": 2 * n_iterations}
+            found = optimize.minimize(
+                cost,
+                theta.astype(np.float64),
+                method="L-BFGS-B",
+                jac=True,
+                options=options,
+            )
+    if not np.isfinite(found.x).all():
+        return None
+    theta = found.x.astype(network.dtype)
+    return Linear(tuple(kind), theta, mean, scale)
+
+
+def _scale_of(X: Any) -> tuple[NDArray, NDArray]:
+    n_rows = X.shape[0]
+    if sparse.issparse(X):
+        mean = np.asarray(X.mean(0), np.float64).ravel()
+        square = np.asarray(X.multiply(X).mean(0), np.float64).ravel()
+        spread = np.sqrt(np.maximum(square - mean * mean, 0))
+    else:
+        mean, spread = X.mean(0, dtype=np.float64), X.std(0, dtype=np.float64)
+    # Constant up to rounding.
+    constant = spread <= 1e-6 * np.abs(mean) / max(n_rows, 1) ** 0.5
+    return mean, np.where(constant | (spread == 0), 1.0, spread)
+
+
+def _standard(X: Any, linear: Linear) -> NDArray:
+    dense = X.toarray() if sparse.issparse(X) else X
+    Z = (dense - linear.mean) / linear.scale
+    return np.ascontiguousarray(Z, linear.kind[4])
+
+
+# ---- a signal
+
+
+@dataclass(frozen=True)
+class Signal:
+    """Whether X says anything about y, by a quick model of random features.
+
+    Parameters
+    ----------
+    score : float
+        The share of the targets' variance that it explains in rows that it was not
+        trained on.
+    noise : float
+        The largest such share for targets that were shuffled.
+    n_features : int
+    n_rows : int
+    """
+
+    score: float
+    noise: float
+    n_features: int
+    n_rows: int
+
+
+# Random features, and how often the targets are shuffled for comparison.
+_FEATURES, _SHUFFLES = 64, 19
+_MOST_COLUMNS = 8  # of targets
+
+
+def find_signal(network: Network, X: Any, target: Any, work: float) -> Signal | None:
+    """Fits random features by ridge regression, on each half of the rows in turn.
+
+    Parameters
+    ----------
+    network : Network
+    X, target
+        Some rows, as `Data` takes them.
+    work : float
+        Floating-point operations that it may take.
+
+    Returns
+    -------
+    Signal or None
+        None with too few rows, or if it would take more work.
+    """
+    n_columns = X.shape[1]
+    per_row = 2.0 * _FEATURES * (n_columns + _FEATURES + _SHUFFLES * _MOST_COLUMNS)
+    n_rows = int(min(X.shape[0], work / per_row))
+    if n_rows < 8 * _FEATURES:
+        return None
+    some = slice(0, n_rows * (X.shape[0] // n_rows), X.shape[0] // n_rows)
+    with np.errstate(all="ignore"):
+        return _signal_of(X[some], _columns_of(network, target[some]))
+
+
+def _columns_of(network: Network, target: Any) -> NDArray:
+    """Targets as numbers that far ones do not rule: labels as 0 and 1, else ranks."""
+    if target.dtype == np.int32:
+        labels = target.reshape(len(target), -1)
+        columns = [
+            labels[:, i] == c
+            for i in range(labels.shape[1])
+            for c in np.unique(labels[:, i])
+        ]
+        y = np.column_stack(columns).astype(np.float64)
+    else:
+        y = target.toarray() if sparse.issparse(target) else target
+        y = np.argsort(np.argsort(y, axis=0), axis=0).astype(np.float64)
+    common = np.argsort(-y.var(0), kind="stable")[:_MOST_COLUMNS]
+    return y[:, common]
+
+
+def _signal_of(X: Any, y: NDArray) -> Signal | None:
+    rng = np.random.default_rng(0)
+    mean, scale = _scale_of(X)
+    Z = np.clip(((X.toarray() if sparse.issparse(X) else X) - mean) / scale, -5, 5)
+    directions = rng.standard_normal((Z.shape[1], _FEATURES)) / Z.shape[1] ** 0.5
+    # Half of the features are nearly linear.
+    directions *= np.where(np.arange(_FEATURES) % 2, 0.3, 1.5)
+    H = np.tanh(Z @ directions + rng.standard_normal(_FEATURES) * 0.5)
+    if not np.isfinite(H).all():
+        return None
+    order = rng.permutation(len(y))
+    shuffled = [order] + [rng.permutation(len(y)) for _ in range(_SHUFFLES)]
+    H = H[order]
+    Y = np.concatenate([y[places] for places in shuffled], axis=1)
+    left, total = 0.0, 0.0
+    half = len(y) // 2
+    halves = (slice(half), slice(half, None))
+    for train, test in (halves, halves[::-1]):
+        center, middle = H[train].mean(0), Y[train].mean(0)
+        A = H[train] - center
+        gram = A.T @ A + 0.03 * len(A) * np.eye(_FEATURES) * A.var()
+        weights = np.linalg.solve(gram, A.T @ (Y[train] - middle))
+        missed = Y[test] - middle - (H[test] - center) @ weights
+        left = left + (missed**2).sum(0)
+        total = total + ((Y[test] - middle) ** 2).sum(0)
+    explained = 1 - left.reshape(len(shuffled), -1).sum(1) / np.maximum(
+        total.reshape(len(shuffled), -1).sum(1), 1e-300
+    )
+    return Signal(float(explained[0]), float(explained[1:].max()), _FEATURES, len(y))
+
+
+# ---- all of it, at the end of a fit
+
+# Shares of the work of a fit that may be spent on a linear model and on a signal.
+_FOR_LINEAR, _FOR_SIGNAL = 0.006, 0.003
+
+
+@dataclass(frozen=True, eq=False)
+class Standing:
+    """What the model of a fit is worth at its end.
+
+    Parameters
+    ----------
+    common : int or None
+        The number of the commonest class of the training rows.
+    train, held : Worth or None
+        Of at most 4,096 rows that were trained on, and that the fit held out.
+    linear_train, linear_held : Worth or None
+        The same of a linear model.
+    linear : Linear or None
+        That model, for rows that are given later.
+    signal : Signal or None
+    """
+
+    common: int | None = None
+    train: Worth | None = None
+    held: Worth | None = None
+    linear_train: Worth | None = None
+    linear_held: Worth | None = None
+    linear: Linear | None = None
+    signal: Signal | None = None
+
+
+def stand(
+    network: Network,
+    theta: NDArray,
+    trained: tuple[Any, Any, NDArray | None],
+    held_out: tuple[Any, Any, NDArray | None] | None,
+    work: float,
+) -> Standing:
+    """Judges the model that a fit ends with.
+
+    Parameters
+    ----------
+    network : Network
+    theta : ndarray of shape (n_params,)
+    trained, held_out : tuple (X, target, sample_weight or None)
+        Some rows that were trained on and some that were held out, as `Data` takes
+        them.
+    work : float
+        Floating-point operations of the fit.
+
+    Returns
+    -------
+    Standing
+    """
+    X, target, weight = trained
+    common = None
+    if target.dtype == np.int32 and target.ndim == 1 and len(target):
+        common = int(np.bincount(target, weight).argmax())
+
+    def score(outputs: Any, X: Any, target: Any, weight: Any) -> Worth | None:
+        with np.errstate(all="ignore"):
+            return judge(network, outputs(X), target, weight, common)
+
+    def of_network(X: Any) -> NDArray:
+        return predict(network, theta, X)
+
+    found = {"common": common, "train": score(of_network, X, target, weight)}
+    linear = linear_model(network, X, target, weight, _FOR_LINEAR * work)
+    if linear is not None:
+        found["linear"] = linear
+        found["linear_train"] = score(linear.outputs, X, target, weight)
+    if held_out is not None:
+        found["held"] = score(of_network, *held_out)
+        if linear is not None:
+            found["linear_held"] = score(linear.outputs, *held_out)
+    found["signal"] = find_signal(network, X, target, _FOR_SIGNAL * work)
+    return Standing(**found)
