@@ -132,8 +132,10 @@ def _lower_rate(fit: Fit) -> str:
 def higher_rate(fit: Fit) -> str:
     """A learning rate at which the weights could change three times over, or more
     steps if the rate is high enough."""
-    if fit.stands_still:
+    if fit.stands_still or fit.rate_ran_out or fit.schedule_is_low:
         return "learning_rate='constant'"
+    if fit.parameters["label_smoothing"] > 0.5:
+        return "label_smoothing=0.1"
     if not fit.flow.update[fit.late].any():  # without a gradient no rate makes a step
         if fit.input_off:
             return scale_input(fit)
@@ -210,6 +212,10 @@ def more_power(fit: Fit) -> str:
     """Of a network that does worse than a linear one on its own rows: what holds it."""
     if fit.overpenalized or fit.pressed:
         return lower_alpha(fit)
+    if fit.parameters["label_smoothing"] > 0.5:
+        return "label_smoothing=0.1"
+    if max(fit.dropout[1:], default=0) > 0.5:
+        return "dropout=0.2"
     if not fit.chooses_its_steps and fit.rate < fit.usual_rate / 2:
         return f"learning_rate_init={fit.usual_rate}"
     if not fit.chooses_its_steps and fit.rate > 2 * fit.usual_rate:

@@ -97,7 +97,15 @@ SCHEDULE_OVER = 0.1
 STILL_FALLS, STILL_FALLS_BY = 0.03, 0.1
 # Scores of held-out rows: by how much a linear model must be better, and which part of
 # what a network knows of its training rows it must not know of them.
-LOST_TO_LINEAR, GAP, GAP_NOTE = 0.01, 0.5, 0.15
+LOST_TO_LINEAR, BEATS_LINEAR = 0.01, 0.015
+GAP, GAP_ALONE, GAP_NOTE = 0.45, 0.7, 0.15
+# Share of what there is to know, up to which nothing is known.
+NO_SHARE = 0.05
+# Share of the rows that get one answer, from which on it is the only one; share of the
+# rarer of two classes that is rare, and share of what there is to know, averaged over
+# classes, below which hardly any of its rows are found.
+ONE_ANSWER, RARE, RARE_FOUND = 0.995, 0.12, 0.25
+GENERAL = 0.75
 # By how much a quick model must explain other rows better than shuffled targets.
 SIGNAL_CLEAR = 0.005
 # Rise of the cost of held-out rows from its least value, in costs of a constant answer.
@@ -123,6 +131,8 @@ _PARAMETERS = ("batch_size", "alpha", "warm_start", "epsilon")
 _PARAMETERS += ("learning_rate_init", "tol", "n_iter_no_change", "max_iter", "max_fun")
 _PARAMETERS += ("activation", "learning_rate", "max_grad_norm", "early_stopping")
 _PARAMETERS += ("weight_decay", "shuffle")
+# Parameters of one of the estimators, and what they are without an effect.
+_OPTIONAL = {"label_smoothing": 0.0}
 # Outcomes of a training that ended by itself.
 _ENDS = ("converged", "max_iter", "stuck", "diverged")
 
@@ -140,6 +150,8 @@ class Fit:
         self.parameters: dict[str, Any] = {
             name: getattr(estimator, name) for name in _PARAMETERS
         }
+        for name, nothing in _OPTIONAL.items():
+            self.parameters[name] = getattr(estimator, name, nothing)
         self.solver = _solver_of(estimator)
         self.solver_name = str(estimator.solver)
         self.loss = _loss_of(estimator)
@@ -193,6 +205,19 @@ class Fit:
     def linear_train(self) -> Worth | None:
         """The same of a linear model that was trained on those rows."""
         return self.standing.linear_train
+
+    @property
+    def generalises(self) -> bool:
+        """Whether what it knows of its training rows it knows of others, too; yes if
+        nothing is known of others."""
+        if self.train is None or self.held is None:
+            return True
+        return self.held.share >= GENERAL * self.train.share
+
+    @property
+    def learned_well(self) -> bool:
+        """Whether it has learned, and not by heart."""
+        return self.learned and self.generalises
 
     @property
     def score_noise(self) -> float:
@@ -292,6 +317,17 @@ class Fit:
         return last < SCHEDULE_OVER * self.rate
 
     @property
+    def schedule_is_low(self) -> bool:
+        """Whether a function of the user leaves next to nothing of the rate."""
+        last = self.summary.last_rate
+        own = callable(self.parameters["learning_rate"]) and last is not None
+        return bool(
+            own
+            and self.step_ratio.max() * self.n_epochs < 1
+            and (last < SCHEDULE_OVER * self.rate)
+        )
+
+    @property
     def still_learning(self) -> bool:
         """Whether the cost was still falling when training ended."""
         return self.late_fall > 0.02
@@ -347,8 +383,8 @@ class Fit:
         """Whether patience ended training early, with much left to learn."""
         p = self.parameters
         early = self.n_epochs < p["max_iter"] / 2
-        impatient = p["n_iter_no_change"] < 5 or self.n_epochs < 30
-        return early and self.reached > 0.3 and impatient
+        impatient = p["n_iter_no_change"] < 5 and self.reached > 0.3
+        return early and (impatient or self.reached > NOTHING_LEARNED)
 
     def typical(self, records: NDArray) -> NDArray:
         """Geometric mean of the later records, per layer; NaN if there is none."""

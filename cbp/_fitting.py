@@ -82,6 +82,9 @@ _FLOW = ("gradient_flow_", "_fit_summary")
 # scores of more of them may take.
 _LEAST_ROWS, _FOR_SCORES = 64, 0.004
 
+# The end of a warning or an error about training.
+_ASK = " For the reasons and what to do, call .diagnose()."
+
 # Parameters that the trainer takes as floats.
 _REAL_PARAMETERS = ("alpha", "learning_rate_init", "power_t", "momentum", "beta_1")
 _REAL_PARAMETERS += ("beta_2", "epsilon", "tol", "weight_decay", "warmup", "average")
@@ -547,20 +550,23 @@ def _train(est: Any, run: Run, incremental: bool, session: Session | None) -> No
     elif end.reason == "patience" and est.verbose:
         print_patience(progress.scored, est.tol, est.n_iter_no_change)
     if end.warning and not incremental:
-        warn(end.warning, ConvergenceWarning)
+        ask = _ASK if est.monitor else ""
+        warn(end.warning + ask, ConvergenceWarning)
 
 
 def _diverged(est: Any, run: Run) -> None:
     """Raise the error of a diverged fit; warn if early stopping has a fallback."""
     progress, data = run.progress, run.data
     message = message_of_divergence(est, run.network, *data[:4], progress.n_iter + 1)
+    if est.monitor:
+        message += _ASK
     if not math.isfinite(progress.best_score):
         raise DivergenceError(message, _failed_flow(run))
     progress.outcome = "diverged"
     progress.validation_scores.append(math.nan)
     progress.scored = True  # so that the weights of the best score are kept, not these
     warn(
-        f"{message} The weights of the best validation score are kept.",
+        f"The weights of the best validation score are kept. {message}",
         ConvergenceWarning,
     )
 

@@ -10,11 +10,17 @@ import numpy as np
 
 from cbp import _advice
 from cbp._evidence import (
+    BEATS_LINEAR,
     GAP,
+    GAP_ALONE,
     GAP_NOTE,
     LOST_TO_LINEAR,
     NEVER_PREDICTED,
+    NO_SHARE,
+    ONE_ANSWER,
     OVERFITS,
+    RARE,
+    RARE_FOUND,
     SIGNAL_CLEAR,
     Fit,
 )
@@ -24,24 +30,30 @@ from cbp._worth import Worth
 
 
 def find_no_signal(fit: Fit) -> Finding | None:
-    signal, held = fit.standing.signal, fit.held
-    if signal is None or fit.outcome == "diverged":
+    signal, held, linear = fit.standing.signal, fit.held, fit.linear_held
+    if fit.outcome == "diverged":
         return None
-    # What the network knows of rows that it has not seen is a signal, too.
-    if held is not None and held.share > 0.1:
+    # What the network or a linear model knows of other rows is a signal, too.
+    unknown = NO_SHARE + 2 * fit.score_noise
+    some = held is not None and held.share > unknown
+    if some or (linear is not None and linear.share > unknown):
         return None
-    linear = fit.linear_held
-    if linear is not None and linear.share > 0.05:
+    if signal is not None and signal.score <= max(signal.noise, 0.0) + SIGNAL_CLEAR:
+        message = say(
+            "no-signal",
+            features=signal.n_features,
+            score=max(signal.score, 0.0),
+            noise=max(signal.noise, 0.0),
+        )
+        evidence = {"score": signal.score, "noise": signal.noise}
+    elif held is not None and linear is not None and signal is None:
+        # Of rows that it was trained on it knows something, of others nothing.
+        if fit.train is None or not fit.train.share > 0.3 or held.share > NO_SHARE:
+            return None
+        message = say("no-signal.held", held=held.score, linear=linear.score)
+        evidence = {"held_out": held.score, "linear": linear.score}
+    else:
         return None
-    if signal.score > max(signal.noise, 0.0) + SIGNAL_CLEAR:
-        return None
-    message = say(
-        "no-signal",
-        features=signal.n_features,
-        score=max(signal.score, 0.0),
-        noise=max(signal.noise, 0.0),
-    )
-    evidence = {"score": signal.score, "noise": signal.noise, "rows": signal.n_rows}
     advice = _advice.against_noise(fit)
     return Finding("no-signal", None, message, evidence, advice)
 
@@ -52,17 +64,24 @@ def find_majority_only(fit: Fit) -> Finding | None:
         return None
     if fit.outcome in ("diverged", "partial") or fit.class_weight == "balanced":
         return None
-    if s.rare_class is None or worth.answers < 0.995 or worth.constant >= 1:
+    if s.rare_class is None or worth.constant >= 1:
         return None
-    message = say(
-        "majority-only",
-        label=str(fit.classes[fit.standing.common]),
-        answers=worth.answers,
-        share=worth.constant,
-        rare=str(fit.classes[s.rare_class]),
-        rare_share=s.rare_share,
-    )
+    numbers = {
+        "label": str(fit.classes[fit.standing.common]),
+        "answers": worth.answers,
+        "rare": str(fit.classes[s.rare_class]),
+        "rare_share": s.rare_share,
+    }
+    least = 1 / len(fit.classes)
+    balanced = (worth.balanced - least) / (1 - least)
+    if worth.answers >= ONE_ANSWER:
+        message = say("majority-only", share=worth.constant, **numbers)
+    elif len(fit.classes) == 2 and s.rare_share < RARE and balanced < RARE_FOUND:
+        message = say("majority-only.nearly", balanced=worth.balanced, **numbers)
+    else:
+        return None
     evidence = {"answers": worth.answers, "constant": worth.constant}
+    evidence["balanced"] = worth.balanced
     advice = "class_weight='balanced'"
     return Finding("majority-only", None, message, evidence, advice)
 
@@ -144,8 +163,9 @@ def _overfits_by_gap(fit: Fit) -> Finding | None:
         return None
     linear = fit.linear_held
     # A gap alone is no harm: a network that beats a linear model may have one.
-    beaten = linear is not None and linear.score > held.score + fit.score_noise / 2
-    severe = lost > GAP * train.share and (beaten or linear is None or held.share < 0.1)
+    least = GAP if linear is not None else GAP_ALONE
+    beats = linear is not None and held.score > linear.score + BEATS_LINEAR
+    severe = lost > least * train.share and not beats
     message = say(
         "overfitting.gap",
         does=_does(train),

@@ -53,9 +53,9 @@ from cbp.gradient_flow import GradientFlow
 def find_unscaled_input(fit: Fit) -> Finding | None:
     s = fit.summary
     huge = s.column_size > INPUT_HUGE
-    large = s.column_size > INPUT_LARGE and not fit.learned
+    large = s.column_size > INPUT_LARGE and not fit.learned_well
     tiny = 0 < s.row_length < ROW_TINY
-    short = 0 < s.row_length < ROW_SHORT and not fit.learned
+    short = 0 < s.row_length < ROW_SHORT and not fit.learned_well
     if not (huge or large or tiny or short):
         return None
     if huge or large:
@@ -351,7 +351,10 @@ def find_epsilon_floor(fit: Fit) -> Finding | None:
 
 def find_learning_rate_too_high(fit: Fit) -> Finding | None:
     cost = fit.cost
-    if fit.chooses_its_steps or fit.learned or len(cost) < 4:
+    if fit.chooses_its_steps or fit.learned_well or len(cost) < 4:
+        return None
+    large = fit.steps_are_large
+    if fit.learned and not large:
         return None
     swing, share, rise = fit.swing, fit.share_of_rises, float(cost[-1] - cost.min())
     start = max(fit.summary.zero_cost / max(fit.summary.constant_cost, TINY), 1)
@@ -361,7 +364,6 @@ def find_learning_rate_too_high(fit: Fit) -> Finding | None:
     # What was far too large from the beginning was not made so by the learning rate.
     jumped = jumped and not (fit.input_off or fit.target_off or fit.given_weights)
     jumped = jumped and bool(fit.first_step.max() > STEP_LATER)
-    large = fit.steps_are_large
     if not (swings or rose or jumped or large):
         return None
     # What dropout takes differs from epoch to epoch, and so does the cost.

@@ -63,6 +63,9 @@ TEXTS = {
     "went.nowhere": "Training did not get going: {title:s}.",
     "went.badly": "Training did not go well: {title:s}.",
     "went.improvable": "Training went well, but there is a problem: {title:s}.",
+    "went.by_heart": (
+        "Training has learned its own rows much better than it serves other rows."
+    ),
     "went.unsure": "Training brought little, and the gradients do not say why.",
     "went.interrupted": "Training was interrupted after {n:,} {epochs:s}.",
     "went.stopped": "A callback ended training after {n:,} {epochs:s}.",
@@ -200,8 +203,8 @@ TEXTS = {
     ),
     "learning-rate-too-high.steps": (
         "A step changes the weights of layer {layer:d} by {ratio:%} of their size at "
-        "the start; {usual} % are usual. learning_rate_init={rate:g} is far above the "
-        "usual {usual_rate:g}."
+        "the start, ten times as much as usual. learning_rate_init={rate:g} is far "
+        "above the usual {usual_rate:g}."
     ),
     "learning-rate-too-low": (
         "The cost was still falling when training ended, and a step changes the "
@@ -333,6 +336,16 @@ TEXTS = {
     ),
     "worse-than-linear": (
         "A linear model {does:s} on the same held-out rows, the network {held:%}."
+    ),
+    "no-signal.held": (
+        "On held-out rows neither the network nor a linear model does better than a "
+        "constant answer ({held:%} and {linear:%}). Perhaps X and y are not in the "
+        "same order, or X says nothing about y."
+    ),
+    "majority-only.nearly": (
+        "It predicts class {label:s} for {answers:%} of the rows, and finds hardly any "
+        "row of the other class: on average over the classes it is right on "
+        "{balanced:%}. Class {rare:s} makes up {rare_share:%} of the data."
     ),
     "no-signal": (
         "A quick model with {features:,} random features predicts other rows of the "

@@ -303,7 +303,8 @@ class Signal:
 
 # Random features, and how often the targets are shuffled for comparison.
 _FEATURES, _SHUFFLES = 64, 19
-_MOST_COLUMNS = 8  # of targets
+_LEAST_ROWS = 128
+_MOST_COLUMNS = 4  # of targets
 
 
 def find_signal(network: Network, X: Any, target: Any, work: float) -> Signal | None:
@@ -325,7 +326,7 @@ def find_signal(network: Network, X: Any, target: Any, work: float) -> Signal | 
     n_columns = X.shape[1]
     per_row = 2.0 * _FEATURES * (n_columns + _FEATURES + _SHUFFLES * _MOST_COLUMNS)
     n_rows = int(min(X.shape[0], work / per_row))
-    if n_rows < 8 * _FEATURES:
+    if n_rows < _LEAST_ROWS:
         return None
     some = slice(0, n_rows * (X.shape[0] // n_rows), X.shape[0] // n_rows)
     with np.errstate(all="ignore"):
@@ -383,7 +384,7 @@ def _signal_of(X: Any, y: NDArray) -> Signal | None:
 # ---- all of it, at the end of a fit
 
 # Shares of the work of a fit that may be spent on a linear model and on a signal.
-_FOR_LINEAR, _FOR_SIGNAL = 0.006, 0.003
+_FOR_LINEAR, _FOR_SIGNAL = 0.006, 0.006
 
 
 @dataclass(frozen=True, eq=False)

@@ -219,7 +219,7 @@ def diagnose(
         found = [finding for rule in rules if (finding := rule(fit)) is not None]
         # Problems first: the first advice is the one to try first.
         found.sort(key=lambda finding: finding.severity != PROBLEM)
-        found = _without_contradictions(found)
+        found = _without_contradictions(_without_consequences(found))
         return Diagnosis(_verdict(fit, found), tuple(found))
 
 
@@ -255,6 +255,13 @@ def _settings_of(advice: str) -> dict[str, str] | None:
     return {str(k.arg): ast.unparse(k.value) for k in call.keywords}
 
 
+def _without_consequences(findings: list[Finding]) -> list[Finding]:
+    """A plateau is a cause only where nothing else explains it."""
+    problems = [f for f in findings if f.severity == PROBLEM]
+    others = any(f.code not in ("plateau", *_OF_THE_MODEL) for f in problems)
+    return [f for f in findings if not (others and f.code == "plateau")]
+
+
 def _without_contradictions(findings: list[Finding]) -> list[Finding]:
     """Of two advices that give one parameter different values the first one holds."""
     kept: list[Finding] = []
@@ -277,11 +284,11 @@ def _verdict(fit: Fit, findings: list[Finding]) -> str:
     """How training went, and what came out, each with its number."""
     if fit.summary.constant_cost <= TINY and fit.outcome != "diverged":
         return say("went.constant")
+    return " ".join([_went(fit, findings), *_came_out(fit)])
+
+
+def _went(fit: Fit, findings: list[Finding]) -> str:
     problems = [finding for finding in findings if finding.severity == PROBLEM]
-    return " ".join([_went(fit, problems), *_came_out(fit)])
-
-
-def _went(fit: Fit, problems: list[Finding]) -> str:
     title = TITLES[problems[0].code] if problems else ""
     if fit.outcome == "diverged":
         return say("went.diverged", title=title)
@@ -302,11 +309,14 @@ def _went(fit: Fit, problems: list[Finding]) -> str:
         return say("went.short", limit=f"{limit}={fit.parameters[limit]}", **numbers)
     if fit.reached > NOTHING_LEARNED:
         return say("went.unsure")
+    if any(finding.code == "overfitting" for finding in findings):
+        return say("went.by_heart")
     return say("went.well")
 
 
 # Training may have gone well, and yet the model be bad.
-_OF_THE_MODEL = ("overfitting", "majority-only", "worse-than-linear")
+_OF_THE_MODEL = ("overfitting", "majority-only", "worse-than-linear", "underfitting")
+_OF_THE_MODEL += ("constant-prediction", "no-signal")
 
 
 def _came_out(fit: Fit) -> Iterator[str]:
