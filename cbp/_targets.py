@@ -283,7 +283,7 @@ def encode_numbers(
 
     Parameters
     ----------
-    y : ndarray or CSR matrix of shape (n_samples,) or (n_samples, n_outputs)
+    y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
     dtype : float type
     loss : str
         What asks for it, for the error.
@@ -297,7 +297,7 @@ def encode_numbers(
     ValueError
         If a target is too large for the type, or too small for the loss.
     """
-    y = _one_column(y.toarray() if sparse.issparse(y) else y)
+    y = _one_column(y)
     if y.dtype != dtype:
         with np.errstate(over="ignore"):
             y = y.astype(dtype)
@@ -514,8 +514,8 @@ def encode_labels(
     Parameters
     ----------
     y : ndarray or CSR matrix
-        As scikit-learn's checks leave it; the matrix as kernels read one. It stays
-        sparse.
+        As scikit-learn's checks leave it; the matrix as kernels read one, of several
+        columns. It stays sparse.
     dtype : float type
         Of the matrix.
     known : Labels or None
@@ -524,11 +524,11 @@ def encode_labels(
         Whether some labels may be missing in y.
     """
     is_sparse = sparse.issparse(y)
-    if is_sparse and y.shape[1] > 1:
+    if is_sparse:
         y = _indicators(y, dtype)
         multilabel = True
     else:
-        y = _one_column(y.toarray() if is_sparse else y)
+        y = _one_column(y)
         if incremental and known is not None:
             target = known.known_target(y, dtype)
             if target is not None:
