@@ -103,7 +103,10 @@ class Classifier(ClassifierMixin, BaseBP):
         """
         if self.class_weight is None:
             return sample_weight
-        weight = weights_of_classes(self.class_weight, y, balance)
+        classes = labels_of(self._fitted).choices
+        weight = weights_of_classes(self.class_weight, y, classes, balance)
+        if not incremental and not weight.any():
+            raise ValueError("class_weight is zero in every row: nothing to learn.")
         if sample_weight is None:
             return weight
         given, unit = checked_weight(sample_weight, X, incremental=True)
