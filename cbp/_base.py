@@ -493,7 +493,8 @@ class BaseBP(BaseEstimator):
             Inputs.
 
         layer : int, default=-1
-            The hidden layer, counted from 0, or from the last one (-1) backwards.
+            The index of the hidden layer, as in `coefs_`: 0 is the first one, which
+            `diagnose` calls layer 1, and -1 the last.
 
         Returns
         -------
@@ -570,11 +571,13 @@ def network_of(estimator: BaseBP) -> Network:
 def hidden_layer(n_hidden: int, layer: Any) -> int:
     """The number of a hidden layer, from 0 on, that users may count from either end."""
     whole = isinstance(layer, Integral) and not isinstance(layer, bool)
+    if not n_hidden:
+        raise ValueError(f"The network has no hidden layer; got layer={layer!r}.")
     if not whole or not -n_hidden <= layer < n_hidden:
-        valid = f"an int in [{-n_hidden}, {n_hidden})" if n_hidden else "nothing"
+        there_are = f"{n_hidden} hidden layers" if n_hidden > 1 else "one hidden layer"
         raise ValueError(
-            f"layer must be {valid}, for there are {n_hidden} hidden layers; got "
-            f"{layer!r}."
+            f"layer must be an int in [{-n_hidden}, {n_hidden}), an index into "
+            f"{there_are}; got {layer!r}."
         )
     return int(layer) % n_hidden
 
