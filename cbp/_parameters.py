@@ -6,7 +6,7 @@ refused by name. The data are checked in _validation.py, memory in _memory.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from numbers import Integral, Real
 from typing import Any, TypeAlias
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.random import MT19937, RandomState
 from numpy.random.bit_generator import ISeedSequence
 from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import StrOptions
 
 from cbp._catalog import ACTIVATIONS, ALIASES, LOSS_PARAMETERS, LOSSES, is_allowed
 
@@ -23,6 +24,17 @@ from cbp._catalog import ACTIVATIONS, ALIASES, LOSS_PARAMETERS, LOSSES, is_allow
 _MOST_THREADS = 2**14
 
 _KNOWN_ACTIVATIONS = sorted([*ACTIVATIONS, *ALIASES])
+
+
+class Names(StrOptions):
+    """Names of which a parameter is one, in order where another is refused.
+
+    scikit-learn lists a set, in another order in each process.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        super().__init__(set(names))
+        self.options = sorted(self.options)
 
 
 # ---- layers

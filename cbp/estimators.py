@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
-from sklearn.utils._param_validation import StrOptions
 
 from cbp._base import BaseBP
 from cbp._catalog import LABEL_LOSSES, LOSS_INTERVALS, OUTPUT_OF
 from cbp._classifier import Classifier
 from cbp._divergence import DivergenceError
+from cbp._parameters import Names
 from cbp._regressor import Regressor
 
 __all__ = ["BPClassifier", "BPRegressor", "DivergenceError"]
@@ -370,8 +370,8 @@ class BPClassifier(Classifier):
 
     _parameter_constraints: dict = {
         **BaseBP._parameter_constraints,
-        "class_weight": [StrOptions({"balanced"}), dict, list, None],
-        "loss": [StrOptions(LABEL_LOSSES)],
+        "class_weight": [Names(["balanced"]), dict, list, None],
+        "loss": [Names(LABEL_LOSSES)],
         "label_smoothing": [LOSS_INTERVALS["label_smoothing"]],
         "focal_gamma": [LOSS_INTERVALS["focal_gamma"]],
     }
@@ -802,7 +802,7 @@ class BPRegressor(Regressor):
 
     _parameter_constraints: dict = {
         **BaseBP._parameter_constraints,
-        "loss": [StrOptions(set(OUTPUT_OF))],
+        "loss": [Names(OUTPUT_OF)],
         "huber_delta": [LOSS_INTERVALS["huber_delta"]],
         "quantile": [LOSS_INTERVALS["quantile"], "array-like"],
         "power": [LOSS_INTERVALS["power"]],

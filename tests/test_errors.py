@@ -135,6 +135,15 @@ def test_the_message_for_an_unknown_option_lists_the_valid_ones(estimator, name)
         assert all(option in str(error.value) for option in options)
 
 
+@BOTH
+def test_the_valid_options_are_listed_in_the_order_of_the_alphabet(estimator):
+    for name in ("solver", "loss", "activation", "learning_rate", "init", "precision"):
+        with pytest.raises(ValueError) as error:
+            estimator(**{name: "nonsense"}).fit(X, y)
+        listed = re.search(r"\{(.*)\}", str(error.value)).group(1).split(", ")
+        assert len(listed) > 1 and listed == sorted(listed)
+
+
 @pytest.mark.parametrize("sizes", [20, (20,), [20, 10]])
 def test_sizes_in_the_place_of_a_regressors_loss_are_refused_with_advice(sizes):
     with pytest.raises(ValueError, match="'loss' parameter") as caught:
