@@ -82,7 +82,7 @@ class BPClassifier(Classifier):
         - 'one_cycle': up from 1/25 to 1, then down to 1/250,000, both along a half
           cosine [6]_; the rise takes the share `warmup` of training, or 0.3;
         - a callable: ``learning_rate(p)``, a number >= 0, asked before every epoch for
-          all of its steps.
+          all of its steps. To be pickled it must be a function of a module, no lambda.
 
         `partial_fit` does not know p and refuses the latter.
 
@@ -526,7 +526,7 @@ class BPRegressor(Regressor):
         - 'one_cycle': up from 1/25 to 1, then down to 1/250,000, both along a half
           cosine [6]_; the rise takes the share `warmup` of training, or 0.3;
         - a callable: ``learning_rate(p)``, a number >= 0, asked before every epoch for
-          all of its steps.
+          all of its steps. To be pickled it must be a function of a module, no lambda.
 
         `partial_fit` does not know p and refuses the latter.
 
