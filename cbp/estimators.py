@@ -208,9 +208,9 @@ class BPClassifier(Classifier):
         The same for the columns of X. Not with lbfgs.
 
     class_weight : dict, list of dicts, 'balanced' or None, default=None
-        Weights of classes, ``{label: weight}``, by which `sample_weight` is multiplied;
-        labels that are missing have weight 1. 'balanced' gives each class the same
-        weight in sum: ``n_samples / (n_classes * np.bincount(y))``; not in
+        Weights >= 0 of classes, ``{label: weight}``, by which `sample_weight` is
+        multiplied; labels that are missing have weight 1. 'balanced' gives each class
+        the same weight in sum: ``n_samples / (n_classes * np.bincount(y))``; not in
         `partial_fit`. For multilabel targets and several columns of labels a list with
         one dict for each column; the weights of a row's labels are multiplied. Rows
         that are held out are weighted, too.
