@@ -23,7 +23,6 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils._param_validation import (
     Interval,
     Options,
-    StrOptions,
     validate_parameter_constraints,
 )
 from sklearn.utils.validation import check_is_fitted
@@ -45,6 +44,7 @@ from cbp._fitted import (
 from cbp._init import INITS
 from cbp._kernels import all_finite
 from cbp._network import Network
+from cbp._parameters import Names
 from cbp._prediction import predict
 from cbp._progress import Optimizer
 from cbp._scoring import Given
@@ -98,14 +98,14 @@ class BaseBP(BaseEstimator):
             "array-like",
             Interval(Integral, 1, None, closed="left"),
         ],
-        "activation": [StrOptions({*ACTIVATIONS, *ALIASES}), "array-like"],
-        "solver": [StrOptions(set(SOLVERS))],
+        "activation": [Names([*ACTIVATIONS, *ALIASES]), "array-like"],
+        "solver": [Names(SOLVERS)],
         "alpha": [Interval(Real, 0, None, closed="left")],
         "batch_size": [
-            StrOptions({"auto"}),
+            Names(["auto"]),
             Interval(Integral, 1, None, closed="left"),
         ],
-        "learning_rate": [StrOptions(set(SCHEDULES)), callable],
+        "learning_rate": [Names(SCHEDULES), callable],
         "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
         "power_t": [Interval(Real, 0, None, closed="left")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
@@ -131,14 +131,14 @@ class BaseBP(BaseEstimator):
             Interval(Integral, 1, None, closed="left"),
             Interval(Integral, None, -1, closed="right"),
         ],
-        "precision": [None, StrOptions({"float32", "float64"})],
+        "precision": [None, Names(["float32", "float64"])],
         "monitor": ["boolean"],
         "scoring": [None, str, callable],
         "weight_decay": [Interval(Real, 0, None, closed="left")],
         "max_grad_norm": [None, Interval(Real, 0, None, closed="neither")],
         "warmup": [Interval(Real, 0, 1, closed="left")],
         "average": [Interval(Real, 0, 1, closed="left")],
-        "init": [StrOptions(set(INITS))],
+        "init": [Names(INITS)],
         "dropout": [Interval(Real, 0, 1, closed="left"), "array-like"],
         "input_dropout": [Interval(Real, 0, 1, closed="left")],
     }
@@ -507,7 +507,8 @@ class BaseBP(BaseEstimator):
             Inputs.
 
         layer : int, default=-1
-            The hidden layer, counted from 0, or from the last one (-1) backwards.
+            The index of the hidden layer, as in `coefs_`: 0 is the first one, which
+            `diagnose` calls layer 1, and -1 the last.
 
         Returns
         -------
@@ -584,11 +585,13 @@ def network_of(estimator: BaseBP) -> Network:
 def hidden_layer(n_hidden: int, layer: Any) -> int:
     """The number of a hidden layer, from 0 on, that users may count from either end."""
     whole = isinstance(layer, Integral) and not isinstance(layer, bool)
+    if not n_hidden:
+        raise ValueError(f"The network has no hidden layer; got layer={layer!r}.")
     if not whole or not -n_hidden <= layer < n_hidden:
-        valid = f"an int in [{-n_hidden}, {n_hidden})" if n_hidden else "nothing"
+        there_are = f"{n_hidden} hidden layers" if n_hidden > 1 else "one hidden layer"
         raise ValueError(
-            f"layer must be {valid}, for there are {n_hidden} hidden layers; got "
-            f"{layer!r}."
+            f"layer must be an int in [{-n_hidden}, {n_hidden}), an index into "
+            f"{there_are}; got {layer!r}."
         )
     return int(layer) % n_hidden
 

@@ -44,6 +44,11 @@ _ASKED = ("X", "y", "metadata", "fitted_estimator")
 def demand_callbacks(callbacks: Sequence) -> None:
     """Refuse what does not follow scikit-learn's protocol, in its words."""
     for callback in callbacks:
+        if isinstance(callback, list | tuple):
+            raise TypeError(
+                "callbacks must be instances following the FitCallback protocol, given "
+                "one by one: set_callbacks(a, b), not set_callbacks([a, b])."
+            )
         missing = [
             name for name in _METHODS if not callable(getattr(callback, name, None))
         ]

@@ -21,7 +21,7 @@ from cbp._fitted import Fitted, attribute
 from cbp._label_columns import AnyLabels, LabelColumns, encode, labels_of, told
 from cbp._solvers import demand_stochastic
 from cbp._targets import read_labels, weights_of_classes
-from cbp._validation import checked_weight, kernel_ready
+from cbp._validation import checked_weight, has_one_column, kernel_ready
 
 if TYPE_CHECKING:
     from typing import Self
@@ -103,7 +103,10 @@ class Classifier(ClassifierMixin, BaseBP):
         """
         if self.class_weight is None:
             return sample_weight
-        weight = weights_of_classes(self.class_weight, y, balance)
+        classes = labels_of(self._fitted).choices
+        weight = weights_of_classes(self.class_weight, y, classes, balance)
+        if not incremental and not weight.any():
+            raise ValueError("class_weight is zero in every row: nothing to learn.")
         if sample_weight is None:
             return weight
         given, unit = checked_weight(sample_weight, X, incremental=True)
@@ -115,7 +118,7 @@ class Classifier(ClassifierMixin, BaseBP):
     def _encode(self, y: Any, dtype: np.dtype, incremental: bool) -> NDArray:
         """Targets of the network; the labels that they stand for are kept."""
         if sparse.issparse(y):
-            y = y.toarray() if y.ndim == 1 else kernel_ready(y, "y")
+            y = kernel_ready(y, "y")
         goes_on = self.warm_start or incremental
         known = labels_of(self._fitted) if goes_on else None
         target, labels = encode(y, dtype, known, incremental)
@@ -212,6 +215,8 @@ class Classifier(ClassifierMixin, BaseBP):
 
         model = self._model()
         labels = labels_of(model)
+        if has_one_column(y):
+            y = y.toarray().ravel()
         if isinstance(labels, LabelColumns):
             right = labels.are_right(self._outputs(model, X, logits=True), y)
             if sample_weight is not None:

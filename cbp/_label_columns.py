@@ -59,13 +59,17 @@ class LabelColumns:
 
     def attributes(self) -> dict[str, Any]:
         """The fitted attributes that say the same."""
-        classes = [column.classes for column in self.columns]
-        return {"classes_": classes, "_multilabel": False, "_sparse_labels": False}
+        return {"classes_": self.choices, "_multilabel": False, "_sparse_labels": False}
 
     @property
     def groups(self) -> tuple[int, ...]:
         """The number of outputs of each column: one for each class."""
         return tuple([len(column.classes) for column in self.columns])
+
+    @property
+    def choices(self) -> list[NDArray]:
+        """The labels that each column of y may have."""
+        return [column.classes for column in self.columns]
 
     @property
     def n_outputs(self) -> int:

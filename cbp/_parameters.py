@@ -6,7 +6,7 @@ refused by name. The data are checked in _validation.py, memory in _memory.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from numbers import Integral, Real
 from typing import Any, TypeAlias
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.random import MT19937, RandomState
 from numpy.random.bit_generator import ISeedSequence
 from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import StrOptions
 
 from cbp._catalog import ACTIVATIONS, ALIASES, LOSS_PARAMETERS, LOSSES, is_allowed
 
@@ -23,6 +24,25 @@ from cbp._catalog import ACTIVATIONS, ALIASES, LOSS_PARAMETERS, LOSSES, is_allow
 _MOST_THREADS = 2**14
 
 _KNOWN_ACTIVATIONS = sorted([*ACTIVATIONS, *ALIASES])
+
+
+class Names(StrOptions):
+    """Names of which a parameter is one, in order where another is refused.
+
+    scikit-learn lists a set, in another order in each process.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        super().__init__(set(names))
+        self.options = sorted(self.options)
+
+
+def _demand_order(name: str, given: Any) -> None:
+    """Refuse a set or a dict where the order says what belongs to what."""
+    if isinstance(given, set | frozenset | dict):
+        raise ValueError(
+            f"{name} must be one value or a sequence; {given!r} has no order."
+        )
 
 
 # ---- layers
@@ -34,6 +54,7 @@ def hidden_layers(est: Any) -> tuple[list[int], list[str]]:
     Every call checks what a sequence holds: it may have changed.
     """
     given = est.hidden_layer_sizes
+    _demand_order("hidden_layer_sizes", given)
     sizes = [given] if isinstance(given, Integral) else list(given)
     for n in sizes:
         if type(n) is not int and (isinstance(n, bool) or not isinstance(n, Integral)):
@@ -48,11 +69,7 @@ def hidden_layers(est: Any) -> tuple[list[int], list[str]]:
 def _hidden_activations(est: Any, n_hidden: int) -> list[str]:
     """One activation per hidden layer, under the names the network knows."""
     given = est.activation
-    if isinstance(given, set | frozenset | dict):
-        raise ValueError(
-            "activation must be a name, or a sequence of names, one per hidden "
-            f"layer; {given!r} has no order."
-        )
+    _demand_order("activation", given)
     names = [given] * n_hidden if isinstance(given, str) else list(given)
     for i, name in enumerate(names):
         if not isinstance(name, str) or name not in _KNOWN_ACTIVATIONS:
@@ -72,6 +89,7 @@ def _hidden_activations(est: Any, n_hidden: int) -> list[str]:
 def dropout_rates(est: Any, n_hidden: int) -> tuple[float, ...]:
     """The rates of dropout of the inputs and of every hidden layer; () if all are 0."""
     given = est.dropout
+    _demand_order("dropout", given)
     rates = [given] * n_hidden if isinstance(given, Real) else list(given)
     for i, rate in enumerate(rates):
         if isinstance(rate, bool) or not isinstance(rate, Real) or not 0 <= rate < 1:
@@ -138,6 +156,7 @@ def _loss_parameter(est: Any, name: str) -> float | tuple[float, ...]:
     if isinstance(given, Real):
         return number(est, name)
     # Every call checks what a sequence holds: it may have changed.
+    _demand_order(name, given)
     held = tuple(given)
     if not is_allowed(name, held):
         raise ValueError(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
 from sklearn.base import RegressorMixin
 from sklearn.utils.metaestimators import available_if
 
@@ -184,6 +185,7 @@ class Regressor(RegressorMixin, BaseBP):
             As `predict`.
         """
         network = self._model()._network
+        y = y.toarray() if sparse.issparse(y) else y
         if LOSSES[network.output, network.loss].answers_mean:
             return super().score(X, y, sample_weight)
         from sklearn.metrics import d2_pinball_score  # takes a while

@@ -283,7 +283,7 @@ def encode_numbers(
 
     Parameters
     ----------
-    y : ndarray or CSR matrix of shape (n_samples,) or (n_samples, n_outputs)
+    y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
     dtype : float type
     loss : str
         What asks for it, for the error.
@@ -297,7 +297,7 @@ def encode_numbers(
     ValueError
         If a target is too large for the type, or too small for the loss.
     """
-    y = _one_column(y.toarray() if sparse.issparse(y) else y)
+    y = _one_column(y)
     if y.dtype != dtype:
         with np.errstate(over="ignore"):
             y = y.astype(dtype)
@@ -366,6 +366,13 @@ class Labels:
         return {name: value for name, value in named.items() if value is not None}
 
     groups = ()  # of outputs: only several columns of labels have more than one
+
+    @property
+    def choices(self) -> list[NDArray]:
+        """The labels that each column of y may have."""
+        if self.multilabel:
+            return [np.arange(2)] * len(self.classes)
+        return [self.classes]
 
     @property
     def n_outputs(self) -> int:
@@ -514,8 +521,8 @@ def encode_labels(
     Parameters
     ----------
     y : ndarray or CSR matrix
-        As scikit-learn's checks leave it; the matrix as kernels read one. It stays
-        sparse.
+        As scikit-learn's checks leave it; the matrix as kernels read one, of several
+        columns. It stays sparse.
     dtype : float type
         Of the matrix.
     known : Labels or None
@@ -524,11 +531,11 @@ def encode_labels(
         Whether some labels may be missing in y.
     """
     is_sparse = sparse.issparse(y)
-    if is_sparse and y.shape[1] > 1:
+    if is_sparse:
         y = _indicators(y, dtype)
         multilabel = True
     else:
-        y = _one_column(y.toarray() if is_sparse else y)
+        y = _one_column(y)
         if incremental and known is not None:
             target = known.known_target(y, dtype)
             if target is not None:
@@ -652,26 +659,31 @@ def _log_shares(logits: Floats, output: str) -> Floats:
     return np.maximum(log_p, np.finfo(log_p.dtype).min)
 
 
-def weights_of_classes(class_weight: Any, y: Any, balance: Any = None) -> Floats:
+def weights_of_classes(
+    class_weight: Any, y: Any, classes: list[NDArray], balance: Any = None
+) -> Floats:
     """A weight for each row, by the classes of its labels.
 
     Parameters
     ----------
     class_weight : dict, list of dicts or "balanced"
     y : array or CSR matrix of shape (n_samples,) or (n_samples, n_labels)
-    balance : the same, default=None
+    classes : list of ndarrays
+        The labels that each column of y may have, ascending; y may lack some.
+    balance : as y, default=None
         The labels by whose numbers classes are balanced; None means y.
 
     Returns
     -------
     weight : float64 ndarray of shape (n_samples,)
     """
-    from sklearn.utils.class_weight import compute_sample_weight
-
-    if y.ndim == 1 or y.shape[1] == 1:
-        return _column_weights(compute_sample_weight, class_weight, y, balance, 0)
-    n = y.shape[1]
-    if class_weight != "balanced":
+    n = len(classes)
+    if n == 1 and isinstance(class_weight, list | tuple):
+        raise ValueError(
+            "y has one column, so that class_weight must be 'balanced' or a dict; got "
+            f"{class_weight!r}."
+        )
+    if n > 1 and class_weight != "balanced":
         one_each = isinstance(class_weight, list | tuple) and len(class_weight) == n
         if not one_each or not all(isinstance(w, dict) for w in class_weight):
             raise ValueError(
@@ -681,25 +693,65 @@ def weights_of_classes(class_weight: Any, y: Any, balance: Any = None) -> Floats
     # One after the other, so that a sparse y is never dense as a whole.
     y, balance = (x.tocsc() if sparse.issparse(x) else x for x in (y, balance))
     weight = np.ones(y.shape[0])
-    for j in range(n):
-        of_column = class_weight if class_weight == "balanced" else class_weight[j]
-        weight *= _column_weights(compute_sample_weight, of_column, y, balance, j)
+    for j, known in enumerate(classes):
+        labels = _column(y, j)
+        if class_weight == "balanced":
+            others = None if balance is None else _column(balance, j)
+            weight *= _balanced(labels, others)
+            continue
+        if n == 1:
+            of_classes = _told_weights(class_weight, known)
+        else:
+            of_classes = _told_weights(class_weight[j], known, f" for column {j} of y")
+        weight *= of_classes[index_of(known, labels)]
     return weight
 
 
-def _column_weights(
-    compute: Callable[..., Floats], class_weight: Any, y: Any, balance: Any, j: int
-) -> Floats:
-    """The weights of rows by the labels in column j."""
-    y, balance = _column(y, j), None if balance is None else _column(balance, j)
-    if balance is None or class_weight != "balanced":
-        return compute(class_weight, y)
+def _balanced(labels: NDArray, balance: NDArray | None) -> Floats:
+    """Weights that give each class the same weight in sum."""
+    from sklearn.utils.class_weight import compute_sample_weight
+
+    if balance is None:
+        return compute_sample_weight("balanced", labels)
     n = len(balance)
-    both = np.concatenate([balance, y])
-    return compute(class_weight, both, indices=np.arange(n))[n:]
+    both = np.concatenate([balance, labels])
+    return compute_sample_weight("balanced", both, indices=np.arange(n))[n:]
+
+
+def _told_weights(given: dict, classes: NDArray, where: str = "") -> Floats:
+    """The weight of each class; `where` names the column in errors."""
+    weight, unused = np.ones(len(classes)), set(given)
+    for place, label in enumerate(classes.tolist()):
+        key = label
+        if key not in given and isinstance(label, str) and label.isdecimal():
+            key = int(label)  # as scikit-learn has it
+        if key in given:
+            weight[place] = _weight_of_class(given[key], label, where)
+            unused.discard(key)
+    # As in scikit-learn more is allowed where every class has a weight.
+    if unused and len(given) - len(unused) < len(classes):
+        strange = ", ".join(sorted(map(repr, unused)))
+        raise ValueError(
+            f"class_weight{where} has a weight for {strange}, but the classes are "
+            f"{', '.join(map(repr, classes.tolist()))}."
+        )
+    return weight
+
+
+def _weight_of_class(given: Any, label: Any, where: str) -> float:
+    try:
+        weight = np.nan if isinstance(given, str | bytes) else float(given)
+    except (TypeError, ValueError, OverflowError):
+        weight = np.nan
+    if not 0 <= weight < np.inf:
+        raise ValueError(
+            f"class_weight{where} must hold finite numbers >= 0, got {given!r} for "
+            f"class {label!r}."
+        )
+    return weight
 
 
 def _column(y: Any, j: int) -> NDArray:
     if sparse.issparse(y):
         return y[:, [j]].toarray().ravel()
-    return y if y.ndim == 1 else y[:, j]
+    return plain_column(y if y.ndim == 1 else y[:, j])

@@ -101,7 +101,10 @@ def checked_rows(est: Any, X: Any, dtype: np.dtype) -> tuple[Any, np.dtype]:
 def checked_rows_and_targets(
     est: Any, X: Any, y: Any, dtypes: list[np.dtype], reset: bool
 ) -> tuple[Any, Any]:
-    """X and y of a fit; with `reset` the estimator takes over the columns of X."""
+    """X and y of a fit; with `reset` the estimator takes over the columns of X.
+
+    Only a sparse y of several columns of labels stays sparse.
+    """
     with named_overflow("X"):
         X, y = validate_data(
             est if reset else _with_names_of(est, X),
@@ -114,7 +117,14 @@ def checked_rows_and_targets(
             order="C",
             reset=reset,
         )
+    if has_one_column(y) or (sparse.issparse(y) and isinstance(est, RegressorMixin)):
+        y = (y if y.ndim == 1 else kernel_ready(y, "y")).toarray()
     return kernel_ready(X), y
+
+
+def has_one_column(y: Any) -> bool:
+    """Whether y is sparse, but no matrix of labels."""
+    return sparse.issparse(y) and (y.ndim == 1 or y.shape[1] == 1)
 
 
 def _with_names_of(est: Any, X: Any) -> Any:

@@ -208,10 +208,11 @@ class History(_Callback):
 
     def _table(self, fit: Any) -> _Table:
         n = len(self._tables)
+        if not n:
+            raise ValueError("There is no table yet: this History has seen no fit.")
         whole = isinstance(fit, Integral) and not isinstance(fit, bool)
         if not whole or not -n <= fit < n:
-            valid = f"an int in [{-n}, {n})" if n else "asked for after a fit"
-            raise ValueError(f"fit must be {valid}; got {fit!r}.")
+            raise ValueError(f"fit must be an int in [{-n}, {n}); got {fit!r}.")
         return self._tables[fit]
 
     def _start(self, estimator: BaseBP) -> _Table:

@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
-from sklearn.utils._param_validation import StrOptions
 
 from cbp._base import BaseBP
 from cbp._catalog import LABEL_LOSSES, LOSS_INTERVALS, OUTPUT_OF
 from cbp._classifier import Classifier
 from cbp._divergence import DivergenceError
+from cbp._parameters import Names
 from cbp._regressor import Regressor
 
 __all__ = ["BPClassifier", "BPRegressor", "DivergenceError"]
@@ -82,7 +82,7 @@ class BPClassifier(Classifier):
         - 'one_cycle': up from 1/25 to 1, then down to 1/250,000, both along a half
           cosine [6]_; the rise takes the share `warmup` of training, or 0.3;
         - a callable: ``learning_rate(p)``, a number >= 0, asked before every epoch for
-          all of its steps.
+          all of its steps. To be pickled it must be a function of a module, no lambda.
 
         `partial_fit` does not know p and refuses the latter.
 
@@ -208,9 +208,9 @@ class BPClassifier(Classifier):
         The same for the columns of X. Not with lbfgs.
 
     class_weight : dict, list of dicts, 'balanced' or None, default=None
-        Weights of classes, ``{label: weight}``, by which `sample_weight` is multiplied;
-        labels that are missing have weight 1. 'balanced' gives each class the same
-        weight in sum: ``n_samples / (n_classes * np.bincount(y))``; not in
+        Weights >= 0 of classes, ``{label: weight}``, by which `sample_weight` is
+        multiplied; labels that are missing have weight 1. 'balanced' gives each class
+        the same weight in sum: ``n_samples / (n_classes * np.bincount(y))``; not in
         `partial_fit`. For multilabel targets and several columns of labels a list with
         one dict for each column; the weights of a row's labels are multiplied. Rows
         that are held out are weighted, too.
@@ -370,8 +370,8 @@ class BPClassifier(Classifier):
 
     _parameter_constraints: dict = {
         **BaseBP._parameter_constraints,
-        "class_weight": [StrOptions({"balanced"}), dict, list, None],
-        "loss": [StrOptions(LABEL_LOSSES)],
+        "class_weight": [Names(["balanced"]), dict, list, None],
+        "loss": [Names(LABEL_LOSSES)],
         "label_smoothing": [LOSS_INTERVALS["label_smoothing"]],
         "focal_gamma": [LOSS_INTERVALS["focal_gamma"]],
     }
@@ -526,7 +526,7 @@ class BPRegressor(Regressor):
         - 'one_cycle': up from 1/25 to 1, then down to 1/250,000, both along a half
           cosine [6]_; the rise takes the share `warmup` of training, or 0.3;
         - a callable: ``learning_rate(p)``, a number >= 0, asked before every epoch for
-          all of its steps.
+          all of its steps. To be pickled it must be a function of a module, no lambda.
 
         `partial_fit` does not know p and refuses the latter.
 
@@ -802,7 +802,7 @@ class BPRegressor(Regressor):
 
     _parameter_constraints: dict = {
         **BaseBP._parameter_constraints,
-        "loss": [StrOptions(set(OUTPUT_OF))],
+        "loss": [Names(OUTPUT_OF)],
         "huber_delta": [LOSS_INTERVALS["huber_delta"]],
         "quantile": [LOSS_INTERVALS["quantile"], "array-like"],
         "power": [LOSS_INTERVALS["power"]],

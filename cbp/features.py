@@ -45,7 +45,8 @@ class NetworkFeatures(
         The network, with one hidden layer or more.
 
     layer : int, default=-1
-        The hidden layer, counted from 0, or from the last one (-1) backwards.
+        The index of the hidden layer, as in `coefs_`: 0 is the first one, which
+        `diagnose` calls layer 1, and -1 the last.
 
     Attributes
     ----------

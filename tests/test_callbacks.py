@@ -585,6 +585,12 @@ def test_what_is_no_callback_is_refused_and_nothing_changes(bad):
     assert model._skl_callbacks == [callback]
 
 
+@pytest.mark.parametrize("several", [list, tuple])
+def test_a_list_of_callbacks_is_refused_with_a_hint(several):
+    with pytest.raises(TypeError, match=r"one by one: set_callbacks\(a, b\)"):
+        network().set_callbacks(several([History(), History()]))
+
+
 @pytest.mark.thread_unsafe(reason="turns the garbage collector off")
 def test_data_are_freed_when_the_fit_has_ended(contexts):
     rows = X.copy()
@@ -822,7 +828,7 @@ def test_our_callbacks_refuse_other_estimators_by_name():
 def test_history_holds_the_curves_of_every_fit(contexts):
     history = History()
     assert history.n_fits == 0
-    with pytest.raises(ValueError, match="fit must be asked for after a fit"):
+    with pytest.raises(ValueError, match="no table yet: this History has seen no fit"):
         history.table()
     model = network(early_stopping=True).set_callbacks(history).fit(X, LABELS)
     table = history.table()

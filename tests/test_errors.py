@@ -119,6 +119,19 @@ def test_a_bad_value_is_refused_by_a_message_that_names_it(estimator, name, valu
     assert any(word in message for word in allowed), message
 
 
+@pytest.mark.parametrize("form", [set, frozenset, dict.fromkeys])
+def test_what_has_no_order_is_refused_where_the_order_counts(form):
+    for options in (
+        {"hidden_layer_sizes": form([7, 5])},
+        {"activation": form(["relu"])},
+        {"dropout": form([0.1])},
+        {"loss": "quantile", "quantile": form([0.1, 0.9])},
+    ):
+        *_, name = options
+        with pytest.raises(ValueError, match=f"{name} must be .* has no order"):
+            BPRegressor(**options).fit(X, y)
+
+
 @BOTH
 @pytest.mark.parametrize("name", ["solver", "loss", "activation", "learning_rate"])
 def test_the_message_for_an_unknown_option_lists_the_valid_ones(estimator, name):
@@ -133,6 +146,15 @@ def test_the_message_for_an_unknown_option_lists_the_valid_ones(estimator, name)
         with pytest.raises(ValueError) as error:
             estimator(**{name: value}).fit(X, y)
         assert all(option in str(error.value) for option in options)
+
+
+@BOTH
+def test_the_valid_options_are_listed_in_the_order_of_the_alphabet(estimator):
+    for name in ("solver", "loss", "activation", "learning_rate", "init", "precision"):
+        with pytest.raises(ValueError) as error:
+            estimator(**{name: "nonsense"}).fit(X, y)
+        listed = re.search(r"\{(.*)\}", str(error.value)).group(1).split(", ")
+        assert len(listed) > 1 and listed == sorted(listed)
 
 
 @pytest.mark.parametrize("sizes", [20, (20,), [20, 10]])

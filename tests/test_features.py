@@ -54,7 +54,7 @@ def test_a_layer_that_is_not_there_is_refused(layer):
     with pytest.raises(ValueError, match="layer must be"):
         NetworkFeatures(network(), layer).fit(X, y)
     flat = network(hidden_layer_sizes=()).fit(X, y)
-    with pytest.raises(ValueError, match="there are 0 hidden layers"):
+    with pytest.raises(ValueError, match="no hidden layer; got layer=-1"):
         flat.hidden_activations(X)
 
 

@@ -213,6 +213,37 @@ def test_a_regressor_makes_sparse_targets_dense():
     assert not sp.issparse(one.predict(X))
 
 
+@pytest.mark.parametrize("form", [sp.csr_matrix, sp.csc_array, sp.coo_array])
+@pytest.mark.parametrize(
+    "estimator, scoring, options",
+    [
+        (BPClassifier, "accuracy", {"class_weight": {0: 2.0}}),
+        (BPClassifier, "accuracy", {"class_weight": "balanced"}),
+        (BPRegressor, "r2", {}),
+        (BPRegressor, "r2", {"loss": "quantile"}),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.DataConversionWarning")
+def test_a_sparse_column_is_scored_as_it_is_trained(estimator, scoring, options, form):
+    y = Y[:, 0]
+    options = dict(max_iter=3, random_state=0, early_stopping=True, **options)
+    dense = estimator(scoring=scoring, **options).fit(X, y, X_val=X, y_val=y)
+    columns = [form(y[:, None])]
+    if form is sp.coo_array:
+        columns.append(form(y))
+    for column in columns:
+        model = estimator(scoring=scoring, **options)
+        model.fit(X, column, X_val=X, y_val=column)
+        np.testing.assert_array_equal(model._theta, dense._theta)
+        assert model.validation_scores_ == dense.validation_scores_
+        assert model.score(X, column) == dense.score(X, y)
+
+
+def test_a_regressor_scores_sparse_targets():
+    model = BPRegressor(max_iter=3, random_state=0).fit(X, Y)
+    assert model.score(X, sp.csr_matrix(Y)) == model.score(X, Y)
+
+
 def test_weights_of_classes_for_one_column_are_refused_for_several():
     for class_weight in ({0: 1, 1: 2}, [{0: 1, 1: 2}] * 3, [1] * 19):
         for form in (np.asarray, sp.csr_matrix):

@@ -299,3 +299,51 @@ def test_weights_for_another_kind_of_targets_are_refused():
         classifier(class_weight=[WEIGHTS]).fit(X, MULTILABEL)
     with pytest.raises(ValueError):
         classifier(class_weight={0: -1.0}).fit(X, y)
+
+
+def test_weights_of_classes_may_name_a_class_that_a_part_of_the_data_lacks():
+    without = y > 0
+    model = classifier(class_weight=WEIGHTS, max_iter=3)
+    given = {"X_val": X[without], "y_val": y[without]}
+    model.fit(X, y, **given)
+    rows = compute_sample_weight(WEIGHTS, y)
+    plain = classifier(max_iter=3)
+    plain.fit(X, y, rows, **given, sample_weight_val=rows[without])
+    same(model, plain)
+    assert model.validation_loss_curve_ == plain.validation_loss_curve_
+    for part in (y == 1, without, y == 2):
+        model.partial_fit(X[part], y[part])
+        plain.partial_fit(X[part], y[part], rows[part])
+    same(model, plain)
+
+
+def test_weights_of_classes_know_labels_of_digits_as_strings_and_as_numbers():
+    digits = np.array(["1", "2", "10"])[y]
+    model = classifier(max_iter=3).fit(X, digits, compute_sample_weight(WEIGHTS, y))
+    for weights in ({"1": 0.5, "10": 3.0}, {1: 0.5, 10: 3.0}):
+        same(model, classifier(class_weight=weights, max_iter=3).fit(X, digits))
+
+
+def test_a_weight_for_no_class_is_named_and_not_the_classes_without_one():
+    for weights in ({7: 2}, {0: 1, 7: 2}):
+        with pytest.raises(ValueError, match="a weight for 7, but the .* 0, 1, 2"):
+            classifier(class_weight=weights).fit(X, y)
+    with pytest.raises(ValueError, match="for column 1 of y has a weight for 'a'"):
+        classifier(class_weight=[{}, {"a": 1}, {}]).fit(X, MULTILABEL)
+    # As in scikit-learn: one dict may serve rows that lack a class.
+    classifier(class_weight={0: 1, 1: 1, 2: 1, 7: 2}, max_iter=1).fit(X, y)
+
+
+@pytest.mark.parametrize("weight", [-1, np.nan, np.inf, None, "2", 10**400])
+def test_bad_weights_of_classes_are_called_class_weight(weight):
+    with pytest.raises(ValueError, match=r"^class_weight must .* for class 1\.$"):
+        classifier(class_weight={1: weight}).fit(X, y)
+    with pytest.raises(ValueError, match=r"^class_weight for column 2 of y must "):
+        classifier(class_weight=[{}, {}, {1: weight}]).fit(X, MULTILABEL)
+    with pytest.raises(ValueError, match="^class_weight is zero in every row"):
+        classifier(class_weight={0: 0, 1: 0, 2: 0}).fit(X, y)
+
+
+def test_a_list_of_weights_is_refused_for_one_column():
+    with pytest.raises(ValueError, match="y has one column, so that class_weight"):
+        classifier(class_weight=[WEIGHTS]).fit(X, y)
