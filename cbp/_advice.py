@@ -10,7 +10,14 @@ import math
 
 import numpy as np
 
-from cbp._evidence import DEEP_FOR_ALL, DEEP_FOR_RELU, STARVED, VANISHING, Fit
+from cbp._evidence import (
+    DEEP_FOR_ALL,
+    DEEP_FOR_RELU,
+    MUCH_DROPOUT,
+    STARVED,
+    VANISHING,
+    Fit,
+)
 
 SCALE_INPUT = "make_pipeline(StandardScaler(), model)"
 SCALE_SPARSE_INPUT = "make_pipeline(MaxAbsScaler(), model)"
@@ -134,8 +141,6 @@ def higher_rate(fit: Fit) -> str:
     steps if the rate is high enough."""
     if fit.stands_still or fit.rate_ran_out or fit.schedule_is_low:
         return "learning_rate='constant'"
-    if fit.parameters["label_smoothing"] > 0.5:
-        return "label_smoothing=0.1"
     if not fit.flow.update[fit.late].any():  # without a gradient no rate makes a step
         if fit.input_off:
             return scale_input(fit)
@@ -166,6 +171,10 @@ def wider(fit: Fit) -> str:
 
 def less_dropout(fit: Fit) -> str:
     """Rates that leave next to no row without a unit, of the layers that starve."""
+    if fit.starved.max() <= STARVED:  # most units go, not all
+        least = min(0.2, *fit.dropout[1:])
+        rates = tuple(0.2 if r > MUCH_DROPOUT else r for r in fit.dropout[1:])
+        return f"dropout={least if fit.dropout_is_one else rates}"
     rates = [
         _moderate(width) if share > STARVED else rate
         for width, share, rate in zip(
@@ -212,8 +221,6 @@ def more_power(fit: Fit) -> str:
     """Of a network that does worse than a linear one on its own rows: what holds it."""
     if fit.overpenalized or fit.pressed:
         return lower_alpha(fit)
-    if fit.parameters["label_smoothing"] > 0.5:
-        return "label_smoothing=0.1"
     if max(fit.dropout[1:], default=0) > 0.5:
         return "dropout=0.2"
     if not fit.chooses_its_steps and fit.rate < fit.usual_rate / 2:
@@ -244,7 +251,7 @@ def longer(fit: Fit) -> str:
     if fit.outcome == "max_iter":
         if fit.max_fun_ended:
             return f"max_fun={max(5 * p['max_fun'], 15000)}"
-        advice = f"max_iter={5 * p['max_iter']}"
+        advice = f"max_iter={max(5 * p['max_iter'], 200)}"
         more = f", max_fun={10 * p['max_iter'] + 15000}"
         return advice + (more if fit.max_fun_is_next else "")
     if not fit.was_patient:

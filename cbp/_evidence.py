@@ -101,10 +101,10 @@ LOST_TO_LINEAR, BEATS_LINEAR = 0.01, 0.015
 GAP, GAP_ALONE, GAP_NOTE = 0.45, 0.7, 0.15
 # Share of what there is to know, up to which nothing is known.
 NO_SHARE = 0.05
-# Share of the rows that get one answer, from which on it is the only one; share of the
-# rarer of two classes that is rare, and share of what there is to know, averaged over
-# classes, below which hardly any of its rows are found.
-ONE_ANSWER, RARE, RARE_FOUND = 0.995, 0.12, 0.25
+# Share of the rows that get one answer, from which on it is the only one; share that
+# is most of them; share of a class that is rare; and share of what there is to know,
+# averaged over classes, below which hardly any of its rows are found.
+ONE_ANSWER, MOST, RARE, RARE_FOUND = 0.995, 0.9, 0.12, 0.25
 GENERAL = 0.75
 # By how much a quick model must explain other rows better than shuffled targets.
 SIGNAL_CLEAR = 0.005
@@ -116,6 +116,10 @@ RATE_HIGH, RATE_LOW = 5.0, 0.2
 # Update over weights of a first step that is large with such a rate: training goes on
 # in jumps, and the cost stays where they keep it. Usual rates have 0.002 to 0.04.
 STEP_LARGE = 0.12
+# Steps below which nothing can be said of a fit that was still learning.
+FEW_STEPS = 100
+# Dropout rates above which a layer cannot learn what it could.
+MUCH_DROPOUT = 0.6
 # Rows of a batch that usually train; what decoupled decay takes of the weights in a
 # step, from which on it holds them down.
 USUAL_BATCH, DECAY = 256, 0.01
@@ -298,8 +302,10 @@ class Fit:
             return False
         if self.target_off or self.input_off:
             return False
-        large = self.first_step.max() > STEP_LARGE
-        return bool(large and self.share_of_rises > RISES / 2)
+        step = self.first_step.max()
+        if step > 2 * STEP_FIRST and self.reached > 0.05:
+            return True
+        return bool(step > STEP_LARGE and self.share_of_rises > RISES / 2)
 
     @property
     def rate_is_low(self) -> bool:
@@ -326,6 +332,17 @@ class Fit:
             and self.step_ratio.max() * self.n_epochs < 1
             and (last < SCHEDULE_OVER * self.rate)
         )
+
+    @property
+    def n_steps(self) -> int:
+        return self.n_epochs * self.steps_per_epoch
+
+    @property
+    def few_steps(self) -> bool:
+        """Whether a limit ended training after a few steps at a usual rate."""
+        usual = self.rate >= 0.5 * self.usual_rate and not self.chooses_its_steps
+        ended = self.outcome == "max_iter" and self.n_steps < FEW_STEPS
+        return bool(usual and ended and self.still_learning)
 
     @property
     def still_learning(self) -> bool:
@@ -383,7 +400,7 @@ class Fit:
         """Whether patience ended training early, with much left to learn."""
         p = self.parameters
         early = self.n_epochs < p["max_iter"] / 2
-        impatient = p["n_iter_no_change"] < 5 and self.reached > 0.3
+        impatient = p["n_iter_no_change"] < 5
         return early and (impatient or self.reached > NOTHING_LEARNED)
 
     def typical(self, records: NDArray) -> NDArray:
@@ -511,6 +528,11 @@ class Fit:
         hidden layer."""
         rates = self.dropout or (0.0,) * self.flow.n_layers
         return np.power(rates, self.flow.layer_sizes[:-1])
+
+    @property
+    def drops_much(self) -> bool:
+        """Whether a hidden layer loses most of its units in every row."""
+        return max(self.dropout[1:], default=0.0) > MUCH_DROPOUT
 
     @property
     def scheduled(self) -> bool:

@@ -83,7 +83,7 @@ _FLOW = ("gradient_flow_", "_fit_summary")
 _LEAST_ROWS, _FOR_SCORES = 64, 0.004
 
 # The end of a warning or an error about training.
-_ASK = " For the reasons and what to do, call .diagnose()."
+_ASK = "For the reasons and what to do, call .diagnose()."
 
 # Parameters that the trainer takes as floats.
 _REAL_PARAMETERS = ("alpha", "learning_rate_init", "power_t", "momentum", "beta_1")
@@ -550,7 +550,8 @@ def _train(est: Any, run: Run, incremental: bool, session: Session | None) -> No
     elif end.reason == "patience" and est.verbose:
         print_patience(progress.scored, est.tol, est.n_iter_no_change)
     if end.warning and not incremental:
-        ask = _ASK if est.monitor else ""
+        gap = "\n" if "\n" in end.warning else " "
+        ask = gap + _ASK if est.monitor else ""
         warn(end.warning + ask, ConvergenceWarning)
 
 
@@ -559,7 +560,7 @@ def _diverged(est: Any, run: Run) -> None:
     progress, data = run.progress, run.data
     message = message_of_divergence(est, run.network, *data[:4], progress.n_iter + 1)
     if est.monitor:
-        message += _ASK
+        message += f" {_ASK}"
     if not math.isfinite(progress.best_score):
         raise DivergenceError(message, _failed_flow(run))
     progress.outcome = "diverged"

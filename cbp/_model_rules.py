@@ -15,6 +15,7 @@ from cbp._evidence import (
     GAP_ALONE,
     GAP_NOTE,
     LOST_TO_LINEAR,
+    MOST,
     NEVER_PREDICTED,
     NO_SHARE,
     ONE_ANSWER,
@@ -76,7 +77,7 @@ def find_majority_only(fit: Fit) -> Finding | None:
     balanced = (worth.balanced - least) / (1 - least)
     if worth.answers >= ONE_ANSWER:
         message = say("majority-only", share=worth.constant, **numbers)
-    elif len(fit.classes) == 2 and s.rare_share < RARE and balanced < RARE_FOUND:
+    elif worth.answers > MOST and s.rare_share < RARE and balanced < RARE_FOUND:
         message = say("majority-only.nearly", balanced=worth.balanced, **numbers)
     else:
         return None
@@ -159,13 +160,17 @@ def _overfits_by_gap(fit: Fit) -> Finding | None:
     if find_no_signal(fit) is not None or train.share < 0.2:
         return None
     lost = train.share - held.share
-    if not lost > max(GAP_NOTE * train.share, 3 * fit.score_noise):
-        return None
     linear = fit.linear_held
+    # It fits its own rows better than a linear model does, and others worse.
+    worse = find_worse_than_linear(fit) is not None
+    if fit.linear_train is not None:
+        worse = worse and train.score > fit.linear_train.score
+    if not (worse or lost > max(GAP_NOTE * train.share, 3 * fit.score_noise)):
+        return None
     # A gap alone is no harm: a network that beats a linear model may have one.
     least = GAP if linear is not None else GAP_ALONE
     beats = linear is not None and held.score > linear.score + BEATS_LINEAR
-    severe = lost > least * train.share and not beats
+    severe = worse or (lost > least * train.share and not beats)
     message = say(
         "overfitting.gap",
         does=_does(train),

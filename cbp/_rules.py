@@ -202,7 +202,7 @@ def _factors(fit: Fit, layer: int, size: float) -> tuple[float, float, float]:
 
 def find_starved_layer(fit: Fit) -> Finding | None:
     starved = fit.starved
-    if fit.learned or not starved.max() > STARVED:
+    if fit.learned or not (starved.max() > STARVED or fit.drops_much):
         return None
     # Whatever is left of them, such inputs tell nothing.
     if fit.summary.row_length == 0 or fit.input_overflows:
@@ -211,10 +211,12 @@ def find_starved_layer(fit: Fit) -> Finding | None:
     if len(fit.flow.epoch) and not fit.flow.gradient[fit.late].any():
         return None
     place = int(starved.argmax())
+    if not starved.max() > STARVED:
+        place = int(np.argmax(fit.dropout[1:])) + 1
     width, rate = fit.flow.layer_sizes[place], fit.dropout[place]
     units = say("units.layer", layer=place) if place else say("units.inputs")
     message = say(
-        "starved-layer",
+        "starved-layer" if starved.max() > STARVED else "starved-layer.much",
         left=width * (1 - rate),
         width=width,
         units=units,
@@ -420,7 +422,7 @@ def find_update_too_small(fit: Fit) -> Finding | None:
         return None
     if len(fit.cost) == 0:
         return None
-    if fit.began_well:  # at an optimum steps are small
+    if fit.began_well or fit.few_steps:  # at an optimum steps are small
         return None
     cost, moved = fit.cost, fit.moved
     # Of a rate that comes from zero or goes there no step is typical.
@@ -469,14 +471,14 @@ def find_learning_rate_too_low(fit: Fit) -> Finding | None:
 
 
 def find_too_few_steps(fit: Fit) -> Finding | None:
-    """A batch so large that an epoch is a step or two."""
+    """A batch so large that an epoch is a step or two, or few epochs."""
     if fit.chooses_its_steps or fit.learned or fit.outcome != "max_iter":
         return None
-    steps = fit.n_epochs * fit.steps_per_epoch
-    if not (fit.batch > 2 * fit.usual_batch and fit.still_learning):
+    steps, large = fit.n_steps, fit.batch > 2 * fit.usual_batch
+    if not (fit.still_learning and (large or fit.few_steps)):
         return None
     message = say(
-        "too-few-steps",
+        "too-few-steps" if large else "too-few-steps.epochs",
         steps=steps,
         epochs=fit.n_epochs,
         per_epoch=fit.steps_per_epoch,
@@ -484,7 +486,7 @@ def find_too_few_steps(fit: Fit) -> Finding | None:
         rows=fit.summary.n_rows,
     )
     evidence = {"steps": steps, "batch_size": fit.batch}
-    advice = "batch_size='auto'"
+    advice = "batch_size='auto'" if large else _advice.longer(fit)
     return Finding("too-few-steps", None, message, evidence, advice)
 
 
@@ -519,6 +521,8 @@ def find_stopped_by_tol(fit: Fit) -> Finding | None:
         judge = "judge.cost" if fit.scores is None else "judge.score"
         message = say("stopped-by-tol.falling", judge=say(judge), **numbers)
     by_score = fit.scores is not None and tol <= TOL_LARGE
+    if fit.parameters["label_smoothing"] > 0.5:
+        return None
     advice = _advice.longer(fit) if by_score else _advice.smaller_tol(fit)
     evidence = {"tol_over_cost": tol, "fall": fall, "epochs": fit.n_epochs}
     return Finding("stopped-by-tol", None, message, evidence, advice)
@@ -599,7 +603,7 @@ def find_network_too_small(fit: Fit) -> Finding | None:
     width = int(min(sizes[1:-1]))
     layer = sizes[1:-1].index(width) + 1
     outputs = fit.n_answers
-    if not (width < fit.least_width and fit.reached > 0.2):
+    if width >= fit.least_width:
         return None
     message = say(
         "network-too-small",
@@ -611,6 +615,17 @@ def find_network_too_small(fit: Fit) -> Finding | None:
     )
     advice = _advice.wider(fit)
     return Finding("network-too-small", layer, message, evidence, advice)
+
+
+def find_label_smoothing(fit: Fit) -> Finding | None:
+    """Labels so smooth that hardly anything is left to learn."""
+    smoothing = fit.parameters["label_smoothing"]
+    if smoothing <= 0.5 or fit.outcome == "diverged":
+        return None
+    message = say("label-smoothing", smoothing=smoothing)
+    evidence = {"label_smoothing": smoothing}
+    advice = "label_smoothing=0.1"
+    return Finding("label-smoothing", None, message, evidence, advice)
 
 
 def find_constant_prediction(fit: Fit) -> Finding | None:

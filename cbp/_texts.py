@@ -18,7 +18,8 @@ TITLES = {
     "divergence": "the weights or the cost became infinite",
     "exploding-gradient": "the error grows on its way back through the layers",
     "vanishing-gradient": "the error shrinks on its way back through the layers",
-    "starved-layer": "dropout takes all units of a layer in too many rows",
+    "starved-layer": "dropout takes too much of a layer",
+    "label-smoothing": "the labels are too smooth",
     "clipped-steps": "max_grad_norm shortens nearly all steps",
     "saturated-units": "most units of a layer are saturated",
     "dead-units": "most units of a layer are dead",
@@ -163,6 +164,10 @@ TEXTS = {
         "in {share:%} of the rows. From such a row the layers behind learn nothing but "
         "their biases."
     ),
+    "starved-layer.much": (
+        "Dropout leaves {left} of the {width:,} {units:s} on average: too few to learn "
+        "what the layer could."
+    ),
     "units.inputs": "inputs",
     "units.layer": "units of layer {layer:d}",
     "clipped-steps": (
@@ -219,6 +224,14 @@ TEXTS = {
         "Training made {steps:,} steps: {epochs:,} epochs of {per_epoch:,}. A batch "
         "has {batch:,} of the {rows:,} rows; smaller batches make more steps in the "
         "same time."
+    ),
+    "too-few-steps.epochs": (
+        "Training made only {steps:,} steps: {epochs:,} epochs of {per_epoch:,}. The "
+        "cost was still falling."
+    ),
+    "label-smoothing": (
+        "label_smoothing={smoothing:g} leaves hardly anything of the labels: all "
+        "classes are nearly equally right."
     ),
     "update-too-large": (
         "A step changes the weights of layer {layer:d} by {ratio:%} of their size "

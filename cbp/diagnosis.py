@@ -23,7 +23,7 @@ from cbp._evidence import NOTHING_LEARNED, TINY, Fit
 from cbp._finding import NOTE, PROBLEM, Finding
 from cbp._prediction import predict
 from cbp._texts import TITLES, count, say
-from cbp._worth import Worth, judge
+from cbp._worth import Worth, by_folds, judge
 from cbp.gradient_flow import import_pandas
 
 if TYPE_CHECKING:
@@ -133,13 +133,14 @@ _RULES = (
     _rules.find_learning_rate_too_low,
     _rules.find_too_few_steps,
     _rules.find_network_too_small,
+    _rules.find_label_smoothing,
     _rules.find_stopped_by_tol,
     _rules.find_plateau,
     _model_rules.find_majority_only,
     _rules.find_constant_prediction,
+    _model_rules.find_overfitting,
     _model_rules.find_underfitting,
     _model_rules.find_worse_than_linear,
-    _model_rules.find_overfitting,
     _rules.note_not_converged,
     _rules.note_schedule_ended,
     _rules.note_stuck,
@@ -239,7 +240,7 @@ def _judge_given(
     common = None if standing is None else standing.common
     held = judge(network, predict(network, theta, X), target, weight, common)
     if standing is None or standing.linear is None:
-        return held, None
+        return held, by_folds(network, X, target, common)
     outputs = standing.linear.outputs(X)
     return held, judge(network, outputs, target, weight, common)
 
