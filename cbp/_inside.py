@@ -9,7 +9,7 @@ model that was passed in _paste.py.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -83,7 +83,7 @@ class Inside:
     @property
     def path(self) -> str:
         """The network as Python, from `model`."""
-        return _path(self.links)
+        return path_of(self.links)
 
     @property
     def words(self) -> str:
@@ -194,17 +194,20 @@ def find_network(model: Any) -> Inside:
     ValueError
         If it is a search with ``refit=False``, which keeps no model.
     """
+    if is_network(model):  # trained or not: that is for its records to say
+        return Inside(model, model)
     visited: dict[int, Any] = {}
     found = list(_walk(model, (), visited))
     trained = [(est, links) for est, links in found if _is_trained(est)]
     if not trained:
         raise _nothing_found(model, bool(found), visited)
     estimator, links = max(trained, key=lambda item: _badness(item[0]))
-    paths = tuple(_path(links) for _, links in trained)
+    paths = tuple(path_of(links) for _, links in trained)
     return Inside(model, estimator, links, paths)
 
 
-def _path(links: tuple[Link, ...]) -> str:
+def path_of(links: Sequence[Link]) -> str:
+    """What a model has fitted, as Python."""
     return "model" + "".join(link.path for link in links)
 
 
@@ -260,15 +263,11 @@ def _nothing_found(model: Any, untrained: bool, visited: dict[int, Any]) -> Exce
             "fitted model that could be diagnosed. Pass refit=True and fit it again, "
             "or fit a model with its best_params_ and pass that."
         )
-    if is_network(model):
-        return NotFittedError(
-            f"This {name} is not fitted yet, so there is nothing to diagnose. Call "
-            "fit(X, y) first, with monitor=True."
-        )
     if untrained or _has_network(model):
         return NotFittedError(
             f"This {name} holds a network that is not fitted yet, so there is nothing "
-            "to diagnose. Call fit(X, y) first."
+            "to diagnose. Call fit(X, y) first. If fit failed, fit the network alone "
+            "and pass that."
         )
     got = name
     if isinstance(model, type):
@@ -521,9 +520,8 @@ def _numbers(classes: Any, y: Any) -> Any:
     numbers = np.searchsorted(classes, y).clip(max=len(classes) - 1)
     unknown = classes[numbers] != y
     if np.any(unknown):
-        raise ValueError(
-            f"y has a label that the model was not trained on: {y[unknown][0]!r}."
-        )
+        label = y[unknown].tolist()[0]
+        raise ValueError(f"y has a label that the model was not trained on: {label!r}.")
     return numbers
 
 

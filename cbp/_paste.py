@@ -12,7 +12,7 @@ import copy
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from cbp._inside import Inside, Link
+from cbp._inside import Inside, Link, path_of
 
 # Names that advice may use, by the module that has them.
 _MODULES = {
@@ -276,7 +276,13 @@ def _in_pipeline(
             free += "-2"
         names.append(free)
         items.append(f"({free!r}, {text})")
-    items.append(f"{path}.steps[-1]" if last else f"*{path}.steps[{k}:]")
+    items.append(
+        f"{path}.steps[-1]"
+        if last
+        else f"*{path}.steps[{k}:]"
+        if k
+        else f"*{path}.steps"
+    )
     return f"{prefix}steps=[{', '.join(items)}]"
 
 
@@ -342,15 +348,17 @@ def _call_arguments(tree: ast.Call, inside: Inside) -> str:
 
 def _partial_fit(tree: ast.Call, inside: Inside) -> Pasted:
     """Only the network has it, so its rows have to be made."""
-    links = inside.links
-    if not all(_is_pipeline(link.outer) for link in links):
-        return _for_network(ast.unparse(tree), inside)
-    rows = "X"
+    links, rows = inside.links, "X"
     for k, link in enumerate(links):
-        if link.inputs is not None:
-            at = [name for name, _ in link.outer.steps].index(link.name)
-            at -= len(link.outer.steps) if link.given == "[-1]" else 0
-            rows = f"{_given(links[:k])}[:{at}].transform({rows})"
+        if link.targets is not None:
+            return _for_network(ast.unparse(tree), inside)
+        if link.inputs is None:
+            continue
+        if not _is_pipeline(link.outer):
+            return _for_network(ast.unparse(tree), inside)
+        at = [name for name, _ in link.outer.steps].index(link.name)
+        at -= len(link.outer.steps) if link.path == "[-1]" else 0
+        rows = f"{path_of(links[:k])}[:{at}].transform({rows})"
     texts = [rows if ast.unparse(n) == "X" else ast.unparse(n) for n in tree.args]
-    texts += [ast.unparse(word) for word in tree.keywords]
+    texts += [f"{word.arg}={ast.unparse(word.value)}" for word in tree.keywords]
     return Pasted(f"{inside.path}.partial_fit({', '.join(texts)})")

@@ -3,13 +3,16 @@ written for the model works when it is pasted."""
 
 import copy
 import warnings
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
-from sklearn.base import clone, is_classifier
+from scipy.stats import uniform
+from sklearn.base import BaseEstimator, RegressorMixin, clone, is_classifier
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import (
     TransformedTargetRegressor,
+    make_column_selector,
     make_column_transformer,
 )
 from sklearn.datasets import make_classification, make_regression
@@ -17,27 +20,42 @@ from sklearn.ensemble import (
     AdaBoostClassifier,
     BaggingClassifier,
     BaggingRegressor,
+    RandomForestClassifier,
     StackingClassifier,
     StackingRegressor,
     VotingClassifier,
     VotingRegressor,
 )
-from sklearn.exceptions import ConvergenceWarning
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
-from sklearn.feature_selection import RFE
+from sklearn.feature_selection import (
+    RFE,
+    SelectFromModel,
+    SelectKBest,
+    VarianceThreshold,
+)
+from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import (
+    FixedThresholdClassifier,
     GridSearchCV,
     HalvingGridSearchCV,
     RandomizedSearchCV,
 )
-from sklearn.multiclass import OneVsRestClassifier
+from sklearn.multiclass import OneVsOneClassifier, OneVsRestClassifier
+from sklearn.multioutput import (
+    ClassifierChain,
+    MultiOutputClassifier,
+    MultiOutputRegressor,
+)
+from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
-from sklearn.preprocessing import MinMaxScaler, StandardScaler
+from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, StandardScaler
 
 from cbp import BPClassifier, BPRegressor, NetworkFeatures
+from cbp._divergence import DivergenceError
 from cbp._inside import find_network
-from cbp._paste import imports, rewrite
+from cbp._paste import _MODULE_OF, imports, rewrite
 
 LABELS = np.array(["a", "b", "c"])
 
@@ -330,3 +348,319 @@ def test_scaler_of_targets_works_with_any_regressor(name, numbers):
     _, targets = find_network(new).estimator.seen_
     np.testing.assert_allclose(targets.mean(), 0, atol=0.3)
     np.testing.assert_allclose(targets.std(), 1, atol=0.3)
+
+
+def test_values_that_a_grid_holds_win_so_the_advice_is_for_the_grid(classes):
+    X, y = classes
+    for grid, text in (
+        (
+            {"alpha": [1e-4]},
+            "{**model.param_grid, 'alpha': [*model.param_grid['alpha'], 0.01]}",
+        ),
+        (
+            [{"alpha": [1e-4]}],
+            "[{**grid, 'alpha': [0.01]} for grid in model.param_grid]",
+        ),
+    ):
+        model = GridSearchCV(classifier(), grid, cv=2).fit(X, y)
+        advice, remark = rewrite("alpha=0.01", find_network(model))
+        assert advice == f"param_grid={text}"
+        assert "wins over" in remark
+        new = pasted("alpha=0.01", model, X, y).fit(X, y)
+        assert 0.01 in new.cv_results_["param_alpha"]
+    search = RandomizedSearchCV(classifier(), {"alpha": uniform(0, 1)}, n_iter=1, cv=2)
+    new = pasted("alpha=0.01, tol=0.5", search.fit(X, y), X, y).fit(X, y)
+    assert new.best_estimator_.alpha == 0.01
+    assert new.best_estimator_.tol == 0.5
+
+
+def test_advice_reads_well_for_what_make_pipeline_made(classes):
+    X, y = classes
+    model = make_pipeline(SelectKBest(k=3), classifier()).fit(X, y)
+    advice, _ = rewrite("make_pipeline(StandardScaler(), model)", find_network(model))
+    assert advice == "make_pipeline(*model[:-1], StandardScaler(), model[-1])"
+    model = scaled(classifier()).fit(X, y)
+    advice, _ = rewrite("make_pipeline(MaxAbsScaler(), model)", find_network(model))
+    assert advice == "standardscaler=MaxAbsScaler()"
+    advice, _ = rewrite("activation='relu'", find_network(model))
+    assert advice == "classifier__activation='relu'"
+
+
+def test_names_of_steps_stay_unique(classes):
+    X, y = classes
+    steps = [("variancethreshold", VarianceThreshold()), ("net", classifier())]
+    model = Pipeline(steps).fit(X, y)
+    new = pasted("make_pipeline(VarianceThreshold(), model)", model, X, y).fit(X, y)
+    names = [name for name, _ in new.steps]
+    assert names == ["variancethreshold", "variancethreshold-2", "net"]
+
+
+@pytest.mark.parametrize(
+    "name", ["pipeline", "nested pipeline", "grid search", "bagging"]
+)
+@pytest.mark.parametrize(
+    "advice",
+    ["model.fit(X, y, sample_weight=w / w.mean())", "model.set_callbacks().fit(X, y)"],
+)
+def test_calls_of_fit_are_those_of_the_model(name, advice, classes):
+    X, y = classes
+    model = clone(CLASSIFIERS[name][0]).fit(X, y)
+    new = pasted(advice, model, X, y)
+    assert type(new) is type(model)
+    assert find_network(new).estimator.n_iter_ > 0
+
+
+@pytest.mark.parametrize("name", ["nested pipeline", "grid search"])
+def test_partial_fit_gets_the_rows_of_the_network(name, classes):
+    X, y = classes
+    model = clone(CLASSIFIERS[name][0]).fit(X, y)
+    pasted("model.partial_fit(X, y)", model, X, y)  # raises if X is not
+
+
+def test_logarithm_that_the_model_has_is_kept(numbers):
+    X, y = numbers
+    model = clone(REGRESSORS["logarithm"][0]).fit(X, y)
+    advice = "TransformedTargetRegressor(model, transformer=StandardScaler())"
+    new = pasted(advice, model, X, y).fit(X, y)
+    np.testing.assert_allclose(
+        new.regressor_.seen_[1],
+        StandardScaler().fit_transform(np.arcsinh(y)[:, None])[:, 0],
+    )
+
+
+@pytest.mark.parametrize(
+    ("advice", "lines"),
+    [
+        ("alpha=0.01", ()),
+        (
+            "make_pipeline(StandardScaler(), model)",
+            (
+                "from sklearn.pipeline import make_pipeline",
+                "from sklearn.preprocessing import StandardScaler",
+            ),
+        ),
+        (
+            "transformer=FunctionTransformer(np.log1p, np.expm1)",
+            (
+                "import numpy as np",
+                "from sklearn.preprocessing import FunctionTransformer",
+            ),
+        ),
+        ("BPClassifier().fit(X, y)", ("from cbp import BPClassifier",)),
+        ("not Python", ()),
+    ],
+)
+def test_imports_are_those_that_advice_needs(advice, lines):
+    assert imports(advice) == lines
+
+
+def test_every_name_in_the_table_can_be_imported():
+    for name in _MODULE_OF:
+        (line,) = imports(name)
+        exec(line, {})
+
+
+# ---- Several networks, and none
+
+
+def test_of_several_networks_the_worst_is_diagnosed_and_named(classes):
+    X, y = classes
+    good, bad = classifier(), classifier().set_params(learning_rate_init=1e-9)
+    model = VotingClassifier([("good", good), ("bad", bad)]).fit(X, y)
+    inside = find_network(model)
+    assert inside.path == "model.named_estimators_['bad']"
+    assert inside.note == (
+        "The VotingClassifier holds 2 networks (model.named_estimators_['good'], "
+        "model.named_estimators_['bad']). This is about "
+        "model.named_estimators_['bad'], whose training ended worst."
+    )
+
+
+def test_outputs_have_networks_of_their_own(numbers):
+    X, y = numbers
+    for model, network in (
+        (MultiOutputRegressor(regressor()), "model.estimators_[0]"),
+        (MultiOutputClassifier(scaled(classifier())), "model.estimators_[0][-1]"),
+    ):
+        Y = np.column_stack([y, -y])
+        Y = LABELS[(Y > 1).astype(int)] if is_classifier(model) else Y
+        inside = find_network(model.fit(X, Y))
+        assert similar(inside.path, network)
+        seen = inside.estimator.seen_
+        np.testing.assert_array_equal(inside.inputs(X), seen[0])
+        np.testing.assert_array_equal(inside.targets(Y), seen[1])
+
+
+@pytest.mark.parametrize("maker", [OneVsOneClassifier, ClassifierChain])
+def test_rows_of_a_part_of_the_task_are_refused(maker, classes):
+    X, y = classes
+    if maker is ClassifierChain:
+        y = np.column_stack([y == "a", y == "b"]).astype(int)
+    inside = find_network(maker(classifier()).fit(X, y))
+    assert len(inside.paths) > 1
+    with pytest.raises(ValueError, match="without X_val and y_val"):
+        inside.inputs(X)
+    with pytest.raises(ValueError, match="without X_val and y_val"):
+        inside.targets(y)
+
+
+def test_frozen_network_is_found_and_its_advice_says_that_it_is_frozen(classes):
+    X, y = classes
+    network = classifier().fit(X, y)
+    for model, path in (
+        (FrozenEstimator(network), "model.estimator"),
+        (
+            CalibratedClassifierCV(FrozenEstimator(network)).fit(X, y),
+            "model.calibrated_classifiers_[0].estimator.estimator",
+        ),
+        (
+            make_pipeline(
+                NetworkFeatures(FrozenEstimator(network)), LogisticRegression()
+            ).fit(X, y),
+            "model['networkfeatures'].estimator_.estimator",
+        ),
+    ):
+        inside = find_network(model)
+        assert inside.path == path
+        assert eval(path, {"model": model}) is inside.estimator
+        advice, remark = rewrite("make_pipeline(StandardScaler(), model)", inside)
+        assert advice == f"make_pipeline(StandardScaler(), {path})"
+        assert "frozen" in remark
+        assert rewrite("alpha=0.01", inside).advice == "alpha=0.01"
+
+
+def test_other_models_that_hold_one_estimator(classes):
+    X, y = classes
+    yes = (y == "a").astype(int)
+    for model in (
+        FixedThresholdClassifier(classifier()),
+        SelectFromModel(classifier(), importance_getter=lambda e: e.coefs_[0][:, 0]),
+        Wrapper(classifier()),
+    ):
+        inside = find_network(model.fit(X, yes))
+        assert inside.path == "model.estimator_" or isinstance(model, Wrapper)
+        np.testing.assert_array_equal(inside.inputs(X), inside.estimator.seen_[0])
+        new = pasted("alpha=0.01", model, X, yes).fit(X, yes)
+        assert find_network(new).estimator.alpha == 0.01
+
+
+class Wrapper(RegressorMixin, BaseEstimator):
+    """A user's: its fitted attribute has a name of its own, and a property fails."""
+
+    def __init__(self, estimator=None):
+        self.estimator = estimator
+
+    def fit(self, X, y):
+        self.network_ = clone(self.estimator).fit(X, y)
+        self.me_ = self
+        return self
+
+    @property
+    def best_estimator_(self):
+        raise RuntimeError
+
+
+class Grumpy:
+    def __getattr__(self, name):
+        raise RuntimeError(name)
+
+
+@pytest.mark.parametrize(
+    ("model", "got"),
+    [
+        (MLPClassifier(), "MLPClassifier"),
+        (
+            scaled(MLPClassifier()),
+            "Pipeline, which holds MLPClassifier, StandardScaler",
+        ),
+        (GridSearchCV(MLPClassifier(), {}), "GridSearchCV"),
+        (BPClassifier, "the class BPClassifier"),
+        (None, "NoneType"),
+        ("model", "str"),
+        (np.ones(3), "ndarray"),
+        (MagicMock(), "MagicMock"),
+        (Grumpy(), "Grumpy"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_without_a_network_the_error_says_what_was_expected(model, got):
+    with pytest.raises(TypeError) as error:
+        find_network(model)
+    assert str(error.value) == (
+        "diagnose needs a fitted BPClassifier or BPRegressor, or a pipeline, search or "
+        f"other model that holds one; got {got}."
+    )
+
+
+def test_forests_hold_no_network(classes):
+    with pytest.raises(TypeError, match="which holds DecisionTreeClassifier"):
+        find_network(RandomForestClassifier(3).fit(*classes))
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "network"])
+def test_models_that_are_not_fitted_say_so(name):
+    model = clone(MODELS[name][0])
+    with pytest.raises(NotFittedError, match=f"This {type(model).__name__} holds"):
+        find_network(model)
+
+
+def test_search_without_refit_is_a_clear_error(classes):
+    search = GridSearchCV(scaled(classifier()), GRID, cv=2, refit=False)
+    with pytest.raises(NotFittedError):
+        find_network(search)
+    with pytest.raises(ValueError, match="refit=False: it keeps no fitted model"):
+        find_network(search.fit(*classes))
+
+
+@pytest.mark.parametrize("name", ["pipeline", "target", "bagging"])
+def test_network_that_diverged_is_found(name, classes, numbers):
+    X, y = classes if name in CLASSIFIERS else numbers
+    model = clone(MODELS[name][0])
+    prefix = {"pipeline": "classifier", "target": "regressor"}.get(name, "estimator")
+    model.set_params(**{f"{prefix}__solver": "sgd", f"{prefix}__max_iter": 100})
+    model.set_params(**{f"{prefix}__learning_rate_init": 1e200})
+    with pytest.raises(DivergenceError):
+        model.fit(X * 1e9, y)
+    inside = find_network(model)
+    assert similar(inside.path, MODELS[name][1])
+    assert inside.estimator._failed_flow is not None
+
+
+# ---- Rows
+
+
+def test_rows_of_another_width_are_refused(classes):
+    X, y = classes
+    inside = find_network(Wrapper(classifier()).fit(X, (y == "a").astype(int)))
+    with pytest.raises(
+        ValueError, match="X has 2 columns where it reaches the network"
+    ):
+        inside.inputs(X[:, :2])
+
+
+def test_unknown_labels_are_refused(classes):
+    X, y = classes
+    inside = find_network(VotingClassifier([("net", classifier())]).fit(X, y))
+    with pytest.raises(
+        ValueError, match="label that the model was not trained on: 'z'"
+    ):
+        inside.targets(["a", "z"])
+
+
+def test_data_frames_go_through_their_columns(classes):
+    pandas = pytest.importorskip("pandas")
+    X, y = classes
+    frame = pandas.DataFrame(X, columns=list("uvwxyz"))
+    frame["kind"] = np.where(X[:, 0] > 0, "p", "q")
+    columns = make_column_transformer(
+        (StandardScaler(), make_column_selector(dtype_include="number")),
+        (OneHotEncoder(), ["kind"]),
+    )
+    model = make_pipeline(columns, classifier()).fit(frame, y)
+    inside = find_network(model)
+    np.testing.assert_array_equal(inside.inputs(frame), inside.estimator.seen_[0])
+    model = BaggingClassifier(classifier(), 2, max_features=3, random_state=0)
+    inside = find_network(model.fit(frame.drop(columns="kind"), y))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        inside.estimator.predict(inside.inputs(frame.drop(columns="kind")))
