@@ -32,10 +32,11 @@ _FAR = 3.0
 _SHRUNK = 0.05
 # With so many rows and columns small differences tell, if nearly all columns have one:
 # a spread that is not within a factor of two, a mean that is a spread away. On 30 data
-# sets 53 % of the columns had one at most if rows were drawn at random. If a scaler was
-# forgotten 86 % had one and more, except for one set with 54 %.
-_MANY_ROWS, _SOME_COLUMNS = 50, 4
-_WIDER, _AWAY, _NEARLY_ALL = 2.0, 1.0, 0.75
+# sets 53 % of the columns had one at most if 50 rows were drawn at random, 75 % if 20
+# were. If a scaler was forgotten 86 % had one and more, except for one set with 54 %.
+_NEARLY_ALL = ((50, 0.75), (20, 0.9))
+_SOME_COLUMNS = 4
+_WIDER, _AWAY = 2.0, 1.0
 # What a mean of 0 and a spread of 1 come to in float64 and float32.
 _EXACT, _EXACT_SINGLE = 1e-6, 1e-4
 _LISTED = 3
@@ -141,10 +142,10 @@ def compare_rows(seen: Seen, X: Any) -> Comparison:
         if n_scaled and n_other > n_scaled / 2:
             chosen = np.flatnonzero(other & many)
             return _comparison(NOT_SCALED, seen, rows, columns, chosen)
+        share = next((share for n, share in _NEARLY_ALL if len(rows) >= n), 1.0)
         differ, n_varying = _differ_a_little(seen, rows)
-        if len(rows) >= _MANY_ROWS and n_varying >= _SOME_COLUMNS:
-            if len(differ) > _NEARLY_ALL * n_varying:
-                return _comparison(NOT_SCALED, seen, rows, columns, differ)
+        if n_varying >= _SOME_COLUMNS and len(differ) > share * n_varying:
+            return _comparison(NOT_SCALED, seen, rows, columns, differ)
         if len(rows) >= _FEW and (far > 0.5).any():
             chosen = np.flatnonzero(far > 0.5)
             return _comparison(SHIFTED, seen, rows, columns, chosen)
@@ -193,12 +194,15 @@ def _differences(seen: Seen, rows: NDArray) -> tuple[NDArray, NDArray]:
 
 
 def _differ_a_little(seen: Seen, rows: NDArray) -> tuple[NDArray, int]:
-    """Columns that lie or spread otherwise, of so many that vary."""
+    """Columns that lie or spread otherwise, of so many that varied in training.
+
+    One in which the given rows do not vary is of a rare category: it tells nothing.
+    """
     spread = rows.std(axis=0)
-    vary = (spread > 0) & (seen.spreads > 0)
+    vary = seen.spreads > 0
     ratio = spread / seen.spreads
     away = np.abs(rows.mean(axis=0) - seen.means) > _AWAY * seen.spreads
-    differ = vary & ((ratio < 1 / _WIDER) | (ratio > _WIDER) | away)
+    differ = vary & (spread > 0) & ((ratio < 1 / _WIDER) | (ratio > _WIDER) | away)
     return np.flatnonzero(differ), int(vary.sum())
 
 

@@ -45,7 +45,8 @@ class Link:
         given, which is the same or not fitted.
     words : str
     name : str or None
-        The parameter of `outer` that stands for what it holds; None if there is none.
+        The parameter of `outer` that stands for what it holds. None if there is none,
+        or if `fit` does not train what is given.
     inputs, targets : callable or None
         What reaches the inner model of X, of y. None: all, as it is.
     """
@@ -106,7 +107,7 @@ class Inside:
     def name(self) -> str | None:
         """The parameter of `model` that stands for the network: `estimator__mlp`.
 
-        None if `set_params` of `model` does not reach the network's parameters.
+        None if `set_params` and `fit` of `model` do not reach the network.
         """
         names = [link.name for link in self.links]
         if None in names:
@@ -116,7 +117,7 @@ class Inside:
             known = self.model.get_params(deep=True)
         except Exception:  # of a class that a user wrote
             return None
-        return name if f"{name}__max_iter" in known else None
+        return name if f"{name}__monitor" in known else None
 
     def inputs(self, X: Any) -> Any:
         """What of X reaches the network.
@@ -352,7 +353,8 @@ def _transformed_target(model: Any, y: Any) -> Any:
 
 
 def _calibrated(model: Any) -> Children:
-    name = _parameter_for(model, "estimator")
+    prefit = getattr(model, "cv", None) == "prefit"
+    name = None if prefit else _parameter_for(model, "estimator")
     for i, pair in enumerate(getattr(model, "calibrated_classifiers_", ())):
         path = f".calibrated_classifiers_[{i}].estimator"
         words = f"calibrated classifier {i} of the {type(model).__name__}"
@@ -362,13 +364,14 @@ def _calibrated(model: Any) -> Children:
 def _named(model: Any) -> Children:
     """Voting and stacking, which number the classes before they train."""
     encode = _encoder(model)
-    raw = getattr(model, "cv", None) == "prefit"  # the user trained the estimators
+    prefit = getattr(model, "cv", None) == "prefit"  # the user trained the estimators
     title = type(model).__name__
     for name, child in getattr(model, "named_estimators_", {}).items():
         path, given = f".named_estimators_[{name!r}]", f".named_estimators[{name!r}]"
         words = f"estimator {name!r} of the {title}"
-        targets = None if raw else encode
-        yield child, Link(model, path, given, words, name, None, targets)
+        targets = None if prefit else encode
+        parameter = None if prefit else name
+        yield child, Link(model, path, given, words, parameter, None, targets)
     if (final := getattr(model, "final_estimator_", None)) is not None:
         path, name = ".final_estimator_", "final_estimator"
         words = f"the final estimator of the {title}"
@@ -389,6 +392,7 @@ def _bagged(model: Any) -> Children:
 
 
 def _columns_of(columns: Any, X: Any) -> Any:
+    X = np.asarray(X) if isinstance(X, list | tuple) else X
     return _safe_indexing(X, columns, axis=1)
 
 
@@ -473,6 +477,8 @@ def _by_convention(model: Any) -> Children:
             continue
         begin = _WORDS.get(attribute, f"{attribute} of")
         name = _parameter_for(model, attribute[:-1].removeprefix("best_"))
+        if getattr(model, "__dict__", {}).get("prefit") is True:  # SelectFromModel
+            name = None
         words = f"{begin} the {type(model).__name__}"
         yield child, Link(model, f".{attribute}", f".{name}", words, name)
     yield from _listed(model)

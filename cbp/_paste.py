@@ -12,6 +12,8 @@ import copy
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from sklearn.base import is_regressor
+
 from cbp._inside import Inside, Link, path_of
 
 # Names that advice may use, by the module that has them.
@@ -103,7 +105,8 @@ def rewrite(advice: str, inside: Inside) -> Pasted:
         function = ast.unparse(tree.func)
         if function == "make_pipeline" and arguments and arguments[-1] == "model":
             return Pasted(_before_network(tree.args[:-1], advice, inside))
-        if function == "TransformedTargetRegressor" and arguments == ["model"]:
+        target = function == "TransformedTargetRegressor" and arguments == ["model"]
+        if target and is_regressor(inside.model):
             return Pasted(_on_target(tree, advice, inside.links))
         if function == "model.fit":
             return Pasted(_fit(tree, inside))
@@ -160,16 +163,19 @@ def _for_network(advice: str, inside: Inside) -> Pasted:
     if tree is not None and not isinstance(tree, ast.Dict):
         path = ast.parse(inside.path, mode="eval").body
         advice = ast.unparse(_Replaced(path).visit(copy.deepcopy(tree)))
-    frozen = any(
-        type(link.outer).__name__ == "FrozenEstimator" for link in inside.links
-    )
-    if frozen:
-        return Pasted(
-            advice,
-            f"This advice is for the network itself, {inside.path}. It is frozen: fit "
-            "does not train it again. Train it anew, and put the new one there.",
+    remark = f"This advice is for the network itself, {inside.path}."
+    if any(map(_keeps_what_it_is_given, (link.outer for link in inside.links))):
+        remark += (
+            f" Fit of the {type(inside.model).__name__} does not train it again. Train "
+            "a new one and put it in the same place."
         )
-    return Pasted(advice, f"This advice is for the network itself, {inside.path}.")
+    return Pasted(advice, remark)
+
+
+def _keeps_what_it_is_given(model: Any) -> bool:
+    own = getattr(model, "__dict__", {})
+    frozen = type(model).__name__ == "FrozenEstimator"
+    return frozen or own.get("cv") == "prefit" or own.get("prefit") is True
 
 
 class _Replaced(ast.NodeTransformer):
@@ -184,6 +190,10 @@ class _Replaced(ast.NodeTransformer):
 
 def _parameters(values: dict[str, str], inside: Inside) -> Pasted:
     """With their prefixes; those that a search chooses join its grid."""
+    if _is_chosen(inside.links):
+        pasted = _for_network(", ".join(f"{p}={v}" for p, v in values.items()), inside)
+        more = " It is one that the search chose: change it where the grid lists it."
+        return Pasted(pasted.advice, pasted.remark + more)
     written, remarks = [], []
     for k, link in enumerate(inside.links):
         inner = _prefix(inside.links[k:])[len(f"{link.name}__") :]
@@ -216,6 +226,17 @@ def _in_grid(search: Any, name: str) -> bool:
     _, grid = _grid_of(search)
     grids = [grid] if isinstance(grid, dict) else grid
     return any(isinstance(one, dict) and name in one for one in grids)
+
+
+def _is_chosen(links: Sequence[Link], *more: str) -> bool:
+    """Whether a search chooses what the links lead to, or `more` of it."""
+    names = [*(str(link.name) for link in links), *more]
+    ends = [len(names)] if more else range(len(links) + 1)
+    return any(
+        _in_grid(link.outer, "__".join(names[k + 1 : end]))
+        for k, link in enumerate(links)
+        for end in ends
+    )
 
 
 def _larger_grid(search: Any, path: str, more: dict[str, str]) -> tuple[str, str]:
@@ -263,7 +284,8 @@ def _in_pipeline(
     new = [_step_name(step) for step in steps]
     former = pipeline.steps[k - 1][1] if k else None
     is_scaler = len(new) == 1 and _function(steps[0]) in _SCALERS
-    if is_scaler and type(former).__name__ in _SCALERS:
+    is_scaler = is_scaler and type(former).__name__ in _SCALERS
+    if is_scaler and not _is_chosen(outer, names[k - 1]):
         return f"{prefix}{names[k - 1]}={texts[0]}"
     last = k == len(names) - 1
     if not outer and last and _is_as_made(pipeline):

@@ -100,6 +100,17 @@ def test_rare_categories_and_heavy_tails_are_not_named():
             assert compare_rows(Seen.of(X[n:]), X[:n]).kind == ""
 
 
+def test_words_that_are_rare_are_not_named():
+    rng = np.random.RandomState(0)
+    shares = 0.5 / np.arange(1, 3001)
+    for _ in range(3):
+        X = sparse.csr_array((rng.random_sample((2000, 3000)) < shares) * 0.3)
+        for n in (5, 20, 50, 200, 1000):
+            for dense in (False, True):
+                seen, given = Seen.of(X[n:]), X[:n].toarray() if dense else X[:n]
+                assert compare_rows(seen, given).kind == ""
+
+
 def test_sparse_rows_are_compared_like_dense_ones():
     X = rows_of("digits")
     train, given = sparse.csr_array(X[:1000]), sparse.csr_array(X[1000:])
