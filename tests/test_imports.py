@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parent.parent / "cbp"
 
 # From the ground up. A module imports from lower floors, never from its own.
 FLOORS = [
-    "_catalog _memory _warn",
+    "_catalog _given_rows _memory _warn",
     "_kernels",
     "_network _progress _sums _threads",
     "_data _verbose _weights",
@@ -21,8 +21,8 @@ FLOORS = [
     "_fit_summary",
     "gradient_flow",
     "_fitted _init _parameters",
-    "_solvers _split _targets _validation",
-    "_callbacks _divergence _label_columns _scoring _stream",
+    "_inside _solvers _split _targets _validation",
+    "_callbacks _divergence _label_columns _paste _scoring _stream",
     "_fitting",
     "_evidence",
     "_advice _finding",
