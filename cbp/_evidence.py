@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from sklearn.exceptions import NotFittedError
 
 from cbp._catalog import LOSSES, OUTPUT_OF, Loss
 from cbp._fit_summary import FitSummary
-from cbp._fitted import Fitted
+from cbp._given_rows import Comparison
 from cbp._parameters import dropout_rates
 from cbp._solvers import SOLVERS, Solver, follows_training
 from cbp._worth import Standing, Worth
@@ -98,7 +99,7 @@ STILL_FALLS, STILL_FALLS_BY = 0.03, 0.1
 # Scores of held-out rows: by how much a linear model must be better, and which part of
 # what a network knows of its training rows it must not know of them.
 LOST_TO_LINEAR, BEATS_LINEAR = 0.01, 0.015
-GAP, GAP_ALONE, GAP_NOTE = 0.45, 0.7, 0.15
+GAP, GAP_ALONE, GAP_NOTE, GAP_LEAST = 0.45, 0.7, 0.15, 0.05
 # Share of what there is to know, up to which nothing is known.
 NO_SHARE = 0.05
 # Share of the rows that get one answer, from which on it is the only one; share that
@@ -141,15 +142,30 @@ _OPTIONAL = {"label_smoothing": 0.0}
 _ENDS = ("converged", "max_iter", "stuck", "diverged")
 
 
+@dataclass(frozen=True)
+class Given:
+    """What is known of rows that are given to `diagnose`.
+
+    Parameters
+    ----------
+    held, linear : Worth or None
+        What the network and a linear model are worth on them.
+    rows : Comparison or None
+        Where they lie beside the rows of training.
+    """
+
+    held: Worth | None = None
+    linear: Worth | None = None
+    rows: Comparison | None = None
+
+
+_NOTHING_GIVEN = Given()
+
+
 class Fit:
     """One fit: its records, its parameters, and the numbers that follow from them."""
 
-    def __init__(
-        self,
-        estimator: Any,
-        held: Worth | None = None,
-        linear_held: Worth | None = None,
-    ):
+    def __init__(self, estimator: Any, given: Given = _NOTHING_GIVEN):
         flow, self.curve, self.summary, n_iter = _records_of(estimator)
         self.parameters: dict[str, Any] = {
             name: getattr(estimator, name) for name in _PARAMETERS
@@ -194,9 +210,9 @@ class Fit:
         )
         self.standing: Standing = self.summary.standing or Standing()
         # What rows that are given now say counts more than what the fit held out.
-        self.given = held is not None
-        self.held = held or self.standing.held
-        self.linear_held = linear_held if held else self.standing.linear_held
+        self.rows = given.rows
+        self.held = given.held or self.standing.held
+        self.linear_held = given.linear if given.held else self.standing.linear_held
         loss = getattr(estimator, "loss_", None)
         self.reached = self._reached(math.inf if failed or loss is None else loss)
 
@@ -650,13 +666,6 @@ def _records_of(
     """Flow, loss curve, summary and epochs of the last fit, a failed one first."""
     name = type(estimator).__name__
     fitted = getattr(estimator, "_fitted", None)
-    ours = isinstance(fitted, Fitted) and hasattr(estimator, "hidden_layer_sizes")
-    if not ours:
-        raise TypeError(
-            f"diagnose needs a BPClassifier or BPRegressor, got {name}. Of a pipeline "
-            "pass the last step, model[-1]; of a search best_estimator_; of a "
-            "TransformedTargetRegressor regressor_."
-        )
     failed = getattr(estimator, "_failed_flow", None)
     if failed is not None:
         if failed.summary is None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from cbp._paste import imports
+
 # What `severity` may be: a problem spoils the fit, a note does not. Users compare with
 # the words, and pickles hold them.
 PROBLEM, NOTE = "illness", "remark"
@@ -38,6 +40,11 @@ class Finding:
     evidence: dict[str, Any] = field(hash=False)
     advice: str
     severity: str = PROBLEM
+
+    @property
+    def imports(self) -> tuple[str, ...]:
+        """The lines that import what the advice names."""
+        return imports(self.advice)
 
 
 # Where users import it from, and where pickles look for it.

@@ -607,7 +607,7 @@ def _judge(run: Run) -> None:
         held_out = _some(*run.held_out, at_most)
     trained = _some(run.data, run.rows, at_most)
     work = 6.0 * run.network.n_params * n_seen
-    standing = stand(run.network, theta, trained, held_out, work)
+    standing = stand(run.network, theta, trained, held_out, work, run.n_rows)
     run.summary = replace(run.summary, standing=standing)
 
 

@@ -13,6 +13,7 @@ from cbp._evidence import (
     BEATS_LINEAR,
     GAP,
     GAP_ALONE,
+    GAP_LEAST,
     GAP_NOTE,
     LOST_TO_LINEAR,
     MOST,
@@ -28,6 +29,21 @@ from cbp._evidence import (
 from cbp._finding import NOTE, PROBLEM, Finding
 from cbp._texts import say
 from cbp._worth import Worth
+
+
+def find_held_out_scale(fit: Fit) -> Finding | None:
+    """Rows that are given and did not go the way of the training rows."""
+    rows = fit.rows
+    if rows is None or not rows.kind:
+        return None
+    numbers = dict(rows.evidence or {})
+    if rows.columns:
+        numbers["column"] = str(rows.columns[0])
+    message = say(f"held-out-scale.{rows.kind}", **numbers)
+    evidence = {"columns": list(rows.columns), "n_columns": rows.n_columns, **numbers}
+    severity = NOTE if rows.kind == "columns-shifted" else PROBLEM
+    advice = _advice.scale_input(fit)
+    return Finding("held-out-scale", None, message, evidence, advice, severity)
 
 
 def find_no_signal(fit: Fit) -> Finding | None:
@@ -162,7 +178,7 @@ def _overfits_by_gap(fit: Fit) -> Finding | None:
     lost = train.share - held.share
     linear = fit.linear_held
     # It fits its own rows better than a linear model does, and others worse.
-    worse = find_worse_than_linear(fit) is not None
+    worse = find_worse_than_linear(fit) is not None and lost > GAP_LEAST * train.share
     if fit.linear_train is not None:
         worse = worse and train.score > fit.linear_train.score
     if not (worse or lost > max(GAP_NOTE * train.share, 3 * fit.score_noise)):

@@ -54,7 +54,7 @@ TITLES = {
     "id-column": "a column of X numbers the rows",
     "target-in-features": "a column of X tells the target",
     "duplicate-rows": "many rows occur several times",
-    "other-rows": "the given rows differ from the training rows",
+    "held-out-scale": "the given rows are not scaled as the training rows were",
 }
 
 TEXTS = {
@@ -414,18 +414,19 @@ TEXTS = {
         "{share:%} of the rows occur more than once. Copies of training rows among "
         "held-out rows make their score too good."
     ),
-    "other-rows.unscaled": (
-        "The given rows are not scaled as the training rows were: column {column} has "
-        "a mean of {mean} and a spread of {spread}, in training {mean_seen} and "
-        "{spread_seen}."
+    "held-out-scale.not-scaled": (
+        "Most columns of the given rows lie elsewhere than in training: column "
+        "{column:s} has a mean of {mean} and a spread of {spread}, in training "
+        "{seen_mean} and {seen_spread}. A scaler may have been forgotten. What they "
+        "say of the model means nothing."
     ),
-    "other-rows.refitted": (
+    "held-out-scale.scaler-refitted": (
         "The given rows were scaled by themselves: every column has a mean of exactly "
         "0. Use the scaler that was fitted to the training rows."
     ),
-    "other-rows.shifted": (
-        "Column {column} of the given rows has a mean of {mean} and a spread of "
-        "{spread}, in training {mean_seen} and {spread_seen}."
+    "held-out-scale.columns-shifted": (
+        "Column {column:s} of the given rows has a mean of {mean} and a spread of "
+        "{spread}, in training {seen_mean} and {seen_spread}."
     ),
 }
 

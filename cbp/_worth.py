@@ -19,6 +19,7 @@ from scipy import optimize, sparse
 
 from cbp._catalog import LOSSES, is_regressors
 from cbp._data import Data
+from cbp._given_rows import Seen
 from cbp._network import Network
 from cbp._prediction import predict
 from cbp._progress import Settings
@@ -456,6 +457,8 @@ class Standing:
     linear : Linear or None
         That model, for rows that are given later.
     signal : Signal or None
+    seen : Seen or None
+        Where the columns of the training rows lie.
     """
 
     common: int | None = None
@@ -465,6 +468,7 @@ class Standing:
     linear_held: Worth | None = None
     linear: Linear | None = None
     signal: Signal | None = None
+    seen: Seen | None = None
 
 
 def stand(
@@ -473,6 +477,7 @@ def stand(
     trained: tuple[Any, Any, NDArray | None],
     held_out: tuple[Any, Any, NDArray | None] | None,
     work: float,
+    n_rows: int,
 ) -> Standing:
     """Judges the model that a fit ends with.
 
@@ -485,6 +490,8 @@ def stand(
         them.
     work : float
         Floating-point operations of the fit.
+    n_rows : int
+        Rows that were trained on.
 
     Returns
     -------
@@ -502,7 +509,8 @@ def stand(
     def of_network(X: Any) -> NDArray:
         return predict(network, theta, X)
 
-    found = {"common": common, "train": score(of_network, X, target, weight)}
+    found: dict[str, Any] = {"common": common, "seen": Seen.of(X, n_rows)}
+    found |= {"train": score(of_network, X, target, weight)}
     linear = linear_model(network, X, target, weight, _FOR_LINEAR * work)
     if linear is not None:
         found["linear"] = linear

@@ -19,11 +19,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cbp import _fitting, _model_rules, _rules
-from cbp._evidence import NOTHING_LEARNED, TINY, Fit
+from cbp._evidence import NOTHING_LEARNED, TINY, Fit, Given
 from cbp._finding import NOTE, PROBLEM, Finding
+from cbp._given_rows import compare_rows
+from cbp._inside import Inside, find_network
+from cbp._paste import rewrite
 from cbp._prediction import predict
 from cbp._texts import TITLES, count, say
-from cbp._worth import Worth, by_folds, judge
+from cbp._worth import Standing, by_folds, judge
 from cbp.gradient_flow import import_pandas
 
 if TYPE_CHECKING:
@@ -56,7 +59,9 @@ class Diagnosis:
         lines = _wrapped(self.verdict)
         for number, finding in enumerate(self.findings, 1):
             lines += ["", f"{number}. {_headline(finding)}"]
-            lines += [*_indented(finding.message), f"   try: {finding.advice}"]
+            lines += _indented(finding.message)
+            lines += [f"   try: {finding.advice}"]
+            lines += [f"        ({line})" for line in finding.imports]
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
@@ -114,6 +119,7 @@ def _wrapped(text: str, indent: str = "") -> list[str]:
 # The order of the findings: causes before what follows from them, so that the first
 # advice is the one to try first. What a fit began with comes before what it did.
 _RULES = (
+    _model_rules.find_held_out_scale,
     _rules.find_unscaled_input,
     _rules.find_unscaled_target,
     _model_rules.find_no_signal,
@@ -211,9 +217,11 @@ def diagnose(
     >>> diagnose(model).findings[0].advice
     "activation='relu'"
     """
-    held, linear_held = _judge_given(model, X_val, y_val, sample_weight_val)
+    inside = find_network(model)
+    estimator = inside.estimator
+    given = _judge_given(inside, X_val, y_val, sample_weight_val)
     with np.errstate(all="ignore"):
-        fit = Fit(model, held, linear_held)
+        fit = Fit(estimator, given)
         rules = _RULES_WITHOUT_STEPS if fit.idle else _RULES_WITHOUT_RECORDS
         if len(fit.flow.epoch):
             rules = _RULES_STANDING_STILL if fit.stands_still else _RULES
@@ -221,28 +229,41 @@ def diagnose(
         # Problems first: the first advice is the one to try first.
         found.sort(key=lambda finding: finding.severity != PROBLEM)
         found = _without_contradictions(_without_consequences(found))
-        return Diagnosis(_verdict(fit, found), tuple(found))
+        verdict = _verdict(fit, found)
+    if inside.note:
+        verdict += f" {inside.note}"
+    return Diagnosis(verdict, tuple(_for_model(finding, inside) for finding in found))
 
 
-def _judge_given(
-    model: Any, X: Any, y: Any, sample_weight: Any
-) -> tuple[Worth | None, Worth | None]:
-    """What the network and its linear model are worth on rows that are given."""
+def _for_model(finding: Finding, inside: Inside) -> Finding:
+    """The finding with advice for the model that was passed."""
+    advice, remark = rewrite(finding.advice, inside)
+    message = f"{finding.message} {remark}" if remark else finding.message
+    return replace(finding, advice=advice, message=message)
+
+
+def _judge_given(inside: Inside, X: Any, y: Any, sample_weight: Any) -> Given:
+    """What the network and a linear model are worth on rows that are given."""
     if X is None and y is None and sample_weight is None:
-        return None, None
+        return Given()
     if X is None or y is None:
         raise ValueError("X_val and y_val must be given both, or neither of them.")
+    model = inside.estimator
     summary = getattr(model, "_fit_summary", None)
     if getattr(model, "_failed_flow", None) is not None or summary is None:
-        return None, None
+        return Given()
+    X, y = inside.inputs(X), inside.targets(y)
     network, theta, X, target, weight = _fitting.one_batch(model, X, y, sample_weight)
-    standing = summary.standing
-    common = None if standing is None else standing.common
-    held = judge(network, predict(network, theta, X), target, weight, common)
-    if standing is None or standing.linear is None:
-        return held, by_folds(network, X, target, common)
-    outputs = standing.linear.outputs(X)
-    return held, judge(network, outputs, target, weight, common)
+    standing = summary.standing or Standing()
+    outputs = predict(network, theta, X)
+    held = judge(network, outputs, target, weight, standing.common)
+    if standing.linear is None:
+        linear = by_folds(network, X, target, standing.common)
+    else:
+        outputs = standing.linear.outputs(X)
+        linear = judge(network, outputs, target, weight, standing.common)
+    rows = None if standing.seen is None else compare_rows(standing.seen, X)
+    return Given(held, linear, rows)
 
 
 def _settings_of(advice: str) -> dict[str, str] | None:
@@ -257,7 +278,13 @@ def _settings_of(advice: str) -> dict[str, str] | None:
 
 
 def _without_consequences(findings: list[Finding]) -> list[Finding]:
-    """A plateau is a cause only where nothing else explains it."""
+    """Without what other findings explain.
+
+    A plateau is a cause only where nothing else is. What a model is worth on rows that
+    came in another way says nothing about the model.
+    """
+    if any(f.code == "held-out-scale" for f in findings):
+        findings = [f for f in findings if f.code not in _ON_OTHER_ROWS]
     problems = [f for f in findings if f.severity == PROBLEM]
     others = any(f.code not in ("plateau", *_OF_THE_MODEL) for f in problems)
     return [f for f in findings if not (others and f.code == "plateau")]
@@ -315,9 +342,12 @@ def _went(fit: Fit, findings: list[Finding]) -> str:
     return say("went.well")
 
 
+# What held-out rows say.
+_ON_OTHER_ROWS = ("overfitting", "worse-than-linear", "no-signal", "majority-only")
+
 # Training may have gone well, and yet the model be bad.
 _OF_THE_MODEL = ("overfitting", "majority-only", "worse-than-linear", "underfitting")
-_OF_THE_MODEL += ("constant-prediction", "no-signal")
+_OF_THE_MODEL += ("constant-prediction", "no-signal", "held-out-scale")
 
 
 def _came_out(fit: Fit) -> Iterator[str]:
