@@ -26,6 +26,53 @@ SCALE_TARGET = "TransformedTargetRegressor(model, transformer=StandardScaler())"
 SCALE_COUNTS = "TransformedTargetRegressor(model, transformer=MaxAbsScaler())"
 
 
+# Ranks do not know how far an outlier is.
+RANK_INPUT = "make_pipeline(QuantileTransformer(output_distribution='normal'), model)"
+EACH_ROW_ONCE = (
+    "model.fit(X[(i := np.unique(np.column_stack((X, y)), axis=0, "
+    "return_index=True)[1])], y[i])"
+)
+DROP_CONSTANT = "make_pipeline(VarianceThreshold(), StandardScaler(), model)"
+
+
+def without_columns(fit: Fit, columns: list[int]) -> str:
+    """Without some columns of X."""
+    others = "remainder='passthrough'"
+    drop = f"make_column_transformer(('drop', {columns}), {others})"
+    return f"make_pipeline({drop}, StandardScaler(), model)"
+
+
+def impute(fit: Fit, value: float) -> str:
+    """Medians in the place of a number that stands for a missing value."""
+    imputer = f"SimpleImputer(missing_values={value!r}, strategy='median')"
+    return f"make_pipeline({imputer}, StandardScaler(), model)"
+
+
+def robust_loss(fit: Fit) -> str:
+    """A loss that far targets do not rule, on targets that they do not scale."""
+    if fit.target_off:
+        robust = "transformer=RobustScaler()"
+        return f"TransformedTargetRegressor(model.set_params(loss='huber'), {robust})"
+    return "loss='huber'"
+
+
+def log_target(tail: dict[str, float]) -> str:
+    """The logarithm of the target, if it can be taken; else its ranks."""
+    if tail["not_negative"]:
+        steps = "FunctionTransformer(np.log1p, np.expm1), StandardScaler()"
+        return (
+            f"TransformedTargetRegressor(model, transformer=make_pipeline({steps}))"
+        )
+    ranks = "QuantileTransformer(output_distribution='normal')"
+    return f"TransformedTargetRegressor(model, transformer={ranks})"
+
+
+def classifier(fit: Fit) -> str:
+    """The same network as a classifier."""
+    hidden = tuple(map(int, fit.flow.layer_sizes[1:-1]))
+    return f"BPClassifier(hidden_layer_sizes={hidden})"
+
+
 def scale_input(fit: Fit) -> str:
     return SCALE_SPARSE_INPUT if fit.summary.is_sparse else SCALE_INPUT
 

@@ -368,50 +368,54 @@ TEXTS = {
     ),
     # ---- rows and columns
     "row-order": (
-        "shuffle=False, and the rows are sorted: the mean of y differs {ratio} times "
-        "as much from batch to batch as it would in random order."
+        "shuffle=False, and the rows are sorted: batches of {batch_size:.0f} rows "
+        "differ {times_chance} times as much in y as they would in random order."
     ),
     "outliers": (
-        "{n:,} rows lie far from all others: column {column} of X reaches {value}, "
-        "{far} times as far from the middle as the bulk of its numbers. They squeeze "
-        "all others when the column is scaled by its standard deviation."
+        "{n_outliers:.0f} of {n_rows:,.0f} rows lie far from all others: column "
+        "{column:s} of X reaches {value}, {times_reach} times as far from its median "
+        "as the rest. Scaled by the standard deviation, the rest has a spread of only "
+        "{rest_spread}."
     ),
     "outliers-in-target": (
-        "{n:,} targets lie far from all others: up to {value}, {far} times as far from "
-        "the middle as the bulk of them. A squared error looks at little else."
+        "{n_outliers:.0f} of {n_rows:,.0f} targets lie far from all others: up to "
+        "{value}, {times_reach} times as far from the median as the rest. Squares of "
+        "errors are ruled by them."
     ),
     "sentinel-values": (
-        "{share:%} of the rows have {value:g} in column {column} of X, far from all "
-        "its other numbers. It seems to stand for a missing value."
+        "{share:%} of the rows have {value:.6g} in column {column:s} of X, far from "
+        "all its other numbers. It seems to stand for a missing value."
     ),
     "skewed-target": (
-        "The targets are positive and spread over several powers of ten: the largest "
-        "is {ratio} times the median. A squared error looks at the largest only."
+        "Most targets are near {median}, but a few go up to {high}: the tail above "
+        "the median is {tail_ratio} times as long as the part below. Squares of errors "
+        "are ruled by the largest."
     ),
     "counts-as-targets": (
-        "The targets are counts: integers from {least:g} to {most:g} with a mean of "
-        "{mean} and a variance of {variance}."
+        "The targets look like counts: whole numbers with a mean of {mean} and a "
+        "variance of {variance}."
     ),
     "classes-as-targets": (
-        "The targets have {n:,} different values, all of them integers. If they are "
-        "names of classes, a classifier is needed; order and distance mean nothing "
-        "then."
+        "The targets have {n_values:.0f} different values, all of them whole numbers "
+        "from {low:.0f} to {high:.0f}. If they are numbers of classes, a classifier is "
+        "needed: their order and distance mean nothing then."
     ),
     "constant-columns": (
-        "{n:,} of the {columns:,} columns of X have one value in all rows (column "
-        "{column}, for example). They say nothing, and weights behind them only follow "
-        "the bias."
+        "{n_constant:.0f} of the {n_columns:.0f} columns of X have one value in all "
+        "rows (column {column:s}, for example). They say nothing. Weights behind them "
+        "act as further biases."
     ),
     "id-column": (
-        "Column {column} of X numbers the rows: all its values differ, and they lie on "
-        "a grid. A number of that kind says nothing about new rows."
+        "Column {column:s} of X seems to number the rows: all its values differ, and "
+        "nearly all numbers of its range occur. Such a number says nothing about new "
+        "rows."
     ),
     "target-in-features": (
-        "Column {column} of X alone tells the target ({score:%} of it). Will it be "
-        "known for new rows?"
+        "Column {column:s} of X alone tells {told:%} of the target. Will it be known "
+        "for new rows?"
     ),
     "duplicate-rows": (
-        "{share:%} of the rows occur more than once. Copies of training rows among "
+        "{share:%} of the rows are copies of other rows. Copies of training rows among "
         "held-out rows make their score too good."
     ),
     "held-out-scale.not-scaled": (
