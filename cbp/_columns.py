@@ -35,16 +35,16 @@ LEAST_ROWS, MOST_ROWS = 64, 4096
 # Entries of the sample, or of X, that cost next to nothing beside the calls themselves.
 LEAST_ENTRIES, LEAST_OF_ALL = 4096, 16384
 MOST_COLUMNS, MOST_SPARSE_COLUMNS, MOST_OUTPUTS = 1024, 64, 4
-# Columns that are made float64 at a time: 2 MB.
-_BLOCK = 64
+# Entries that are made float64 at a time: 0.5 MB, which stay in a core's own cache.
+_BLOCK = 65536
 # Columns that are looked at once more, of each kind.
 _CANDIDATES = 8
 
 # The look may take one part in a hundred of the fit. Nanoseconds, measured on one core
 # with AVX2: of training for a row and a weight, no less; of the look for an entry of
-# the sample, and for an entry where all rows are looked at.
+# the sample; for an entry and for a row where all rows are looked at.
 _SHARE = 0.01
-TRAIN_NS, SAMPLE_NS, ALL_NS = 0.1, 50.0, 8.0
+TRAIN_NS, SAMPLE_NS, ALL_NS, ROW_NS = 0.1, 60.0, 3.0, 20.0
 
 
 class Fault(NamedTuple):
@@ -117,6 +117,11 @@ def spread(n: int, most: int) -> slice:
     return slice(0, n, max(-(-n // most), 1))
 
 
+def _drawn(n: int) -> NDArray[np.float64]:
+    """Numbers from 0.5 to 1.5 without a pattern, the same ones every time."""
+    return np.sin(1e4 * np.arange(1, n + 1) ** 1.5) % 1 + 0.5
+
+
 def look_at(
     X: Any,
     target: Any,
@@ -178,7 +183,8 @@ def _look(
     budget = _SHARE * TRAIN_NS * work
     looks = _Sparse if sparse.issparse(X) else _Dense
     look = looks(X, places, int(max(budget / 2 / SAMPLE_NS, LEAST_ENTRIES)))
-    look_at_all = look.n_entries <= max(budget / 2 / ALL_NS, LEAST_OF_ALL)
+    cost = ALL_NS * look.n_entries + ROW_NS * len(places)
+    look_at_all = cost <= budget / 2 or look.n_entries <= LEAST_OF_ALL
     answers = _Answers(target, look.rows)
     told = _Told(answers)
     facts = [_facts_of(block, told) for block in look.blocks()]
@@ -200,11 +206,20 @@ def _look(
         _row_order(target, places, batch_size) if batch_size else None,
     ]
     return DataFaults(
-        tuple(fault for fault in faults if fault is not None),
+        tuple(_plain(fault) for fault in faults if fault is not None),
         look.seen(fact),
         len(look.rows),
         len(places) if look_at_all else 0,
     )
+
+
+def _plain(fault: Fault) -> Fault:
+    """The fault with evidence in Python's numbers, all of them finite."""
+    evidence = {
+        name: x if isinstance(x, int) else float(np.nan_to_num(x))
+        for name, x in fault.evidence.items()
+    }
+    return fault._replace(evidence=evidence)
 
 
 # ---- the sample
@@ -229,11 +244,10 @@ class _Dense:
 
     def blocks(self) -> Iterator[NDArray[np.float64]]:
         """The sample, some columns at a time: one of them in a row of the block."""
-        whole = len(self.columns) == self.n_features
-        some = self.X[self.rows] if whole and self.n_features <= _BLOCK else None
-        for start in range(0, len(self.columns), _BLOCK):
-            part = self.columns[start : start + _BLOCK]
-            block = self.X[self.rows[:, None], part] if some is None else some
+        X = self.X[:, spread(self.n_features, MOST_COLUMNS)]
+        n = max(_BLOCK // len(self.rows), 1)
+        for start in range(0, len(self.columns), n):
+            block = X[self.rows, start : start + n]
             yield np.array(block.T, np.float64, order="C")
 
     def values(self, i: int, rows: NDArray) -> NDArray[np.float64]:
@@ -242,7 +256,14 @@ class _Dense:
 
     def extremes(self) -> tuple[NDArray, NDArray]:
         """Of all rows, those held out included, for each column of the sample."""
-        low, high = self.X.min(0), self.X.max(0)
+        X, p = self.X, self.n_features
+        k = max(min(512 // p, len(X)), 1)  # rows in one: NumPy is slow on short ones
+        whole = len(X) - len(X) % k
+        wide, rest = X[:whole].reshape(-1, k * p), X[whole - k * bool(whole) :]
+        low, high = (
+            np.minimum(wide.min(0).reshape(k, p).min(0), rest.min(0)),
+            np.maximum(wide.max(0).reshape(k, p).max(0), rest.max(0)),
+        )
         return low[self.columns].astype(float), high[self.columns].astype(float)
 
     def seen(self, fact: dict[str, NDArray]) -> Seen:
@@ -308,38 +329,31 @@ def _facts_of(block: NDArray[np.float64], told: _Told) -> dict[str, NDArray]:
     S = np.sort(block, axis=1)
     c, m = S.shape
     low, high, middle = S[:, 0], S[:, -1], S[:, m // 2]
-    steps = np.diff(S, axis=1)
+    steps = S[:, 1:] - S[:, :-1]
     n_low, n_high, n_middle = (
-        (S == value[:, None]).sum(1) for value in (low, high, middle)
+        np.count_nonzero(S == value[:, None], axis=1) for value in (low, high, middle)
     )
-    tail = _tail(m)
-    each = np.arange(c)
-    # Where one value lies at an end: from there to the next, and the width of the rest.
-    inner_low = np.minimum(n_low, m - 1)
-    inner_high = np.maximum(m - 1 - n_high, 0)
-    widths = []
-    for start, n in ((inner_low, m - n_low), (np.zeros(c, int), m - n_high)):
-        last = np.minimum(start + np.maximum(n - 1, 0), m - 1)
-        cut = n // 20
-        widths.append(
-            S[each, np.maximum(last - cut, 0)] - S[each, np.minimum(start + cut, m - 1)]
-        )
+    tail, each = _tail(m), np.arange(c)
+    # If one value lies at an end: how far the next is, how wide the rest without its
+    # outer twentieths.
+    next_low, next_high = np.minimum(n_low, m - 1), np.maximum(m - 1 - n_high, 0)
+    cut_low, cut_high = (m - n_low) // 20, (m - n_high) // 20
     return {
         "mean": block.mean(1),
         "spread": block.std(1),
         "low": low,
         "high": high,
         "middle": middle,
-        "n_values": (steps > 0).sum(1) + 1,
+        "n_values": np.count_nonzero(steps, axis=1) + 1,
         "least_step": steps.min(1),
         "n_low": n_low,
         "n_high": n_high,
         "n_middle": n_middle,
         "reach": np.maximum(S[:, m - 1 - tail] - middle, middle - S[:, tail]),
-        "gap_low": S[each, inner_low] - low,
-        "gap_high": high - S[each, inner_high],
-        "width_low": widths[0],
-        "width_high": widths[1],
+        "gap_low": S[each, next_low] - low,
+        "gap_high": high - S[each, next_high],
+        "width_low": S[each, m - 1 - cut_low] - S[each, next_low + cut_low],
+        "width_high": S[each, next_high - cut_high] - S[each, cut_high],
         **told.facts_of(block, S),
     }
 
@@ -602,14 +616,19 @@ class _Told:
     def __init__(self, answers: _Answers):
         self.answers = answers
         # A target that varies; an input that is learned by itself is no mistake.
+        first = self._first_of_each if answers.classes else self._in_order
         self.outputs = [
-            (k, y, self._first(y) if answers.classes else np.argsort(y, kind="stable"))
-            for k, y in enumerate(answers.columns)
-            if (y != y[0]).any()
+            (k, y, first(y)) for k, y in enumerate(answers.columns) if (y != y[0]).any()
         ]
 
     @staticmethod
-    def _first(y: NDArray) -> NDArray:
+    def _in_order(y: NDArray) -> NDArray:
+        """Some rows, so that their targets ascend."""
+        some = np.arange(len(y))[spread(len(y), _FIRST_ROWS)]
+        return some[np.argsort(y[some], kind="stable")]
+
+    @staticmethod
+    def _first_of_each(y: NDArray) -> NDArray:
         """Some rows of each class, the same number of each if they can be had."""
         order = np.argsort(y, kind="stable")
         counts = np.bincount(y)
@@ -617,28 +636,32 @@ class _Told:
         each = max(_FIRST_ROWS // max(int((counts > 0).sum()), 1), 2)
         first = order[np.arange(len(y)) - np.repeat(starts, counts) < each]
         # Equal values of a column may keep this order, which must say nothing.
-        return np.random.default_rng(0).permutation(first)
+        return first[np.argsort(_drawn(len(first)))]
 
     def facts_of(self, block: NDArray, S: NDArray) -> dict[str, NDArray]:
         """For each output the share of a column that the target leaves open."""
         measure = self._changes if self.answers.classes else self._unsorted
-        return {f"open_{k}": measure(block, S, y, o) for k, y, o in self.outputs}
+        return {
+            f"open_{k}": np.where(S[:, 0] < S[:, -1], measure(block, y, first), np.inf)
+            for k, y, first in self.outputs
+        }
 
     @staticmethod
-    def _unsorted(block: NDArray, S: NDArray, y: NDArray, order: NDArray) -> NDArray:
+    def _unsorted(block: NDArray, y: NDArray, order: NDArray) -> NDArray:
         Z = block[:, order]
+        S = np.sort(Z, axis=1)
         size = np.abs(S - S[:, [S.shape[1] // 2]]).mean(1)
         up, down = (np.abs(Z - T).mean(1) for T in (S, S[:, ::-1]))
         return np.where(size > 0, np.minimum(up, down) / size, np.inf)
 
     @staticmethod
-    def _changes(block: NDArray, S: NDArray, y: NDArray, first: NDArray) -> NDArray:
+    def _changes(block: NDArray, y: NDArray, first: NDArray) -> NDArray:
         y = y[first]
         ordered = y[np.argsort(block[:, first], axis=1)]
         changes = (np.diff(ordered, axis=1) != 0).sum(1)
         # One row at a wrong place makes two more.
         wrong = np.maximum(changes - (len(np.unique(y)) - 1), 0) / 2
-        return np.where(S[:, 0] < S[:, -1], wrong / len(y), np.inf)
+        return wrong / len(y)
 
     def fault(self, look: _Dense, fact: dict[str, NDArray]) -> Fault | None:
         n_features = look.n_features
@@ -714,17 +737,12 @@ _COPIES = 0.3
 
 
 def _duplicate_rows(X: Any, target: Any, places: NDArray) -> Fault | None:
-    rng = np.random.default_rng(0)
     # Equal rows have equal sums: each is added up in the same order, without BLAS.
-    w = rng.uniform(1, 2, X.shape[1])
-    key = X @ w if sparse.issparse(X) else np.einsum("ij,j->i", X, w)
-    if target.ndim == 1:
-        key = key + target * rng.uniform(1, 2)
-    elif sparse.issparse(target):
-        key = key + target @ rng.uniform(1, 2, target.shape[1])
-    else:
-        w = rng.uniform(1, 2, target.shape[1])
-        key = key + np.einsum("ij,j->i", target, w)
+    key = np.zeros(X.shape[0])
+    w = _drawn(X.shape[1] + (1 if target.ndim == 1 else target.shape[1]))
+    for A in (X, target if target.ndim == 2 else target[:, None]):
+        some, w = w[: A.shape[1]], w[A.shape[1] :]
+        key += A @ some if sparse.issparse(A) else np.einsum("ij,j->i", A, some)
     key = np.sort(key[places])
     is_copy = key[1:] == key[:-1]
     share = float(is_copy.sum() / len(key))
@@ -751,7 +769,9 @@ _ORDERED, _SIGMAS = 3.0, 4.3
 
 
 def _row_order(target: Any, places: NDArray, batch_size: int) -> Fault | None:
-    size = max(batch_size, 16)  # of smaller batches some together
+    # Of small batches some together, and of very many classes.
+    n_classes = int(target.max()) + 1 if target.dtype == np.int32 else 1
+    size = max(batch_size, 16, len(places) * n_classes >> 20)
     n = len(places) // size
     if n < 2:
         return None
