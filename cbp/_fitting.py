@@ -80,7 +80,7 @@ _FLOW = ("gradient_flow_", "_fit_summary")
 
 # A fit that diverges does so early; what is wrong with its data is looked for as if it
 # had lasted that many epochs.
-_EPOCHS_OF_FAILED = 100
+_EPOCHS_OF_FAILED = 10_000
 
 # Parameters that the trainer takes as floats.
 _REAL_PARAMETERS = ("alpha", "learning_rate_init", "power_t", "momentum", "beta_1")

@@ -354,7 +354,7 @@ def test_a_fit_that_diverged_has_looked():
 
 def test_a_summary_of_an_older_version_has_no_faults():
     X, y = problem(classes=True)
-    model = BPClassifier((4,), max_iter=300, random_state=0).fit(X[:50], y[:50])
+    model = BPClassifier((4,), tol=1.0, random_state=0).fit(X[:50], y[:50])
     summary = model._fit_summary
     state = {k: v for k, v in vars(summary).items() if k != "faults"}
     old = object.__new__(type(summary))
