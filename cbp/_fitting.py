@@ -24,6 +24,7 @@ from sklearn.exceptions import ConvergenceWarning
 from cbp import _stream
 from cbp._batch import fit_bytes, most_entries
 from cbp._callbacks import Rows, Session
+from cbp._columns import look_at
 from cbp._data import Data
 from cbp._divergence import DivergenceError, message_of_divergence
 from cbp._fit_summary import FitSummary
@@ -84,6 +85,9 @@ _LEAST_ROWS, _FOR_SCORES = 64, 0.004
 
 # The end of a warning or an error about training.
 _ASK = "For the reasons and what to do, call .diagnose()."
+# A fit that diverges does so early; what is wrong with its data is looked for as if it
+# had lasted that many epochs.
+_EPOCHS_OF_FAILED = 10_000
 
 # Parameters that the trainer takes as floats.
 _REAL_PARAMETERS = ("alpha", "learning_rate_init", "power_t", "momentum", "beta_1")
@@ -110,9 +114,10 @@ class Run:
     rows: NDArray | None  # those trained on; None means all
     progress: Progress
     trainer: Trainer | None  # None if nothing is trained
-    # Looks at the data for a summary; None if the run is not monitored. Holds nothing
-    # that holds the run: only the garbage collector would end such a pair.
-    look: Callable[[], FitSummary] | None = None
+    # Looks at the data for a summary, and for what is wrong with them if it is told how
+    # many epochs there were; None if the run is not monitored. Holds nothing that holds
+    # the run: only the garbage collector would end such a pair.
+    look: Callable[..., FitSummary] | None = None
     summary: FitSummary | None = None
     # Scores the held-out rows if the engine does not.
     score: Callable[[Progress], float] | None = None
@@ -224,14 +229,15 @@ def fit(
         trainer.score_weights(theta, score, starting=True)
     if est.monitor:
         went_on = bool(est.warm_start) and not fresh and not incremental
-        run.look = functools.partial(_look, network, data, rows, went_on)
+        batch = None if est.shuffle else _batch_size(est, run.n_rows)
+        run.look = functools.partial(_look, network, data, rows, went_on, batch)
     if session is not None:
         _begin(session, est, run, X, sample_weight)
     try:
         if not idle:
             _train(est, run, incremental, session)
         if run.look and (trainer.recorder.n_records or not incremental):
-            _summarize(run, progress.outcome)
+            _summarize(run, progress.outcome, 0 if incremental else progress.n_iter)
             if not incremental:
                 _judge(run)
     except KeyboardInterrupt:
@@ -443,6 +449,10 @@ def _progress_of(fitted: Fitted, optimizer: Optimizer | None) -> Progress:
 # ---- training
 
 
+def _batch_size(est: Any, n_rows: int) -> int:
+    return SOLVERS[est.solver].batch_size(est.batch_size, n_rows)
+
+
 def _make_trainer(
     est: Any,
     network: Network,
@@ -455,8 +465,7 @@ def _make_trainer(
 ) -> Trainer:
     """The only place where a fit makes a Trainer."""
     n_rows = data.X.shape[0] if rows is None else len(rows)
-    solver = SOLVERS[est.solver]
-    batch_size = solver.batch_size(est.batch_size, n_rows)
+    batch_size = _batch_size(est, n_rows)
     patience = est.n_iter_no_change
     numbers = {name: number(est, name) for name in _REAL_PARAMETERS}
     # The penalty stands beside sums of weights.
@@ -491,7 +500,7 @@ def _make_trainer(
         scored = rows_of if same else Data(network, of.X, of.target, of.weight), at
     return Trainer(
         network,
-        theta if solver.stochastic else theta.copy(),
+        theta if SOLVERS[est.solver].stochastic else theta.copy(),
         rows_of,
         settings,
         progress,
@@ -575,13 +584,32 @@ def _diverged(est: Any, run: Run) -> None:
 # ---- what a fit leaves behind
 
 
-def _look(network: Network, data: Checked, rows: Any, went_on: bool) -> FitSummary:
+def _look(
+    network: Network,
+    data: Checked,
+    rows: Any,
+    went_on: bool,
+    batch_size: int | None,
+    n_epochs: int = 0,
+) -> FitSummary:
     """What `diagnose` must know of the data."""
-    summary = FitSummary.of_data(network, data.X, data.target, data.weight, rows)
+    of = data.X, data.target
+    summary = FitSummary.of_data(network, *of, data.weight, rows)
+    if n_epochs:
+        work = n_epochs * summary.n_rows * network.n_params
+        faults = look_at(
+            *of,
+            rows,
+            data.weight,
+            work=work,
+            output=network.output,
+            batch_size=batch_size,
+        )
+        summary = replace(summary, faults=faults)
     return replace(summary, weight_unit=data.unit, given_weights=went_on)
 
 
-def _summarize(run: Run, outcome: str) -> None:
+def _summarize(run: Run, outcome: str, n_epochs: int = 0) -> None:
     X, rows, progress = run.data.X, run.rows, run.progress
 
     def outputs(part: slice | NDArray) -> Floats:
@@ -591,7 +619,7 @@ def _summarize(run: Run, outcome: str) -> None:
     def labels(part: NDArray) -> NDArray:
         return run.data.target[part if rows is None else rows[part]]
 
-    summary = run.look().at_end(outcome, progress.loss, outputs, labels)
+    summary = run.look(n_epochs).at_end(outcome, progress.loss, outputs, labels)
     run.summary = _with_steps(run, summary)
 
 
@@ -654,7 +682,7 @@ def _failed_flow(run: Run) -> FailedFlow:
         FailedFlow,
         loss_curve=tuple(run.progress.loss_curve),
         n_iter=run.progress.n_iter,
-        summary=_with_steps(run, run.look().at_end("diverged")),
+        summary=_with_steps(run, run.look(_EPOCHS_OF_FAILED).at_end("diverged")),
     )
 
 

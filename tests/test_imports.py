@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parent.parent / "cbp"
 
 # From the ground up. A module imports from lower floors, never from its own.
 FLOORS = [
-    "_catalog _given_rows _memory _warn",
+    "_catalog _columns _given_rows _memory _warn",
     "_kernels",
     "_network _progress _sums _threads",
     "_data _verbose _weights",
