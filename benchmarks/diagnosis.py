@@ -30,7 +30,6 @@ import warnings
 import zlib
 from functools import partial
 from pathlib import Path
-from statistics import median
 
 import joblib
 import numpy as np
@@ -86,7 +85,7 @@ def names():
     return found | own | {"np": np, "cbp": cbp}
 
 
-def follow(advice, model, X, y):
+def follow(advice, model, X, y, X_val, y_val):
     """The fitted model of a user who did what the advice says."""
     try:
         compile(advice, "advice", "eval")
@@ -97,8 +96,9 @@ def follow(advice, model, X, y):
         settings = eval(f"dict({advice})", names())
         return clone(model).set_params(**settings).fit(X, y)
     fits = ".fit(" in advice or ".partial_fit(" in advice
-    given = {"model": model if fits else clone(model), "X": X, "y": y}
-    made = eval(advice, names() | given | {"w": np.ones(len(y))})
+    given = {"X": X, "y": y, "w": np.ones(len(y)), "X_val": X_val, "y_val": y_val}
+    given["model"] = model if fits else clone(model)
+    made = eval(advice, names() | given)
     return made if fits else made.fit(X, y)
 
 
@@ -127,7 +127,7 @@ def advised_score(advice, model, given):
     if given.unscaled is not None and "make_pipeline" in advice:
         X, X_test = given.unscaled
     try:
-        return judged(follow(advice, model, X, y), given, X_test)
+        return judged(follow(advice, model, X, y, *given.val), given, X_test)
     except DivergenceError:
         return worst(given.metric)
 
@@ -417,12 +417,16 @@ def overhead(args, paths):
             for kind in (True, False)
         }
         calls = {kind: partial(models[kind].fit, X, y) for kind in models}
-        taken = measure.alternate(calls, FLOW_PAIRS)
-        cost = median(a / b for a, b in zip(taken[True], taken[False], strict=True)) - 1
+        taken = measure.alternate(calls, FLOW_PAIRS, clock=time.process_time)
+        ratios = np.divide(taken[True], taken[False])
+        low, cost, high = np.quantile(ratios, [0.25, 0.5, 0.75]) - 1
         size = len(pickle.dumps(models[True])) - len(pickle.dumps(models[False]))
         said = " ".join(f"{k}={v}" for k, v in parameters.items())
-        rows.append([name, said, models[True].n_iter_, f"{cost:+.1%}", f"{size:,}"])
-    table(["set", "parameters", "epochs", "cost", "bytes"], rows)
+        spread = f"{low:+.1%} … {high:+.1%}"
+        rows.append(
+            [name, said, models[True].n_iter_, f"{cost:+.1%}", spread, f"{size:,}"]
+        )
+    table(["set", "parameters", "epochs", "cost", "quartiles", "bytes"], rows)
 
 
 # ---- the command
