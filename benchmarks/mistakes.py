@@ -483,7 +483,7 @@ MISTAKES = {
         "plateau",
         {
             "tol 0.05": having(tol=0.05),
-            "patience 2": having(n_iter_no_change=2, tol=0.001, batch_size=32),
+            "patience 2": having(n_iter_no_change=2, tol=0.01),
             "logistic 64-64 sgd": having(
                 **_SGD, hidden_layer_sizes=(64, 64), activation="logistic"
             ),
@@ -520,7 +520,12 @@ MISTAKES = {
     ),
     **_group(
         "row-order",
-        {"sorted rows": in_order, "sorted rows sgd": partial(in_order, **_SGD)},
+        {
+            "sorted rows": in_order,
+            "sorted rows sgd": partial(
+                in_order, solver="sgd", learning_rate_init=0.1, batch_size=32
+            ),
+        },
     ),
     **_group(
         "outliers",
