@@ -60,9 +60,7 @@ def log_target(tail: dict[str, float]) -> str:
     """The logarithm of the target, if it can be taken; else its ranks."""
     if tail["not_negative"]:
         steps = "FunctionTransformer(np.log1p, np.expm1), StandardScaler()"
-        return (
-            f"TransformedTargetRegressor(model, transformer=make_pipeline({steps}))"
-        )
+        return f"TransformedTargetRegressor(model, transformer=make_pipeline({steps}))"
     ranks = "QuantileTransformer(output_distribution='normal')"
     return f"TransformedTargetRegressor(model, transformer={ranks})"
 

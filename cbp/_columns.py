@@ -62,32 +62,6 @@ class Fault(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Seen:
-    """Means and standard deviations of the columns that training saw.
-
-    They are kept as the bytes of float32 numbers; `columns` says which columns they
-    are of, if there are more than 1,024.
-    """
-
-    n_rows: int
-    n_features: int
-    mean_bytes: bytes
-    spread_bytes: bytes
-
-    @property
-    def means(self) -> Floats:
-        return np.frombuffer(self.mean_bytes, np.float32)
-
-    @property
-    def spreads(self) -> Floats:
-        return np.frombuffer(self.spread_bytes, np.float32)
-
-    @property
-    def columns(self) -> NDArray[np.int64]:
-        return np.arange(self.n_features)[spread(self.n_features, MOST_COLUMNS)]
-
-
-@dataclass(frozen=True)
 class DataFaults:
     """All that the look has found.
 
@@ -95,14 +69,11 @@ class DataFaults:
     ----------
     faults : tuple of Fault
         One of each kind at most.
-    seen : Seen or None
-        None if nothing was looked at.
     n_rows, n_all_rows : int
         Rows of the sample, and rows whose extremes and copies are known: all or 0.
     """
 
     faults: tuple[Fault, ...] = ()
-    seen: Seen | None = None
     n_rows: int = 0
     n_all_rows: int = 0
 
@@ -209,7 +180,6 @@ def _look(
     ]
     return DataFaults(
         tuple(_plain(fault) for fault in faults if fault is not None),
-        look.seen(fact),
         len(look.rows),
         len(places) if look_at_all else 0,
     )
@@ -268,10 +238,6 @@ class _Dense:
         )
         return low[self.columns].astype(float), high[self.columns].astype(float)
 
-    def seen(self, fact: dict[str, NDArray]) -> Seen:
-        numbers = (fact[name].astype(np.float32) for name in ("mean", "spread"))
-        return Seen(len(self.rows), self.n_features, *(x.tobytes() for x in numbers))
-
 
 class _Sparse(_Dense):
     """Some rows of a CSR matrix and their fullest columns, which are made dense."""
@@ -308,17 +274,6 @@ class _Sparse(_Dense):
             column = self.values(int(i), self.places)
             low[i], high[i] = column.min(), column.max()
         return low, high
-
-    def seen(self, fact: dict[str, NDArray]) -> Seen:
-        n, part = len(self.rows), spread(self.n_features, MOST_COLUMNS)
-        values = self.some.data.astype(np.float64)
-        sums = [
-            np.bincount(self.some.indices, x, self.n_features)[part] / n
-            for x in (values, values * values)
-        ]
-        spreads = np.sqrt(np.maximum(sums[1] - sums[0] ** 2, 0))
-        numbers = (x.astype(np.float32).tobytes() for x in (sums[0], spreads))
-        return Seen(n, self.n_features, *numbers)
 
 
 def _tail(m: int) -> int:

@@ -1,4 +1,4 @@
-"""The rules about data: what the look at a fit's rows has found (_columns.py), in words.
+"""The rules about data: what the look at the rows of a fit has found (_columns.py).
 
 Which of it spoils a fit, and what to do about it, is decided here.
 """

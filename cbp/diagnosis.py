@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cbp import _fitting, _model_rules, _rules
+from cbp import _data_rules, _fitting, _model_rules, _rules
 from cbp._evidence import NOTHING_LEARNED, TINY, Fit, Given
 from cbp._finding import NOTE, PROBLEM, Finding
 from cbp._given_rows import compare_rows
@@ -120,8 +120,17 @@ def _wrapped(text: str, indent: str = "") -> list[str]:
 # advice is the one to try first. What a fit began with comes before what it did.
 _RULES = (
     _model_rules.find_held_out_scale,
+    _data_rules.find_target_in_features,
+    _data_rules.find_row_order,
+    _data_rules.find_id_column,
+    _data_rules.find_sentinel_values,
+    _data_rules.find_outliers,
     _rules.find_unscaled_input,
+    _data_rules.find_classes_as_targets,
+    _data_rules.find_outliers_in_target,
+    _data_rules.find_skewed_target,
     _rules.find_unscaled_target,
+    _data_rules.find_constant_columns,
     _model_rules.find_no_signal,
     _rules.find_exploding_from_start,
     _rules.find_starved_layer,
@@ -152,10 +161,17 @@ _RULES = (
     _rules.note_stuck,
     _rules.note_small_weights,
     _model_rules.note_class_imbalance,
+    _data_rules.find_counts_as_targets,
+    _data_rules.note_duplicate_rows,
 )
 # Of a fit that diverged before its first record.
 _RULES_WITHOUT_RECORDS = (
+    _data_rules.find_row_order,
+    _data_rules.find_id_column,
+    _data_rules.find_sentinel_values,
+    _data_rules.find_outliers,
     _rules.find_unscaled_input,
+    _data_rules.find_outliers_in_target,
     _rules.find_unscaled_target,
     _rules.find_starved_layer,
     _rules.find_divergence,
@@ -348,6 +364,7 @@ _ON_OTHER_ROWS = ("overfitting", "worse-than-linear", "no-signal", "majority-onl
 # Training may have gone well, and yet the model be bad.
 _OF_THE_MODEL = ("overfitting", "majority-only", "worse-than-linear", "underfitting")
 _OF_THE_MODEL += ("constant-prediction", "no-signal", "held-out-scale")
+_OF_THE_MODEL += ("target-in-features", "id-column", "duplicate-rows")
 
 
 def _came_out(fit: Fit) -> Iterator[str]:

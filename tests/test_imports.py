@@ -27,7 +27,7 @@ FLOORS = [
     "_evidence",
     "_advice _finding",
     "_rules",
-    "_model_rules",
+    "_data_rules _model_rules",
     "diagnosis",
     "_base",
     "_classifier _regressor",
