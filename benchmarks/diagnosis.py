@@ -1,12 +1,7 @@
 """How often a diagnosis is right: fits spoiled by known mistakes, and ordinary fits.
 
-<<<<<<< HEAD
-    python benchmarks/diagnosis.py FOLDER                    all, some 40 minutes
-    python benchmarks/diagnosis.py FOLDER --half tune --rows 1000 --seeds 1
-=======
     python benchmarks/diagnosis.py FOLDER                    all, over an hour
     python benchmarks/diagnosis.py FOLDER --half tune --rows 1000 --seeds 1   minutes
->>>>>>> 17ffee8e8cef58c02c64e0cdd96910670082eec9
     python benchmarks/diagnosis.py FOLDER --mistakes "adam 0.1,outliers" -o new.json
     python benchmarks/diagnosis.py new.json --compare old.json    tables, no fits
     python benchmarks/diagnosis.py FOLDER --overhead         the cost of recording
@@ -279,13 +274,8 @@ def best_of_ordinary(records):
 
 
 def share(part, whole):
-<<<<<<< HEAD
-    """'9/10', or '90 % (9/10)' of many."""
-    if whole < 10:
-=======
     """'9/10', or '90.0 % (18/20)' of many."""
     if whole < 20:
->>>>>>> 17ffee8e8cef58c02c64e0cdd96910670082eec9
         return f"{part}/{whole}" if whole else ""
     return f"{100 * part / whole:.1f} % ({part}/{whole})"
 
