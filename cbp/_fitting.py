@@ -24,7 +24,7 @@ from sklearn.exceptions import ConvergenceWarning
 from cbp import _stream
 from cbp._batch import fit_bytes, most_entries
 from cbp._callbacks import Rows, Session
-from cbp._columns import look_at
+from cbp._columns import TRAIN_NS, look_at
 from cbp._data import Data
 from cbp._divergence import DivergenceError, message_of_divergence
 from cbp._fit_summary import FitSummary
@@ -634,8 +634,8 @@ def _judge(run: Run) -> None:
     if run.held_out is not None:
         held_out = _some(*run.held_out, at_most)
     trained = _some(run.data, run.rows, at_most)
-    work = 6.0 * run.network.n_params * n_seen
-    standing = stand(run.network, theta, trained, held_out, work, run.n_rows)
+    spent = TRAIN_NS[run.data.X.dtype.itemsize] * run.network.n_params * n_seen
+    standing = stand(run.network, theta, trained, held_out, spent, run.n_rows)
     run.summary = replace(run.summary, standing=standing)
 
 

@@ -1,10 +1,8 @@
 """What the answers of a model are worth: beside a constant answer and a linear model.
 
-`judge` scores outputs on some rows. `linear_model` trains the same network without its
-hidden layers: with softmax or logistic outputs that is logistic regression, with a
-squared error ridge regression, and every other loss has its own. It is not
-scikit-learn's, because it runs at the end of every fit: importing sklearn.linear_model
-takes longer than a short fit, and the same bits are wanted on every machine.
+`judge` scores outputs on some rows. `linear_model` is made at the end of a fit, which
+takes a few milliseconds as a rule: so it solves one system of equations, and imports
+nothing. `by_folds` takes scikit-learn's models where a user waits for an answer.
 """
 
 from __future__ import annotations
@@ -15,26 +13,24 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize, sparse
+from scipy import sparse
 
 from cbp._catalog import LOSSES, is_regressors
-from cbp._data import Data
 from cbp._given_rows import Seen
 from cbp._network import Network
 from cbp._prediction import predict
-from cbp._progress import Settings
-from cbp._training import Trainer
 
 # Rows that are scored and that a linear model is trained on; its weights that are kept.
 MOST_ROWS = 4096
 _MOST_WEIGHTS = 8192
-# Of a linear model: iterations at most, fewer than which tell nothing, and what one
-# costs beside its products, in floating-point operations of those.
-_ITERATIONS, _LEAST_ITERATIONS = 60, 12
-_OVERHEAD = 400_000
-# Its penalty, as scikit-learn's Ridge and LogisticRegression have it: half of the sum
-# of squared weights stands beside the sum of the costs of all rows.
-_PENALTY = 1.0
+# Shares of the time of a fit that a linear model, and a look for a signal, may take.
+_FOR_LINEAR, _FOR_SIGNAL = 0.005, 0.02
+# In nanoseconds, on one core with AVX2: the calls of a linear model, a floating-point
+# operation of it, and what a random feature of a row costs beside its products.
+_CALLS_NS, _FLOP_NS, _FEATURE_NS = 2e5, 0.06, 40.0
+# The penalty of scikit-learn's Ridge; the share of their mean variance by which those
+# of classes are raised.
+_PENALTY, _SHRINK = 1.0, 1e-3
 
 
 @dataclass(frozen=True)
@@ -76,24 +72,21 @@ class Worth:
 
 @dataclass(frozen=True, eq=False)
 class Linear:
-    """A linear model of the same task, for columns that were standardised.
+    """A linear model of the same task.
 
     Parameters
     ----------
-    kind : tuple
-        What `Network` is made of.
-    theta : ndarray of shape (n_params,)
-    mean, scale : ndarray of shape (n_features,)
+    W : ndarray of shape (n_features, n_outputs)
+    b : ndarray of shape (n_outputs,)
     """
 
-    kind: tuple[Any, ...]
-    theta: NDArray
-    mean: NDArray
-    scale: NDArray
+    W: NDArray
+    b: NDArray
 
     def outputs(self, X: Any) -> NDArray:
-        """Outputs for rows as they reach the network, shape (n_samples, n_outputs)."""
-        return predict(Network(*self.kind), self.theta, _standard(X, self))
+        """Answers for rows as they reach the network, shape (n_samples, n_outputs):
+        `judge` takes them for outputs of the network."""
+        return np.asarray(X @ self.W) + self.b
 
 
 def judge(
@@ -205,59 +198,84 @@ def _quantiles(y: NDArray, w: NDArray, levels: NDArray) -> NDArray:
 
 
 def linear_model(
-    network: Network, X: Any, target: Any, weight: NDArray | None, work: float
+    network: Network, X: Any, target: Any, weight: NDArray | None, budget: float
 ) -> Linear | None:
-    """The same network without hidden layers, trained on some rows.
+    """Ridge regression, or linear discriminants of classes, of some rows.
+
+    Both solve one system of equations: the time of an iterative method would show
+    beside that of a fit.
 
     Parameters
     ----------
     network : Network
     X, target, weight
         Some rows, as `Data` takes them.
-    work : float
-        Floating-point operations that it may take.
+    budget : float
+        Nanoseconds that it may take.
 
     Returns
     -------
     Linear or None
-        None if it would take more work or more memory, or overflows.
+        None if it would take more time or memory, overflows, or the targets are
+        several columns of labels or judged by quantiles.
+
+    References
+    ----------
+    .. [1] T. Hastie, R. Tibshirani, J. Friedman, "The Elements of Statistical
+       Learning", 2009, sections 3.4.1 and 4.3.
     """
     n_rows, n_columns = X.shape
-    per_iteration = 4.4 * n_rows * n_columns * network.n_outputs + _OVERHEAD
-    n_iterations = int(min(work / per_iteration, _ITERATIONS))
     n_weights = (n_columns + 1) * network.n_outputs
-    if n_iterations < _LEAST_ITERATIONS or n_weights > _MOST_WEIGHTS:
+    cost = _CALLS_NS + _FLOP_NS * n_columns**2 * (2 * n_rows + n_columns)
+    labels = target.dtype == np.int32
+    known = target.ndim == 1 if labels else not _is_robust(network)
+    if cost > budget or n_weights > _MOST_WEIGHTS or not known:
         return None
-    kind = list(network.kind)
-    kind[0], kind[1] = (n_columns, network.n_outputs), ()
-    straight = Network(*kind)
+    if sparse.issparse(X) or sparse.issparse(target):
+        return None
     with np.errstate(all="ignore"):
-        mean, scale = _scale_of(X)
-        start = Linear(tuple(kind), np.zeros(straight.n_params), mean, scale)
-        Z = _standard(X, start)
-        if not np.isfinite(Z).all():
-            return None
-        data = Data(straight, Z, target, weight)
-        # The penalty is divided by the sum of the weights, as the cost is.
-        settings = Settings(solver="lbfgs", batch_size=n_rows, alpha=_PENALTY)
-        theta = np.zeros(straight.n_params, network.dtype)
-        with Trainer(straight, theta, data, settings) as trainer:
+        found = _solve(network, X, target, weight)
+    return found if np.isfinite(found.W).all() and np.isfinite(found.b).all() else None
 
-            def cost(x: NDArray) -> tuple[float, NDArray]:
-                return trainer.loss_gradient(x.astype(network.dtype))
 
-            options = {"maxiter": n_iterations, "maxfun": 2 * n_iterations}
-            found = optimize.minimize(
-                cost,
-                theta.astype(np.float64),
-                method="L-BFGS-B",
-                jac=True,
-                options=options,
-            )
-    if not np.isfinite(found.x).all():
-        return None
-    theta = found.x.astype(network.dtype)
-    return Linear(tuple(kind), theta, mean, scale)
+def _is_robust(network: Network) -> bool:
+    return LOSSES[network.output, network.loss].robust
+
+
+def _solve(network: Network, X: Any, target: Any, weight: NDArray | None) -> Linear:
+    mean, scale = _scale_of(X)
+    # In float32, which halves the time; the penalty is far above its rounding.
+    Z = ((X - mean) / scale).astype(np.float32)
+    w = np.ones(len(Z)) if weight is None else np.asarray(weight, np.float64)
+    w = (w / w.mean()).astype(np.float32)[:, np.newaxis]
+    gram = (w * Z).T @ Z + _PENALTY * np.eye(Z.shape[1], dtype=np.float32)
+    if target.dtype != np.int32:
+        y = np.asarray(target, np.float64)
+        middle = (w * y).mean(0)
+        W = np.linalg.solve(gram, Z.T @ (w * (y - middle)))
+        b = middle - (w * Z).mean(0) @ W
+    else:
+        shares, centers = _classes_of(Z, target, w, max(network.n_outputs, 2))
+        within = gram - len(Z) * (centers.T * shares) @ centers
+        # Of few rows the covariance is rounding in some directions.
+        within += _SHRINK * np.trace(within) / len(within) * np.eye(len(within))
+        W = np.linalg.solve(within / len(Z), centers.T)
+        b = np.log(np.maximum(shares, 1e-300)) - (centers.T * W).sum(0) / 2
+        if network.n_outputs == 1:  # its answer is the second class above 1/2
+            W, b = W[:, 1:] - W[:, :1], b[1:] - b[:1] + 0.5
+    W = W / scale[:, np.newaxis]
+    return Linear(W.astype(np.float32), (b - mean @ W).astype(np.float64))
+
+
+def _classes_of(
+    Z: NDArray, target: NDArray, w: NDArray, n_classes: int
+) -> tuple[NDArray, NDArray]:
+    """Share and mean of the rows of each class; the mean is 0 where there are none."""
+    one_hot = np.zeros((len(Z), n_classes), np.float32)
+    one_hot[np.arange(len(Z)), target] = w[:, 0]
+    sums = one_hot.sum(0)
+    centers = (one_hot.T @ Z) / np.maximum(sums, 1e-30)[:, np.newaxis]
+    return sums / len(Z), centers
 
 
 # Rows that are needed to train on four fifths of them and judge by the others.
@@ -326,69 +344,72 @@ def _scale_of(X: Any) -> tuple[NDArray, NDArray]:
     return mean, np.where(constant | (spread == 0), 1.0, spread)
 
 
-def _standard(X: Any, linear: Linear) -> NDArray:
-    dense = X.toarray() if sparse.issparse(X) else X
-    Z = (dense - linear.mean) / linear.scale
-    return np.ascontiguousarray(Z, linear.kind[4])
-
-
 # ---- a signal
 
 
 @dataclass(frozen=True)
 class Signal:
-    """Whether X says anything about y, by a quick model of random features.
+    """Whether X says anything about y.
 
     Parameters
     ----------
     score : float
-        The share of the targets' variance that it explains in rows that it was not
-        trained on.
+        What X says: the square of the largest correlation of a column with a target if
+        that is beyond chance; else the share of the targets' variance that a quick
+        model of random features explains in rows that it was not trained on.
     noise : float
-        The largest such share for targets that were shuffled.
+        The same of targets that were shuffled.
     n_features : int
-    n_rows : int
+        Random features; 0 if a column was enough.
     """
 
     score: float
     noise: float
     n_features: int
-    n_rows: int
 
 
-# Random features, and how often the targets are shuffled for comparison.
-_FEATURES, _SHUFFLES = 64, 19
-_LEAST_ROWS = 128
+# Standard errors of a correlation that is beyond chance for any number of columns.
+_BEYOND_CHANCE = 6.0
+# Random features, rows for them, and how often targets are shuffled for comparison.
+_FEATURES, _SIGNAL_ROWS, _LEAST_ROWS, _SHUFFLES = 48, 1024, 128, 9
 _MOST_COLUMNS = 4  # of targets
 
 
-def find_signal(network: Network, X: Any, target: Any, work: float) -> Signal | None:
-    """Fits random features by ridge regression, on each half of the rows in turn.
+def find_signal(network: Network, X: Any, target: Any, budget: float) -> Signal | None:
+    """Looks for a column that tells of a target, and if there is none at many at once.
 
     Parameters
     ----------
     network : Network
     X, target
         Some rows, as `Data` takes them.
-    work : float
-        Floating-point operations that it may take.
+    budget : float
+        Nanoseconds that random features may take; a column is looked for anyway.
 
     Returns
     -------
     Signal or None
-        None with too few rows, or if it would take more work.
+        None if nothing can be said: too few rows, or too little time.
     """
-    n_columns = X.shape[1]
-    per_row = 2.0 * _FEATURES * (n_columns + _FEATURES + _SHUFFLES * _MOST_COLUMNS)
-    n_rows = int(min(X.shape[0], work / per_row))
-    if n_rows < _LEAST_ROWS:
+    if X.shape[0] < 16 or sparse.issparse(X):
         return None
-    some = slice(0, n_rows * (X.shape[0] // n_rows), X.shape[0] // n_rows)
+    some = slice(0, None, -(-X.shape[0] // _SIGNAL_ROWS))
     with np.errstate(all="ignore"):
-        return _signal_of(X[some], _columns_of(network, target[some]))
+        y = _columns_of(target[some])
+        mean, scale = _scale_of(X[some])
+        Z = np.clip((X[some] - mean) / scale, -5, 5)
+        spread = np.maximum(y.std(0), 1e-300)
+        correlations = Z.T @ ((y - y.mean(0)) / spread) / len(y)
+        largest, n_rows = float(np.abs(correlations).max(initial=0)), len(y)
+        if largest * n_rows**0.5 > _BEYOND_CHANCE:
+            return Signal(largest**2, _BEYOND_CHANCE**2 / n_rows, 0)
+        cost = _CALLS_NS + n_rows * _FEATURES * (0.2 * X.shape[1] + _FEATURE_NS)
+        if n_rows < _LEAST_ROWS or cost > budget:
+            return None
+        return _signal_of(Z, y)
 
 
-def _columns_of(network: Network, target: Any) -> NDArray:
+def _columns_of(target: Any) -> NDArray:
     """Targets as numbers that far ones do not rule: labels as 0 and 1, else ranks."""
     if target.dtype == np.int32:
         labels = target.reshape(len(target), -1)
@@ -405,10 +426,9 @@ def _columns_of(network: Network, target: Any) -> NDArray:
     return y[:, common]
 
 
-def _signal_of(X: Any, y: NDArray) -> Signal | None:
+def _signal_of(Z: NDArray, y: NDArray) -> Signal | None:
+    """Ridge regression of random features, on each half of the rows in turn."""
     rng = np.random.default_rng(0)
-    mean, scale = _scale_of(X)
-    Z = np.clip(((X.toarray() if sparse.issparse(X) else X) - mean) / scale, -5, 5)
     directions = rng.standard_normal((Z.shape[1], _FEATURES)) / Z.shape[1] ** 0.5
     # Half of the features are nearly linear.
     directions *= np.where(np.arange(_FEATURES) % 2, 0.3, 1.5)
@@ -416,30 +436,24 @@ def _signal_of(X: Any, y: NDArray) -> Signal | None:
     if not np.isfinite(H).all():
         return None
     order = rng.permutation(len(y))
-    shuffled = [order] + [rng.permutation(len(y)) for _ in range(_SHUFFLES)]
-    H = H[order]
-    Y = np.concatenate([y[places] for places in shuffled], axis=1)
-    left, total = 0.0, 0.0
-    half = len(y) // 2
-    halves = (slice(half), slice(half, None))
+    shuffled = [order, *(rng.permutation(len(y)) for _ in range(_SHUFFLES))]
+    H, Y = H[order], np.concatenate([y[places] for places in shuffled], axis=1)
+    halves = slice(len(y) // 2), slice(len(y) // 2, None)
+    left, total = np.zeros(Y.shape[1]), np.zeros(Y.shape[1])
     for train, test in (halves, halves[::-1]):
         center, middle = H[train].mean(0), Y[train].mean(0)
         A = H[train] - center
-        gram = A.T @ A + 0.03 * len(A) * np.eye(_FEATURES) * A.var()
+        gram = A.T @ A + 0.03 * len(A) * A.var() * np.eye(_FEATURES)
         weights = np.linalg.solve(gram, A.T @ (Y[train] - middle))
         missed = Y[test] - middle - (H[test] - center) @ weights
-        left = left + (missed**2).sum(0)
-        total = total + ((Y[test] - middle) ** 2).sum(0)
-    explained = 1 - left.reshape(len(shuffled), -1).sum(1) / np.maximum(
-        total.reshape(len(shuffled), -1).sum(1), 1e-300
-    )
-    return Signal(float(explained[0]), float(explained[1:].max()), _FEATURES, len(y))
+        left += (missed**2).sum(0)
+        total += ((Y[test] - middle) ** 2).sum(0)
+    left, total = (x.reshape(len(shuffled), -1).sum(1) for x in (left, total))
+    explained = 1 - left / np.maximum(total, 1e-300)
+    return Signal(float(explained[0]), float(explained[1:].max()), _FEATURES)
 
 
 # ---- all of it, at the end of a fit
-
-# Shares of the work of a fit that may be spent on a linear model and on a signal.
-_FOR_LINEAR, _FOR_SIGNAL = 0.006, 0.006
 
 
 @dataclass(frozen=True, eq=False)
@@ -476,7 +490,7 @@ def stand(
     theta: NDArray,
     trained: tuple[Any, Any, NDArray | None],
     held_out: tuple[Any, Any, NDArray | None] | None,
-    work: float,
+    spent: float,
     n_rows: int,
 ) -> Standing:
     """Judges the model that a fit ends with.
@@ -488,8 +502,8 @@ def stand(
     trained, held_out : tuple (X, target, sample_weight or None)
         Some rows that were trained on and some that were held out, as `Data` takes
         them.
-    work : float
-        Floating-point operations of the fit.
+    spent : float
+        Nanoseconds that the fit took, as its size tells: no clock decides.
     n_rows : int
         Rows that were trained on.
 
@@ -511,7 +525,7 @@ def stand(
 
     found: dict[str, Any] = {"common": common, "seen": Seen.of(X, n_rows)}
     found |= {"train": score(of_network, X, target, weight)}
-    linear = linear_model(network, X, target, weight, _FOR_LINEAR * work)
+    linear = linear_model(network, X, target, weight, _FOR_LINEAR * spent)
     if linear is not None:
         found["linear"] = linear
         found["linear_train"] = score(linear.outputs, X, target, weight)
@@ -519,5 +533,5 @@ def stand(
         found["held"] = score(of_network, *held_out)
         if linear is not None:
             found["linear_held"] = score(linear.outputs, *held_out)
-    found["signal"] = find_signal(network, X, target, _FOR_SIGNAL * work)
+    found["signal"] = find_signal(network, X, target, _FOR_SIGNAL * spent)
     return Standing(**found)

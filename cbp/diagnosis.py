@@ -273,11 +273,13 @@ def _judge_given(inside: Inside, X: Any, y: Any, sample_weight: Any) -> Given:
     standing = summary.standing or Standing()
     outputs = predict(network, theta, X)
     held = judge(network, outputs, target, weight, standing.common)
-    if standing.linear is None:
-        linear = by_folds(network, X, target, standing.common)
-    else:
+    linear = by_folds(network, X, target, standing.common)
+    if standing.linear is not None:
         outputs = standing.linear.outputs(X)
-        linear = judge(network, outputs, target, weight, standing.common)
+        other = judge(network, outputs, target, weight, standing.common)
+        # The better one of a quick model of more rows and a slow one of fewer.
+        if linear is None or (other is not None and other.score > linear.score):
+            linear = other
     rows = None if standing.seen is None else compare_rows(standing.seen, X)
     return Given(held, linear, rows)
 
