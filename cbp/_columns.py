@@ -206,7 +206,7 @@ def _look(
         _sentinel_values(look, fact),
         _outliers(look, fact, look_at_all),
         _duplicate_rows(X, target, places) if look_at_all else None,
-        *_faults_of_amounts(target, places, output),
+        *_faults_of_amounts(target, places, output, look_at_all),
         _row_order(target, places, batch_size) if batch_size else None,
     ]
     return DataFaults(
@@ -797,14 +797,14 @@ _ROWS_OF_AMOUNTS = 2048
 
 
 def _faults_of_amounts(
-    target: Any, places: NDArray, output: str
+    target: Any, places: NDArray, output: str, look_at_all: bool
 ) -> Iterator[Fault | None]:
     """Of each kind for the first output that has it."""
     if target.dtype == np.int32 or output not in ("identity", "exp"):
         return
     some = _target_columns(target, places[spread(len(places), _ROWS_OF_AMOUNTS)])
     outputs = [(k, y) for k, y in enumerate(some) if y.min() < y.max()]
-    whole = _target_columns(target, places) if outputs else []
+    whole = _target_columns(target, places) if outputs and look_at_all else some
     kinds = {
         "outliers-in-target": lambda k, y: _outliers_of(whole[k], np.sort(y)),
         "skewed-target": lambda k, y: _skew_of(np.sort(y)),
