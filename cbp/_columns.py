@@ -43,8 +43,8 @@ _CANDIDATES = 8
 # The look may take one part in a hundred of the fit, but for what its calls take. In
 # nanoseconds, measured on one core with AVX2: of training in float32 or float64 for a
 # row and a weight, no less; of the look for its calls; for an entry of the sample; for
-# an entry and for a row where all rows are looked at.
-_SHARE = 0.01
+# an entry and for a row where all rows are looked at, with that part of the time.
+_SHARE, _FOR_ALL = 0.01, 0.7
 TRAIN_NS, CALLS_NS = {4: 0.1, 8: 0.15}, 5e5
 SAMPLE_NS, ALL_NS, ROW_NS = 60.0, 3.0, 20.0
 
@@ -154,10 +154,12 @@ def _look(
     batch_size: int | None,
 ) -> DataFaults:
     budget = _SHARE * TRAIN_NS[X.dtype.itemsize] * work - CALLS_NS
+    n_entries = X.nnz if sparse.issparse(X) else X.size
+    cost = ALL_NS * n_entries + ROW_NS * len(places)
+    look_at_all = cost <= _FOR_ALL * budget or n_entries <= LEAST_OF_ALL
+    budget -= cost if look_at_all else 0
     looks = _Sparse if sparse.issparse(X) else _Dense
-    look = looks(X, places, int(max(budget / 2 / SAMPLE_NS, LEAST_ENTRIES)))
-    cost = ALL_NS * look.n_entries + ROW_NS * len(places)
-    look_at_all = cost <= budget / 2 or look.n_entries <= LEAST_OF_ALL
+    look = looks(X, places, int(max(budget / SAMPLE_NS, LEAST_ENTRIES)))
     answers = _Answers(target, look.rows)
     told = _Told(answers)
     facts = [_facts_of(block, told) for block in look.blocks()]
@@ -175,7 +177,7 @@ def _look(
         _sentinel_values(look, fact),
         _outliers(look, fact, look_at_all),
         _duplicate_rows(X, target, places) if look_at_all else None,
-        *_faults_of_amounts(target, places, answers, output),
+        *_faults_of_amounts(target, places, output, look_at_all),
         _row_order(target, places, batch_size) if batch_size else None,
     ]
     return DataFaults(
@@ -210,7 +212,6 @@ class _Dense:
     def __init__(self, X: NDArray, places: NDArray, most_entries: int):
         self.X, self.places = X, places
         self.n_features = X.shape[1]
-        self.n_entries = X.size
         self.columns = np.arange(X.shape[1])[spread(X.shape[1], MOST_COLUMNS)]
         self.rows = _some(places, most_entries // len(self.columns))
 
@@ -246,7 +247,7 @@ class _Sparse(_Dense):
 
     def __init__(self, X: Any, places: NDArray, most_entries: int):
         self.X, self.places = X, places
-        self.n_features, self.n_entries = X.shape[1], X.nnz
+        self.n_features = X.shape[1]
         n_columns = min(X.shape[1], MOST_SPARSE_COLUMNS)
         self.rows = _some(places, most_entries // n_columns)
         self.some = X[self.rows]
@@ -469,12 +470,13 @@ _SENTINEL_SHARE, _LEAST_REST, _REST_VALUES, _SENTINEL_FAR = 0.015, 0.02, 4, 3.0
 
 def _sentinel_values(look: _Dense, fact: dict[str, NDArray]) -> Fault | None:
     m = len(look.rows)
+    limit = _SENTINEL_FAR * max(512 / m, 1.0)  # few rows may miss what lies between
     found = []
     for end in ("low", "high"):
         n = fact[f"n_{end}"]
         far = fact[f"gap_{end}"] / fact[f"width_{end}"]
         is_one = (n >= max(_SENTINEL_SHARE * m, 4)) & (m - n >= _LEAST_REST * m)
-        is_one &= (fact["n_values"] - 1 >= _REST_VALUES) & (far > _SENTINEL_FAR)
+        is_one &= (fact["n_values"] - 1 >= _REST_VALUES) & (far > limit)
         is_one &= fact[f"width_{end}"] > 0
         found += [(float(far[i]), int(i), end) for i in np.flatnonzero(is_one)]
     if not found:
@@ -745,15 +747,19 @@ def _row_order(target: Any, places: NDArray, batch_size: int) -> Fault | None:
 
 # ---- targets that are amounts
 
+# They are one column or few, so more rows are looked at than of X in a short fit.
+_ROWS_OF_AMOUNTS = 2048
+
 
 def _faults_of_amounts(
-    target: Any, places: NDArray, answers: _Answers, output: str
+    target: Any, places: NDArray, output: str, look_at_all: bool
 ) -> Iterator[Fault | None]:
     """Of each kind for the first output that has it."""
-    if answers.classes or output not in ("identity", "exp"):
+    if target.dtype == np.int32 or output not in ("identity", "exp"):
         return
-    outputs = [(k, y) for k, y in enumerate(answers.columns) if y.min() < y.max()]
-    whole = _target_columns(target, places) if outputs else []
+    some = _target_columns(target, places[spread(len(places), _ROWS_OF_AMOUNTS)])
+    outputs = [(k, y) for k, y in enumerate(some) if y.min() < y.max()]
+    whole = _target_columns(target, places) if outputs and look_at_all else some
     kinds = {
         "outliers-in-target": lambda k, y: _outliers_of(whole[k], np.sort(y)),
         "skewed-target": lambda k, y: _skew_of(np.sort(y)),
