@@ -15,6 +15,7 @@ from cbp._evidence import (
     DEEP_FOR_RELU,
     MUCH_DROPOUT,
     STARVED,
+    TINY,
     VANISHING,
     Fit,
 )
@@ -32,7 +33,7 @@ EACH_ROW_ONCE = (
     "model.fit(X[(i := np.unique(np.column_stack((X, y)), axis=0, "
     "return_index=True)[1])], y[i])"
 )
-DROP_CONSTANT = "make_pipeline(VarianceThreshold(), StandardScaler(), model)"
+DROP_CONSTANT = "make_pipeline(VarianceThreshold(1e-10), StandardScaler(), model)"
 
 
 def without_columns(fit: Fit, columns: list[int]) -> str:
@@ -249,17 +250,29 @@ def wider_limit(fit: Fit) -> str:
     return f"max_grad_norm={wanted}"
 
 
-def against_overfitting(fit: Fit) -> str:
-    """What the parameters do not use yet: an early end, a penalty, dropout."""
-    if not fit.parameters["early_stopping"]:
-        return "early_stopping=True"
-    alpha = max(100 * fit.parameters["alpha"], 0.01)
-    drops = fit.dropout or fit.chooses_its_steps or fit.flow.n_layers == 1
-    if alpha > fit.penalty_limit and not drops:
+# Penalties per row of a batch. On 13 sets of 600 rows, with three networks each, the
+# first was better or as good in 38 of 39 fits, and never worse by more than 0.05; the
+# second gained more in those that were spoiled, and lost up to 0.02 in others. Early
+# stopping lost up to 0.1 in a third of them: it takes rows away.
+_MILD, _STRONG = 0.002, 0.005
+
+
+def against_overfitting(fit: Fit, severe: bool = False) -> str:
+    """What the parameters do not use yet: a penalty, dropout, an early end."""
+    alpha = (_STRONG if severe else _MILD) * fit.batch * max(fit.mean_weight, TINY)
+    if fit.parameters["alpha"] < alpha / 2:
+        return f"alpha={one_digit(alpha)}"
+    if not (fit.dropout or fit.chooses_its_steps or fit.flow.n_layers == 1):
         width = min(fit.flow.layer_sizes[1:-1])
         if (rate := min(_moderate(width), 0.2)) > 0:
             return f"dropout={rate}"
-    return f"alpha={one_digit(alpha)}"
+    if not fit.parameters["early_stopping"] and fit.summary.n_rows >= _ROWS_TO_SPARE:
+        return "early_stopping=True"
+    return f"alpha={one_digit(min(5 * fit.parameters['alpha'], fit.penalty_limit))}"
+
+
+# Rows of which a tenth tells a score.
+_ROWS_TO_SPARE = 1000
 
 
 def more_power(fit: Fit) -> str:
@@ -280,10 +293,8 @@ def more_power(fit: Fit) -> str:
 
 
 def against_noise(fit: Fit) -> str:
-    """What does the least harm where nothing can be learned."""
-    if fit.chooses_its_steps:
-        return f"alpha={one_digit(max(0.05 * fit.batch, fit.parameters['alpha']))}"
-    return "early_stopping=True"
+    """A penalty that leaves a constant answer, the best one where nothing is known."""
+    return f"alpha={one_digit(fit.batch * max(fit.mean_weight, TINY))}"
 
 
 def longer(fit: Fit) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from cbp import _advice
 from cbp._columns import Fault
-from cbp._evidence import Fit
+from cbp._evidence import SQUEEZED, Fit
 from cbp._finding import NOTE, PROBLEM, Finding
 from cbp._texts import say
 
@@ -58,7 +58,10 @@ def find_outliers(fit: Fit) -> Finding | None:
     fault = _fault(fit, "outliers")
     if fault is None:
         return None
-    severity = NOTE if fit.learned_well and not fit.input_off else PROBLEM
+    # Scaled by the standard deviation they leave next to nothing of all others.
+    squeezed = fault.evidence["rest_spread"] < SQUEEZED
+    bad = fit.input_off or (squeezed and not fit.learned_well)
+    severity = PROBLEM if bad else NOTE
     return _found(fault, "outliers", _advice.RANK_INPUT, severity)
 
 
@@ -113,8 +116,8 @@ def find_row_order(fit: Fit) -> Finding | None:
     return _found(fault, "row-order", "shuffle=True")
 
 
-def note_duplicate_rows(fit: Fit) -> Finding | None:
+def find_duplicate_rows(fit: Fit) -> Finding | None:
     fault = _fault(fit, "duplicate-rows")
     if fault is None:
         return None
-    return _found(fault, "duplicate-rows", _advice.EACH_ROW_ONCE, NOTE)
+    return _found(fault, "duplicate-rows", _advice.EACH_ROW_ONCE)

@@ -105,15 +105,17 @@ NO_SHARE = 0.05
 # Share of the rows that get one answer, from which on it is the only one; share that
 # is most of them; share of a class that is rare; and share of what there is to know,
 # averaged over classes, below which hardly any of its rows are found.
-ONE_ANSWER, MOST, RARE, RARE_FOUND = 0.995, 0.9, 0.12, 0.25
+ONE_ANSWER, MOST, RARE, RARE_FOUND = 0.995, 0.9, 0.12, 0.35
 GENERAL = 0.75
 # By how much a quick model must explain other rows better than shuffled targets.
 SIGNAL_CLEAR = 0.005
+# Spread of a column without its outliers, once it is scaled with them.
+SQUEEZED = 0.5
 # Rise of the cost of held-out rows from its least value, in costs of a constant answer.
 OVERFITS = 0.05
 # Rates that usually train, and the multiples of them at which steps are looked at.
 USUAL_RATES = {"adam": 0.001, "sgd": 0.01}
-RATE_HIGH, RATE_LOW = 5.0, 0.2
+RATE_EXTREME, RATE_HIGH, RATE_LOW = 100.0, 5.0, 0.2
 # Update over weights of a first step that is large with such a rate: training goes on
 # in jumps, and the cost stays where they keep it. Usual rates have 0.002 to 0.04.
 STEP_LARGE = 0.12
@@ -235,6 +237,22 @@ class Fit:
         return self.held.share >= GENERAL * self.train.share
 
     @property
+    def only_linear(self) -> bool:
+        """Whether a linear model does as well on held-out rows, as far as they tell."""
+        if self.held is None or self.linear_held is None:
+            return False
+        return self.held.score < self.linear_held.score + self.score_noise / 2
+
+    @property
+    def rate_is_far_below(self) -> bool:
+        low = self.rate <= RATE_LOW * self.usual_rate
+        return low or self.rate_ran_out or self.schedule_is_low
+
+    @property
+    def rate_is_far_above(self) -> bool:
+        return self.rate >= RATE_HIGH * self.usual_rate
+
+    @property
     def learned_well(self) -> bool:
         """Whether it has learned, and not by heart."""
         return self.learned and self.generalises
@@ -319,7 +337,8 @@ class Fit:
         if self.target_off or self.input_off:
             return False
         step = self.first_step.max()
-        if step > 2 * STEP_FIRST and self.reached > 0.05:
+        extreme = self.rate >= RATE_EXTREME * self.usual_rate
+        if (step > 2 * STEP_FIRST or extreme) and self.reached > 0.02:
             return True
         return bool(step > STEP_LARGE and self.share_of_rises > RISES / 2)
 
@@ -392,7 +411,8 @@ class Fit:
     def vanished_at_first(self) -> bool:
         """Whether a deep network lost the error at first, and has learned little."""
         first = self.first_errors.min()
-        return bool(first < VANISHING and self.reached > 0.3)
+        little = not self.learned and first < VANISHING
+        return bool(little or (not self.generalises and first < VANISHING**2))
 
     @property
     def n_answers(self) -> int:

@@ -63,7 +63,9 @@ def find_no_signal(fit: Fit) -> Finding | None:
             noise=max(signal.noise, 0.0),
         )
         evidence = {"score": signal.score, "noise": signal.noise}
-    elif held is not None and linear is not None and signal is None:
+    elif held is not None and linear is not None and fit.summary.rare_share == 0:
+        if signal is not None:
+            return None
         # Of rows that it was trained on it knows something, of others nothing.
         if fit.train is None or not fit.train.share > 0.3 or held.share > NO_SHARE:
             return None
@@ -144,7 +146,9 @@ def find_worse_than_linear(fit: Fit) -> Finding | None:
     # It fits its own rows better, and others worse: it has learned them by heart.
     better = fit.train is not None and fit.linear_train is not None
     better = better and fit.train.score > fit.linear_train.score
-    advice = _advice.against_overfitting(fit) if better else _advice.more_power(fit)
+    advice = (
+        _advice.against_overfitting(fit, True) if better else _advice.more_power(fit)
+    )
     return Finding("worse-than-linear", None, message, evidence, advice)
 
 
@@ -184,7 +188,9 @@ def _overfits_by_gap(fit: Fit) -> Finding | None:
     if not (worse or lost > max(GAP_NOTE * train.share, 3 * fit.score_noise)):
         return None
     # A gap alone is no harm: a network that beats a linear model may have one.
-    least = GAP if linear is not None else GAP_ALONE
+    # Rows that are known to the last digit were learned by heart.
+    by_heart = train.score > 0.99 and fit.reached < 0.01
+    least = GAP if by_heart and linear is not None else GAP_ALONE
     beats = linear is not None and held.score > linear.score + BEATS_LINEAR
     severe = worse or (lost > least * train.share and not beats)
     message = say(
@@ -195,7 +201,8 @@ def _overfits_by_gap(fit: Fit) -> Finding | None:
         rows=fit.summary.n_rows,
     )
     evidence = {"train": train.score, "held_out": held.score}
-    advice, severity = _advice.against_overfitting(fit), PROBLEM if severe else NOTE
+    severity = PROBLEM if severe else NOTE
+    advice = _advice.against_overfitting(fit, severe)
     return Finding("overfitting", None, message, evidence, advice, severity)
 
 

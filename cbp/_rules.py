@@ -147,10 +147,10 @@ def _exploding(fit: Fit, errors: NDArray, when: str, advice: str) -> Finding:
 
 def find_vanishing_gradient(fit: Fit) -> Finding | None:
     flow = fit.flow
-    if flow.n_layers == 1 or fit.learned:
+    if flow.n_layers == 1 or fit.learned_well:
         return None
     errors = fit.typical(flow.relative_error)
-    if not errors.min() < VANISHING:  # nor if there is a NaN
+    if fit.learned or not errors.min() < VANISHING:  # nor if there is a NaN
         # Deep networks may lose it in the first epochs only, and learn little.
         if not fit.vanished_at_first:
             return None

@@ -67,6 +67,10 @@ TEXTS = {
     "went.by_heart": (
         "Training has learned its own rows much better than it serves other rows."
     ),
+    "went.as_linear": (
+        "Training ended as it should, but a linear model does as well on held-out rows "
+        "({linear:%})."
+    ),
     "went.unsure": "Training brought little, and the gradients do not say why.",
     "went.interrupted": "Training was interrupted after {n:,} {epochs:s}.",
     "went.stopped": "A callback ended training after {n:,} {epochs:s}.",
@@ -115,7 +119,6 @@ TEXTS = {
     "worth.given": (
         "How good it is on other rows is not known; pass some: diagnose(X_val, y_val)."
     ),
-    "worth.linear": "A linear model would reach {linear:%} there.",
     # ---- inputs and targets
     "unscaled-input.large": (
         "The numbers in column {column} of X have a typical size of {size} and a mean "

@@ -27,7 +27,7 @@ _MOST_WEIGHTS = 8192
 _FOR_LINEAR, _FOR_SIGNAL = 0.005, 0.02
 # In nanoseconds, on one core with AVX2: the calls of a linear model, a floating-point
 # operation of it, and what a random feature of a row costs beside its products.
-_CALLS_NS, _FLOP_NS, _FEATURE_NS = 2e5, 0.06, 40.0
+_CALLS_NS, _FLOP_NS, _FEATURE_NS, _RANK_NS = 2e5, 0.06, 40.0, 150.0
 # The penalty of scikit-learn's Ridge; the share of their mean variance by which those
 # of classes are raised.
 _PENALTY, _SHRINK = 1.0, 1e-3
@@ -369,7 +369,7 @@ class Signal:
 
 
 # Standard errors of a correlation that is beyond chance for any number of columns.
-_BEYOND_CHANCE = 6.0
+_BEYOND_CHANCE = 5.0
 # Random features, rows for them, and how often targets are shuffled for comparison.
 _FEATURES, _SIGNAL_ROWS, _LEAST_ROWS, _SHUFFLES = 48, 1024, 128, 9
 _MOST_COLUMNS = 4  # of targets
@@ -404,9 +404,12 @@ def find_signal(network: Network, X: Any, target: Any, budget: float) -> Signal 
         if largest * n_rows**0.5 > _BEYOND_CHANCE:
             return Signal(largest**2, _BEYOND_CHANCE**2 / n_rows, 0)
         cost = _CALLS_NS + n_rows * _FEATURES * (0.2 * X.shape[1] + _FEATURE_NS)
+        cost += _RANK_NS * n_rows * X.shape[1]
         if n_rows < _LEAST_ROWS or cost > budget:
             return None
-        return _signal_of(Z, y)
+        # Ranks, as a few far values may hide all others.
+        Z = np.argsort(np.argsort(X[some], axis=0), axis=0) / n_rows - 0.5
+        return _signal_of(Z * 12**0.5, y)
 
 
 def _columns_of(target: Any) -> NDArray:

@@ -17,6 +17,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy import sparse
+from sklearn.utils import _safe_indexing
+from sklearn.utils.validation import _num_samples
 
 from cbp import _data_rules, _fitting, _model_rules, _rules
 from cbp._evidence import NOTHING_LEARNED, TINY, Fit, Given
@@ -162,7 +165,7 @@ _RULES = (
     _rules.note_small_weights,
     _model_rules.note_class_imbalance,
     _data_rules.find_counts_as_targets,
-    _data_rules.note_duplicate_rows,
+    _data_rules.find_duplicate_rows,
 )
 # Of a fit that diverged before its first record.
 _RULES_WITHOUT_RECORDS = (
@@ -243,7 +246,7 @@ def diagnose(
             rules = _RULES_STANDING_STILL if fit.stands_still else _RULES
         found = [finding for rule in rules if (finding := rule(fit)) is not None]
         # Problems first: the first advice is the one to try first.
-        found.sort(key=lambda finding: finding.severity != PROBLEM)
+        found.sort(key=lambda f: (f.severity != PROBLEM, not _is_setting(fit, f)))
         found = _without_contradictions(_without_consequences(found))
         verdict = _verdict(fit, found)
     if inside.note:
@@ -269,6 +272,7 @@ def _judge_given(inside: Inside, X: Any, y: Any, sample_weight: Any) -> Given:
     if getattr(model, "_failed_flow", None) is not None or summary is None:
         return Given()
     X, y = inside.inputs(X), inside.targets(y)
+    X, y, sample_weight, known = _of_known_classes(model, X, y, sample_weight)
     network, theta, X, target, weight = _fitting.one_batch(model, X, y, sample_weight)
     standing = summary.standing or Standing()
     outputs = predict(network, theta, X)
@@ -281,7 +285,29 @@ def _judge_given(inside: Inside, X: Any, y: Any, sample_weight: Any) -> Given:
         if linear is None or (other is not None and other.score > linear.score):
             linear = other
     rows = None if standing.seen is None else compare_rows(standing.seen, X)
+    if held is not None and known < 1:
+        held = replace(held, score=held.score * known)
     return Given(held, linear, rows)
+
+
+def _of_known_classes(
+    model: Any, X: Any, y: Any, sample_weight: Any
+) -> tuple[Any, Any, Any, float]:
+    """The rows whose class was met in training, and their share: any answer to others
+    is wrong."""
+    classes = getattr(model, "classes_", None)
+    y_array = np.asarray(y) if not sparse.issparse(y) else None
+    one_label = isinstance(classes, np.ndarray) and y_array is not None
+    if not one_label or y_array.ndim != 1 or len(y_array) == 0:
+        return X, y, sample_weight, 1.0
+    same_type = (y_array.dtype.kind in "OUS") == (classes.dtype.kind in "OUS")
+    known = np.isin(y_array, classes) if same_type else np.zeros(len(y_array), bool)
+    if known.all() or not known.any() or _num_samples(X) != len(y_array):
+        return X, y, sample_weight, 1.0
+    if sample_weight is not None:
+        sample_weight = np.asarray(sample_weight)[known]
+    rows = np.flatnonzero(known)
+    return _safe_indexing(X, rows), y_array[known], sample_weight, float(known.mean())
 
 
 def _settings_of(advice: str) -> dict[str, str] | None:
@@ -295,12 +321,39 @@ def _settings_of(advice: str) -> dict[str, str] | None:
     return {str(k.arg): ast.unparse(k.value) for k in call.keywords}
 
 
+# Findings about parameters, and about those that are so only if the learning rate is
+# far from usual ones.
+_OF_SETTINGS = ("penalty-too-large", "too-few-steps", "network-too-small")
+_OF_SETTINGS += ("label-smoothing", "clipped-steps", "starved-layer", "plateau")
+_OF_LOW_RATES = ("learning-rate-too-low", "update-too-small")
+_OF_HIGH_RATES = ("learning-rate-too-high", "update-too-large", "divergence")
+
+
+def _is_setting(fit: Fit, finding: Finding) -> bool:
+    """Whether a parameter far from usual values explains the fit, whatever the data
+    are: then its finding comes first."""
+    code = finding.code
+    if code in ("held-out-scale", *_OF_SETTINGS):
+        return True
+    if code == "stopped-by-tol":
+        return fit.parameters["tol"] > 1e-3
+    if code == "vanishing-gradient":
+        return fit.flow.n_layers > 3
+    if code == "epsilon-floor":
+        return fit.parameters["epsilon"] > 1e-7
+    return (code in _OF_LOW_RATES and fit.rate_is_far_below) or (
+        code in _OF_HIGH_RATES and fit.rate_is_far_above
+    )
+
+
 def _without_consequences(findings: list[Finding]) -> list[Finding]:
     """Without what other findings explain.
 
     A plateau is a cause only where nothing else is. What a model is worth on rows that
     came in another way says nothing about the model.
     """
+    if any(f.code == "outliers" for f in findings):  # they spoil means and spreads
+        findings = [f for f in findings if f.code != "held-out-scale"]
     if any(f.code == "held-out-scale" for f in findings):
         findings = [f for f in findings if f.code not in _ON_OTHER_ROWS]
     problems = [f for f in findings if f.severity == PROBLEM]
@@ -357,6 +410,8 @@ def _went(fit: Fit, findings: list[Finding]) -> str:
         return say("went.unsure")
     if any(finding.code == "overfitting" for finding in findings):
         return say("went.by_heart")
+    if fit.only_linear:
+        return say("went.as_linear", linear=max(fit.linear_held.score, 0.0))
     return say("went.well")
 
 
