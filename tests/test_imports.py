@@ -24,13 +24,13 @@ FLOORS = [
     "_callbacks _divergence _label_columns _scoring _stream",
     "_fitting",
     "_evidence",
-    "_advice",
-    "diagnosis",
+    "_advice _colors _fit_record",
+    "diagnosis _plots",
     "_base",
     "_classifier _regressor",
     "estimators",
     "datasets features inspection plotting",
-    "callbacks",
+    "_report callbacks",
     "__init__",
     "__main__",
 ]
@@ -38,8 +38,8 @@ FLOORS = [
 pytestmark = pytest.mark.skipif(not PACKAGE.is_dir(), reason="the sources are not here")
 
 FLOOR = {name: i for i, floor in enumerate(FLOORS) for name in floor.split()}
-# On first use, for old pickles that name what has moved.
-LATE = {("gradient_flow", "diagnosis")}
+# On first use: for old pickles that name what has moved, and for a page with pictures.
+LATE = {("gradient_flow", "diagnosis"), ("diagnosis", "_report")}
 FILES = sorted(
     path for end in ("py", "pyx", "pxd") for path in PACKAGE.glob(f"*.{end}")
 )
