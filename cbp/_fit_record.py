@@ -147,9 +147,7 @@ def _score(fit: Fit, scores: tuple[float, ...] | None, name: str) -> str:
     explained = 100 * (1 - fit.reached)
     if explained < 0.5:
         return "on the training rows no better than guessing the average"
-    return (
-        f"explains {explained:.0f} % of what there is to explain in the training rows"
-    )
+    return f"on the training rows, {explained:.0f} % of what there is to explain"
 
 
 def _lost(fit: Fit) -> NDArray:

@@ -422,7 +422,8 @@ def draw_layer_names(ax: Axes, lines: Sequence[Any]) -> None:
         loc="center right",
         frameon=False,
         fontsize=SMALL,
-        handlelength=2.4,
+        handlelength=1.5,
+        handletextpad=0.4,
         borderaxespad=0,
     )
 

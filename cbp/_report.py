@@ -186,7 +186,7 @@ def _loss(diagnosis: Diagnosis, record: FitRecord) -> Figure | None:
     if not len(record.loss_curve):
         return None
     figure = _figure(3.6 if record.validation_scores is None else 5.2)
-    LossCurveDisplay.from_record(record).plot(figure.add_subplot())
+    LossCurveDisplay._of_record(record).plot(figure.add_subplot())
     return figure
 
 
@@ -194,7 +194,7 @@ def _errors(diagnosis: Diagnosis, record: FitRecord) -> Figure | None:
     if not len(record.flow.epoch):
         return None
     figure = _figure(5)
-    display = GradientFlowDisplay.from_record(record.flow, diagnosis)
+    display = GradientFlowDisplay._of_diagnosis(record.flow, diagnosis)
     display.verdict = None  # the page begins with it
     display.plot(figure.add_subplot())
     return figure

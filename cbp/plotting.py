@@ -309,24 +309,13 @@ class GradientFlowDisplay:
             diagnosis = _diagnosis_of(fit)
         if diagnosis is None:
             return cls(flow=flow, name=name)
-        return cls.from_record(flow, diagnosis, name)
+        return cls._of_diagnosis(flow, diagnosis, name)
 
     @classmethod
-    def from_record(
+    def _of_diagnosis(
         cls, flow: GradientFlow, diagnosis: Diagnosis, name: str | None = None
     ) -> Self:
-        """The display, not yet drawn, of records with the diagnosis that explains them.
-
-        Parameters
-        ----------
-        flow : GradientFlow
-        diagnosis : Diagnosis
-        name : str, default=None
-
-        Returns
-        -------
-        display : GradientFlowDisplay
-        """
+        """Records with the diagnosis that explains them; not yet drawn."""
         found = [each for each in diagnosis.findings if each.code in _OF_ERRORS]
         record = diagnosis.record
         return cls(
@@ -657,19 +646,8 @@ class LossCurveDisplay:
         )
 
     @classmethod
-    def from_record(cls, record: FitRecord, name: str | None = None) -> Self:
-        """The display, not yet drawn, of what a diagnosis keeps of a fit.
-
-        Parameters
-        ----------
-        record : FitRecord
-            `Diagnosis.record`.
-        name : str, default=None
-
-        Returns
-        -------
-        display : LossCurveDisplay
-        """
+    def _of_record(cls, record: FitRecord, name: str | None = None) -> Self:
+        """What a diagnosis keeps of a fit; not yet drawn."""
         return cls(
             loss_curve=record.loss_curve,
             validation_scores=record.validation_scores,
@@ -735,11 +713,14 @@ class LossCurveDisplay:
         if scores is not None or held_out is not None:
             best = _plots.argmax(-held_out if scores is None else scores)
         self.best_epoch_ = None if best is None else best + 1
-        judged = held_out if scores is None else scores
-        style = self._style(best, judged) | kwargs
+        drawn = {line.get_gid() for line in ax.get_lines()}
+        alone = not relative and "loss" not in drawn
+        words = self._best(held_out if scores is None else scores)
+        style = self._style(best) | kwargs
         if scores is not None:
-            self._draw_scores(score_ax, scores, style)
-        self._draw_losses(loss, held_out, style, relative)
+            self._draw_scores(score_ax, scores, style, words if alone else "")
+        self._draw_losses(loss, held_out, style, words, alone)
+        self._draw_constant(1.0 if relative else self.constant_cost)
         self._set_axes(relative)
         return self
 
@@ -756,7 +737,7 @@ class LossCurveDisplay:
                     curves[i] = np.minimum(shares, HIGHEST_COST)
         return curves[0], curves[1]
 
-    def _style(self, best: int | None, judged) -> dict[str, Any]:
+    def _style(self, best: int | None) -> dict[str, Any]:
         number = sum(line.get_gid() == "loss" for line in self.ax_.get_lines())
         return {
             "color": LINE_COLORS[number % len(LINE_COLORS)],
@@ -765,45 +746,58 @@ class LossCurveDisplay:
             "markersize": 8,
             "markerfacecolor": "white",
             "markevery": None if best is None else [best],
-            "label": self._label(judged),
         }
 
-    def _draw_scores(self, score_ax: Axes | None, scores, style) -> None:
+    def _draw_scores(self, score_ax: Axes | None, scores, style, label: str) -> None:
         if score_ax is None:
             score_ax = _plots.split(self.ax_, heights=[1, 1], gap=0)[1][0]
             score_ax.sharex(self.ax_)
         epochs = np.arange(len(scores)) + 1
+        style = {"label": label or "_nolegend_", **style}
         (self.score_line_,) = score_ax.plot(epochs, scores, **style)
         same = score_ax.get_ylabel() in ("", self.score_name)
         score_ax.set_ylabel(self.score_name if same else "validation score")
         score_ax.set_xlabel("epoch")
+        if label:
+            _plots.set_legend(score_ax)
         self.score_ax_ = score_ax
 
-    def _draw_losses(self, loss, held_out, style, relative: bool) -> None:
+    def _draw_losses(self, loss, held_out, style, words: str, alone: bool) -> None:
+        """words: the best epoch of the held-out rows; alone: whether nothing else is
+        on these axes, so that there is a label for each curve."""
         ax = self.ax_
-        self.held_out_line_ = self.constant_line_ = None
+        drawn = {line.get_gid() for line in ax.get_lines()}
+        label = self.name or "training rows"
+        if words and not alone:
+            label += f", {words}"
+        if not np.isfinite(loss).any():
+            label += ", no finite number"
         epochs = np.arange(len(loss)) + 1
-        dot = "o" if len(loss) == 1 else ""
-        plain = {**style, "marker": dot, "markevery": None}
-        drawn = [line.get_gid() for line in ax.get_lines()]
-        alone = "loss" not in drawn and not relative
-        if alone and held_out is not None and not self.name:
-            plain["label"] = "training rows"
+        dot = {"marker": "o" if len(loss) == 1 else "", "markevery": None}
+        plain = {"label": label, **style, **dot}
         (self.line_,) = ax.plot(epochs, loss, **plain, gid="loss")
-        if held_out is not None:
-            look = {"linewidth": 1.2, "markersize": 6, "linestyle": (0, (2, 1))}
-            shown = "held out" in drawn
-            look["label"] = "_nolegend_" if shown else "held-out rows: thin lines"
-            if alone:
-                look["label"] = self._held_out_label(style["label"])
-            style = {**style, **look}
-            epochs = np.arange(len(held_out)) + 1
-            (self.held_out_line_,) = ax.plot(epochs, held_out, **style, gid="held out")
-            if len(held_out) == len(loss):
-                shade = {"color": style["color"], "alpha": 0.15, "linewidth": 0}
-                ax.fill_between(epochs, loss, held_out, **shade)
-        height = 1.0 if relative else self.constant_cost
+        self.held_out_line_ = None
+        if held_out is None:
+            return
+        if alone:
+            label = "held-out rows"
+            if words and self.validation_scores is None:
+                label += f", {words}"
+        else:
+            label = "_nolegend_" if "held out" in drawn else "held-out rows: thin lines"
+        look = {"linewidth": 1.2, "markersize": 6, "linestyle": (0, (2, 1))}
+        style = {**style, **look, "label": label, "gid": "held out"}
+        epochs = np.arange(len(held_out)) + 1
+        (self.held_out_line_,) = ax.plot(epochs, held_out, **style)
+        if len(held_out) == len(loss):
+            shade = {"color": style["color"], "alpha": 0.15, "linewidth": 0}
+            ax.fill_between(epochs, loss, held_out, **shade)
+
+    def _draw_constant(self, height: float | None) -> None:
+        """A dashed line at the loss of guessing the average."""
+        ax = self.ax_
         drawn = [line for line in ax.get_lines() if line.get_gid() == "constant"]
+        self.constant_line_ = None
         if height and height not in [line.get_ydata()[0] for line in drawn]:
             self.constant_line_ = ax.axhline(
                 height,
@@ -820,27 +814,16 @@ class LossCurveDisplay:
         ax.set_xlabel("" if self.score_ax_ else "epoch")
         lines = [line for line in ax.get_lines() if line.get_gid() == "loss"]
         most = max(len(line.get_xdata()) for line in lines)
-        ax.set_xlim(1 - 0.02 * most, 1.02 * most)
+        ax.set_xlim(0.5, most + max(0.5, 0.02 * most))
         _plots.whole_numbers(ax)
         known = self.constant_cost is not None
         _plots.set_loss_scale(ax, 0.0 if relative else self.least_cost, known)
         _plots.set_legend(ax)
 
-    def _label(self, judged) -> str:
-        parts = [self.name] if self.name else []
-        if self.best_epoch_ is not None:
-            best = judged[self.best_epoch_ - 1]
-            parts.append(f"best epoch {self.best_epoch_}: {best:.3g}")
-        elif not np.isfinite(np.asarray(self.loss_curve, np.float64)).any():
-            parts.append("no finite number")
-        return ", ".join(parts) or "training rows"
-
-    def _held_out_label(self, label: str) -> str:
-        """The curve of held-out rows, with the best epoch if that is no one's yet."""
-        if self.name or self.best_epoch_ is None:
-            return "held-out rows"
-        kind = "loss" if self.validation_scores is None else self.score_name
-        return f"held-out rows, {label} ({kind})"
+    def _best(self, judged) -> str:
+        if self.best_epoch_ is None:
+            return ""
+        return f"best epoch {self.best_epoch_}: {judged[self.best_epoch_ - 1]:.3g}"
 
 
 def _curve_axes(with_scores: bool) -> Axes:

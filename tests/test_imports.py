@@ -38,8 +38,10 @@ FLOORS = [
 pytestmark = pytest.mark.skipif(not PACKAGE.is_dir(), reason="the sources are not here")
 
 FLOOR = {name: i for i, floor in enumerate(FLOORS) for name in floor.split()}
-# On first use: for old pickles that name what has moved, and for a page with pictures.
+# On first use: for old pickles that name what has moved, and for a page with pictures
+# and the version.
 LATE = {("gradient_flow", "diagnosis"), ("diagnosis", "_report")}
+LATE |= {("_report", "__init__")}
 FILES = sorted(
     path for end in ("py", "pyx", "pxd") for path in PACKAGE.glob(f"*.{end}")
 )
