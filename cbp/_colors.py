@@ -12,6 +12,7 @@ import math
 from cbp._evidence import (
     DEAD,
     EXPLODING,
+    EXPLODING_LATER,
     MOVED,
     SATURATED,
     STEP_FIRST,
@@ -24,18 +25,22 @@ from cbp._evidence import (
 DECADES = 6
 HEALTHY_ERRORS = (VANISHING, EXPLODING)
 CALM = "#e8e8e4"
-_LOW, _HIGH = (
-    (math.log10(limit) + DECADES) / (2 * DECADES) for limit in HEALTHY_ERRORS
+_LOW, _HIGH, _LATE = (
+    (math.log10(limit) + DECADES) / (2 * DECADES)
+    for limit in (*HEALTHY_ERRORS, EXPLODING_LATER)
 )
-# The colour begins with a step, so that one layer outside the limits is seen; within
-# them it never changes.
+# Within the limits the colour never changes; it begins with a step, so that one layer
+# outside them is seen. Up to a hundred times it is pale: when weights have grown, good
+# fits come to twenty.
 ERROR_COLORS = [
     (0.0, "#0b1a4a"),
     (0.2, "#2f6fb5"),
     (_LOW, "#9cc5ea"),
     (_LOW, CALM),
     (_HIGH, CALM),
-    (_HIGH, "#fdb66f"),
+    (_HIGH, "#f4e0c8"),
+    (_LATE, "#fbcf9c"),
+    (_LATE, "#f7a65a"),
     (0.75, "#dd5f0a"),
     (1.0, "#6b2000"),
 ]

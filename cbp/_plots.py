@@ -324,11 +324,10 @@ def add_error_scale(mesh: QuadMesh, figure: Any, **where: Any) -> Any:
     words = ["1/1,000,000", "1/1,000", "1/20", "10 times", "1,000 times"]
     words += ["1,000,000 times"]
     bar = figure.colorbar(mesh, extend="both", **where)
-    axis = bar.long_axis
     if mesh.get_clim() == (-_colors.DECADES, _colors.DECADES):
         bar.set_ticks(ticks, labels=words)
         place = {"ha": "center", "va": "center", "fontsize": 8}
-        upright = axis.axis_name == "y"
+        upright = bar.orientation == "vertical"
         for x, word, color in (
             (-3.6, "vanishing", "white"),
             (-0.15, "healthy", "black"),

@@ -105,9 +105,10 @@ class GradientFlowDisplay:
     Each cell is log10 of the length of a layer's delta, divided by the output layer's
     in that epoch: `relative_error` of the flow, of which `diagnose` speaks, too. Only
     errors outside the healthy limits, 1/20 and 10 times, have a colour: blue is too
-    little, orange is too much, and grey is healthy. Colours mean the same numbers in
-    every picture. A hatched cell had a number that is not finite. In a blank cell the
-    layer's error and the output layer's are both zero.
+    little, orange is too much, and grey is healthy. Up to 100 times orange is pale:
+    when weights have grown, this is usual. Colours mean the same numbers in every
+    picture. A hatched cell had a number that is not finite. In a blank cell the layer's
+    error and the output layer's are both zero.
 
     The line to the right of the map is the error per layer, as a rule that of the
     second half of the records. A circle marks the number of the verdict. The curves

@@ -25,6 +25,7 @@ from sklearn.preprocessing import StandardScaler
 from cbp import BPClassifier, BPRegressor, backpropagate
 from cbp._catalog import ACTIVATIONS
 from cbp._colors import CALM, HEALTHY_ERRORS
+from cbp._evidence import EXPLODING_LATER
 from cbp._plots import share_text
 from cbp.diagnosis import Finding
 from cbp.gradient_flow import FailedFlow, GradientFlow
@@ -46,8 +47,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceW
 BASELINE = Path(__file__).parent / "baseline"
 DPI, BLOCK = 40, 4
 # Of mean |difference|, 1 being black against white. Measured: another version of
-# matplotlib (3.9, 3.11) lays out differently by 0.03, a wrong picture by 0.06 and more.
-TOLERANCE = 0.045
+# matplotlib (3.9, 3.11) lays out differently by 0.035, a wrong picture by 0.047 or more.
+TOLERANCE = 0.04
 
 X, y = load_iris(return_X_y=True)
 DEPTHS = [1, 2, 3, 5, 10, 12, 13, 25, 30, 50]
@@ -215,7 +216,7 @@ def test_no_cell_within_the_healthy_limits_has_a_colour():
     outside = (decades < low - 0.02) | (high + 0.02 < decades)
     calm = matplotlib.colors.to_rgba(CALM)
     assert_allclose(colors[inside], np.tile(calm, (inside.sum(), 1)), atol=0.01)
-    assert (np.abs(colors[outside] - calm).max(axis=1) > 0.15).all()
+    assert (np.abs(colors[outside] - calm).max(axis=1) > 0.1).all()
 
 
 def test_the_number_of_the_verdict_is_marked_on_the_line_of_errors():
@@ -418,13 +419,13 @@ def lightness(rgb):
 
 
 def sides(n=25):
-    """Colours of the scale: from the healthy limits to vanishing, and to exploding."""
+    """Colours of the scale: of what vanishes, and of what explodes in later epochs."""
     display = GradientFlowDisplay.from_flow(make_flow(2))
     colors, norm = display.mesh_.get_cmap(), display.mesh_.norm
-    low, high = np.log10(HEALTHY_ERRORS)
+    low = np.log10(HEALTHY_ERRORS[0])
     return [
         colors(norm(np.linspace(start, end, n)))[:, :3]
-        for start, end in [(low - 0.02, -6), (high + 0.02, 6)]
+        for start, end in [(low - 0.02, -6), (np.log10(EXPLODING_LATER) + 0.02, 6)]
     ]
 
 
@@ -908,8 +909,8 @@ def test_pictures_look_as_they_did_when_they_were_last_looked_at(name):
 
 def test_this_comparison_would_notice_another_picture(monkeypatch):
     for change in [
-        lambda: GradientFlowDisplay.from_flow(make_flow(5, -0.5)),
-        lambda: GradientFlowDisplay.from_flow(spoil(make_flow(5, -1.0), 30)),
+        lambda: GradientFlowDisplay.from_flow(make_flow(5)),
+        lambda: GradientFlowDisplay.from_flow(spoil(make_flow(5, -1.0), 20)),
         lambda: GradientFlowDisplay.from_flow(make_flow(6, -1.0)),
     ]:
         expected = image.imread(BASELINE / "vanishing_5.png")[:, :, :3]
