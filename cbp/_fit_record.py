@@ -5,6 +5,7 @@ Nothing is judged here (diagnosis.py) and nothing drawn (_report.py).
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -169,13 +170,19 @@ def _parameters(estimator: Any) -> tuple[dict[str, str], tuple[str, ...]]:
     if not hasattr(estimator, "get_params"):
         return {}, ()
     values = estimator.get_params(deep=False)
-    try:
-        usual = type(estimator)().get_params(deep=False)
-    except TypeError:  # of a class that cannot be made without arguments
-        usual = {}
+    usual = _usual(type(estimator))
     texts = {name: _short(value) for name, value in values.items()}
-    changed = [name for name in texts if texts[name] != _short(usual.get(name))]
-    return texts, tuple(changed)
+    return texts, tuple(name for name in texts if texts[name] != usual.get(name))
+
+
+@functools.cache
+def _usual(kind: type) -> dict[str, str]:
+    """The defaults of a class, as text."""
+    try:
+        values = kind().get_params(deep=False)
+    except TypeError:  # it cannot be made without arguments
+        return {}
+    return {name: _short(value) for name, value in values.items()}
 
 
 def _short(value: Any) -> str:

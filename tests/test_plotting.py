@@ -47,7 +47,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceW
 BASELINE = Path(__file__).parent / "baseline"
 DPI, BLOCK = 40, 4
 # Of mean |difference|, 1 being black against white. Measured: another version of
-# matplotlib (3.9, 3.11) lays out differently by 0.035, a wrong picture by 0.047 or more.
+# matplotlib (3.9, 3.11) lays out differently by 0.035, a wrong picture by 0.047.
 TOLERANCE = 0.04
 
 X, y = load_iris(return_X_y=True)
