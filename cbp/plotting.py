@@ -811,7 +811,9 @@ class LossCurveDisplay:
 
     def _set_axes(self, relative: bool) -> None:
         ax = self.ax_
-        ax.set_ylabel("loss / guessing the average" if relative else "loss")
+        held_out = any(line.get_gid() == "held out" for line in ax.get_lines())
+        words = "loss" if held_out else "training loss"
+        ax.set_ylabel("loss / guessing the average" if relative else words)
         ax.set_xlabel("" if self.score_ax_ else "epoch")
         lines = [line for line in ax.get_lines() if line.get_gid() == "loss"]
         most = max(len(line.get_xdata()) for line in lines)
