@@ -449,6 +449,25 @@ class Fit:
         return finite(records[self.late]).mean(0)
 
     @property
+    def dead(self) -> tuple[NDArray, NDArray]:
+        """Share of dead units per hidden layer, at first and later.
+
+        In batches of a few rows a living unit may be zero in all of them by chance; so
+        there the zeros are counted, of which living units make about half. What dropout
+        takes is not counted.
+        """
+        flow, rates = self.flow, self.dropout or (0.0,) * self.flow.n_layers
+        few = self.batch * (1 - np.array(rates[1:])) < 16
+        at_first = (flow.stuck[0, :-1], flow.saturated[0, :-1])
+        later = (self.share(flow.stuck)[:-1], self.share(flow.saturated)[:-1])
+        first, last = (
+            # Dead units are zero in every row, however few there are.
+            np.where(few, np.clip(2 * zeros - 1, 0, stuck), stuck)
+            for stuck, zeros in (at_first, later)
+        )
+        return first, last
+
+    @property
     def step_ratio(self) -> NDArray:
         """Update over weights of one step, shape (n_records, n_layers); no NaN.
 

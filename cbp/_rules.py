@@ -282,7 +282,7 @@ def find_dead_units(fit: Fit) -> Finding | None:
     dying = _losing(flow, "dead")
     if not dying.any() or fit.learned:
         return None
-    first, last = _dead(fit)
+    first, last = fit.dead
     first, last = np.where(dying, first, 0), np.where(dying, last, 0)
     if last.max() <= (DEAD if fit.reached > 0.5 else DEAD_BUT_LEARNING):
         return None
@@ -300,25 +300,6 @@ def find_dead_units(fit: Fit) -> Finding | None:
     evidence = {"dead": [float(x) for x in last], "at_start": start}
     advice = _advice.against_lost_units(fit, start)
     return Finding("dead-units", layer, message, evidence, advice)
-
-
-def _dead(fit: Fit) -> tuple[NDArray, NDArray]:
-    """Share of dead units per hidden layer, at first and later.
-
-    In batches of a few rows a living unit may be zero in all of them by chance; so
-    there the zeros are counted, of which living units make about half. What dropout
-    takes is not counted.
-    """
-    flow, rates = fit.flow, fit.dropout or (0.0,) * fit.flow.n_layers
-    few = fit.batch * (1 - np.array(rates[1:])) < 16
-    at_first = (flow.stuck[0, :-1], flow.saturated[0, :-1])
-    later = (fit.share(flow.stuck)[:-1], fit.share(flow.saturated)[:-1])
-    first, last = (
-        # Dead units are zero in every row, however few there are.
-        np.where(few, np.clip(2 * zeros - 1, 0, stuck), stuck)
-        for stuck, zeros in (at_first, later)
-    )
-    return first, last
 
 
 def find_epsilon_floor(fit: Fit) -> Finding | None:

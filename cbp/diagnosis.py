@@ -9,11 +9,12 @@ explains every finding.
 from __future__ import annotations
 
 import ast
-import html
 import math
 import textwrap
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from sklearn.utils.validation import _num_samples
 from cbp import _data_rules, _fitting, _model_rules, _rules
 from cbp._evidence import NOTHING_LEARNED, TINY, Fit, Given
 from cbp._finding import NOTE, PROBLEM, Finding
+from cbp._fit_record import FitRecord
 from cbp._given_rows import compare_rows
 from cbp._inside import Inside, find_network
 from cbp._paste import rewrite
@@ -48,10 +50,14 @@ class Diagnosis:
         The gist in a sentence.
     findings : tuple of Finding
         Problems first; the advice of the first finding is the one to try first.
+    record : FitRecord, default=None
+        What the pictures and the page show of the fit. Two diagnoses that say the same
+        are equal, whatever their records are.
     """
 
     verdict: str
     findings: tuple[Finding, ...] = ()
+    record: FitRecord | None = field(default=None, repr=False, compare=False)
 
     @property
     def healthy(self) -> bool:
@@ -68,17 +74,41 @@ class Diagnosis:
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        cells = "".join(
-            f"<tr><td>{html.escape(_headline(finding))}</td>"
-            f"<td>{html.escape(finding.message)}</td>"
-            f"<td><code>{html.escape(finding.advice)}</code></td></tr>"
-            for finding in self.findings
-        )
-        text = f"<p><b>{html.escape(self.verdict)}</b></p>"
-        if cells:
-            head = "<tr><th>finding</th><th>evidence</th><th>try</th></tr>"
-            text += f"<table>{head}{cells}</table>"
-        return text
+        from cbp import _report
+
+        return _report.fragment(self)
+
+    def to_html(self, path: str | PathLike[str] | None = None) -> str | None:
+        """The diagnosis as one page that can be sent to others.
+
+        The page has the verdict, the findings, the pictures, the parameters and what is
+        known of the data. It is one file: it has no scripts and loads nothing. The
+        pictures need matplotlib; without it the page says so.
+
+        Parameters
+        ----------
+        path : str or path-like, default=None
+            The file to write. If it exists, it is replaced.
+
+        Returns
+        -------
+        str or None
+            The page if `path` is None.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_iris
+        >>> from cbp import BPClassifier
+        >>> model = BPClassifier([10]).fit(*load_iris(return_X_y=True))
+        >>> model.diagnose().to_html("diagnosis.html")  # doctest: +SKIP
+        """
+        from cbp import _report
+
+        page = _report.page(self)
+        if path is None:
+            return page
+        Path(path).write_text(page, encoding="utf-8")
+        return None
 
     def to_frame(self) -> pd.DataFrame:
         """The findings as a data frame, one row each.
@@ -249,9 +279,11 @@ def diagnose(
         found.sort(key=lambda f: (f.severity != PROBLEM, not _is_setting(fit, f)))
         found = _without_contradictions(_without_consequences(found))
         verdict = _verdict(fit, found)
+        record = FitRecord.of(estimator, fit)
     if inside.note:
         verdict += f" {inside.note}"
-    return Diagnosis(verdict, tuple(_for_model(finding, inside) for finding in found))
+    findings = tuple(_for_model(finding, inside) for finding in found)
+    return Diagnosis(verdict, findings, record)
 
 
 def _for_model(finding: Finding, inside: Inside) -> Finding:

@@ -25,15 +25,15 @@ FLOORS = [
     "_callbacks _divergence _label_columns _paste _scoring _stream",
     "_fitting",
     "_evidence",
-    "_advice _finding",
+    "_advice _colors _finding _fit_record",
     "_rules",
     "_data_rules _model_rules",
-    "diagnosis",
+    "diagnosis _plots",
     "_base",
     "_classifier _regressor",
     "estimators",
     "datasets features inspection plotting",
-    "callbacks",
+    "_report callbacks",
     "__init__",
     "__main__",
 ]
@@ -41,8 +41,10 @@ FLOORS = [
 pytestmark = pytest.mark.skipif(not PACKAGE.is_dir(), reason="the sources are not here")
 
 FLOOR = {name: i for i, floor in enumerate(FLOORS) for name in floor.split()}
-# On first use, for old pickles that name what has moved.
-LATE = {("gradient_flow", "diagnosis")}
+# On first use: for old pickles that name what has moved, and for a page with pictures
+# and the version.
+LATE = {("gradient_flow", "diagnosis"), ("diagnosis", "_report")}
+LATE |= {("_report", "__init__")}
 FILES = sorted(
     path for end in ("py", "pyx", "pxd") for path in PACKAGE.glob(f"*.{end}")
 )
