@@ -309,13 +309,11 @@ def _judge_given(inside: Inside, X: Any, y: Any, sample_weight: Any) -> Given:
     standing = summary.standing or Standing()
     outputs = predict(network, theta, X)
     held = judge(network, outputs, target, weight, standing.common)
-    linear = by_folds(network, X, target, standing.common)
-    if standing.linear is not None:
+    if standing.linear is None:
+        linear = by_folds(network, X, target, standing.common)
+    else:
         outputs = standing.linear.outputs(X)
-        other = judge(network, outputs, target, weight, standing.common)
-        # The better one of a quick model of more rows and a slow one of fewer.
-        if linear is None or (other is not None and other.score > linear.score):
-            linear = other
+        linear = judge(network, outputs, target, weight, standing.common)
     rows = None if standing.seen is None else compare_rows(standing.seen, X)
     if held is not None and known < 1:
         held = replace(held, score=held.score * known)
