@@ -29,10 +29,6 @@ SCALE_COUNTS = "TransformedTargetRegressor(model, transformer=MaxAbsScaler())"
 
 # Ranks do not know how far an outlier is.
 RANK_INPUT = "make_pipeline(QuantileTransformer(output_distribution='normal'), model)"
-EACH_ROW_ONCE = (
-    "model.fit(X[(i := np.unique(np.column_stack((X, y)), axis=0, "
-    "return_index=True)[1])], y[i])"
-)
 DROP_CONSTANT = "make_pipeline(VarianceThreshold(1e-10), StandardScaler(), model)"
 
 
@@ -41,6 +37,14 @@ def without_columns(fit: Fit, columns: list[int]) -> str:
     others = "remainder='passthrough'"
     drop = f"make_column_transformer(('drop', {columns}), {others})"
     return f"make_pipeline({drop}, StandardScaler(), model)"
+
+
+def each_row_once(fit: Fit) -> str:
+    """A fit in which copies of a row and its target count once."""
+    rows = "X.toarray()" if fit.summary.is_sparse else "X"
+    found = f"np.unique(np.column_stack(({rows}, y)), axis=0, return_index=True)"
+    weight = "" if fit.mean_weight == 1 else ", sample_weight=w[i]"
+    return f"model.fit(X[(i := {found}[1])], y[i]{weight})"
 
 
 def impute(fit: Fit, value: float) -> str:

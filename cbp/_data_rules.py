@@ -104,6 +104,8 @@ def find_constant_columns(fit: Fit) -> Finding | None:
     if fault is None:
         return None
     e = fault.evidence
+    if e["n_constant"] == e["n_columns"]:
+        return _found(fault, "constant-columns.all", "model.fit(X, y)")
     # Zeros change nothing; numbers act as a second bias, whose steps are as large.
     severity = PROBLEM if e["constant_length"] > e["varying_length"] else NOTE
     return _found(fault, "constant-columns", _advice.DROP_CONSTANT, severity)
@@ -118,6 +120,6 @@ def find_row_order(fit: Fit) -> Finding | None:
 
 def find_duplicate_rows(fit: Fit) -> Finding | None:
     fault = _fault(fit, "duplicate-rows")
-    if fault is None:
+    if fault is None or fit.summary.row_length == 0 or fit.nothing_to_learn:
         return None
-    return _found(fault, "duplicate-rows", _advice.EACH_ROW_ONCE)
+    return _found(fault, "duplicate-rows", _advice.each_row_once(fit))

@@ -24,6 +24,7 @@ from cbp._evidence import (
     RARE,
     RARE_FOUND,
     SIGNAL_CLEAR,
+    SIGNAL_ROWS,
     Fit,
 )
 from cbp._finding import NOTE, PROBLEM, Finding
@@ -55,7 +56,12 @@ def find_no_signal(fit: Fit) -> Finding | None:
     some = held is not None and held.share > unknown
     if some or (linear is not None and linear.share > unknown):
         return None
-    if signal is not None and signal.score <= max(signal.noise, 0.0) + SIGNAL_CLEAR:
+    if signal is not None and fit.train is not None:
+        if signal.n_rows * (1 - fit.train.constant) < SIGNAL_ROWS:
+            return None
+    # Below 0, too: in few rows the quick model is worse than a constant, yet better
+    # than it is for any shuffled targets.
+    if signal is not None and signal.score <= signal.noise + SIGNAL_CLEAR:
         message = say(
             "no-signal",
             features=signal.n_features,

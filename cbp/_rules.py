@@ -558,6 +558,8 @@ def find_penalty_too_large(fit: Fit) -> Finding | None:
         return Finding("penalty-too-large", None, message, evidence, advice)
     # Where small sample weights make it large, they are named.
     felt = fit.overpenalized or fit.pressed
+    if fit.input_overflows:  # whatever the penalty is
+        return None
     if not felt or note_small_weights(fit) is not None:
         return None
     per_row = p["alpha"] / max(fit.batch * fit.mean_weight, TINY)
@@ -578,6 +580,8 @@ def find_network_too_small(fit: Fit) -> Finding | None:
         return None
     evidence = {"layer_sizes": list(map(int, sizes))}
     if set(flow.activations) == {"identity"}:
+        if fit.summary.n_rows <= sizes[0] + 1:  # a linear model can fit them all
+            return None
         message = say("network-too-small.linear")
         advice = "activation='relu'"
         return Finding("network-too-small", None, message, evidence, advice)

@@ -38,7 +38,7 @@ TITLES = {
     "schedule-ended": "the learning rate fell to zero too early",
     "small-weights": "the sample weights are small",
     "class-imbalance": "a rare class is hardly ever predicted",
-    "majority-only": "it always predicts the commonest class",
+    "majority-only": "it predicts hardly any class but the commonest",
     "overfitting": "it learned its training rows by heart",
     "underfitting": "it has not learned what there is to learn",
     "worse-than-linear": "a linear model does better",
@@ -220,7 +220,7 @@ TEXTS = {
         "below the usual {usual_rate:g}."
     ),
     "learning-rate-too-low.ended": (
-        "The learning rate had fallen to {last:g}, {factor} times less than at the "
+        "The learning rate had fallen to {last}, {factor} times less than at the "
         "start, while there was still much to learn."
     ),
     "too-few-steps": (
@@ -316,7 +316,7 @@ TEXTS = {
         "cost."
     ),
     "schedule-ended": (
-        "The learning rate had fallen to {last:g} when max_iter={max_iter:,} ended "
+        "The learning rate had fallen to {last} when max_iter={max_iter:,} ended "
         "training. In the second half the cost had still fallen by {share:%}: the "
         "schedule was over before there was nothing left to learn."
     ),
@@ -408,6 +408,10 @@ TEXTS = {
         "rows (column {column:s}, for example). They say nothing. Weights behind them "
         "act as further biases."
     ),
+    "constant-columns.all": (
+        "Every column of X has one value in all rows, so X says nothing about y. Fit "
+        "with columns that vary."
+    ),
     "id-column": (
         "Column {column:s} of X seems to number the rows: all its values differ, and "
         "nearly all numbers of its range occur. Such a number says nothing about new "
@@ -450,6 +454,8 @@ class _Sentence(string.Formatter):
             return str(value)
         if spec == "":
             return plain(value)
+        if spec == "g":  # as Python writes a parameter, but for 1e+06
+            return f"{value:g}".replace("e+0", "e").replace("e+", "e")
         return super().format_field(value, spec)
 
 
@@ -477,12 +483,12 @@ def plain(x: float) -> str:
     if isinstance(x, str):
         return x
     if not math.isfinite(x):
-        return "more than 1e+38" if x == math.inf else str(x)
+        return "more than 10^38" if x == math.inf else "an unknown number"
     if x == 0:
         return "0"
     size = abs(x)
     if size >= 1e15 or size < 1e-6:
-        return f"{x:.0e}"
+        return power_of_ten(x)
     if size >= 1e6:
         unit, name = next(u for u in _LARGE if size >= u[0])
         return f"{float(f'{x / unit:.2g}'):g} {name}"
@@ -496,13 +502,20 @@ _LARGE = ((1e12, "trillion"), (1e9, "billion"), (1e6, "million"))
 
 def small(x: float) -> str:
     """A very small number: one digit and the power of ten."""
-    return f"{x:.0e}" if 0 < x < 1e-4 else plain(x)
+    return power_of_ten(x) if 0 < x < 1e-4 else plain(x)
+
+
+def power_of_ten(x: float) -> str:
+    """One digit and the power of ten: 2 * 10^150, or 10^-9."""
+    digit, power = f"{x:.0e}".split("e")
+    ten = f"10^{int(power)}"
+    return {"1": ten, "-1": f"-{ten}"}.get(digit, f"{digit} * {ten}")
 
 
 def percent(share: float) -> str:
     """A share as people write it: never -0 %, never 1.8e+02 %."""
     if not math.isfinite(share):
-        return "more than 1e+38 %" if share == math.inf else "an unknown share"
+        return "more than 10^38 %" if share == math.inf else "an unknown share"
     hundred = 100 * share
     if abs(hundred) < 0.005:
         return "0 %" if share <= 0 else "less than 0.01 %"

@@ -213,6 +213,7 @@ _RULES_WITHOUT_RECORDS = (
 _RULES_STANDING_STILL = (_rules.find_unscaled_input, _rules.find_update_too_small)
 # Of one that made no step: how training ended is all there is to tell.
 _RULES_WITHOUT_STEPS = (
+    _rules.find_unscaled_target,
     _rules.find_stopped_before_first_step,
     _rules.note_not_converged,
     _rules.note_stuck,
