@@ -24,12 +24,13 @@ from cbp._evidence import (
     RARE,
     RARE_FOUND,
     SIGNAL_CLEAR,
+    SIGNAL_MANY,
     SIGNAL_ROWS,
     Fit,
 )
 from cbp._finding import NOTE, PROBLEM, Finding
 from cbp._texts import say
-from cbp._worth import Worth
+from cbp._worth import Signal, Worth
 
 
 def find_held_out_scale(fit: Fit) -> Finding | None:
@@ -47,6 +48,14 @@ def find_held_out_scale(fit: Fit) -> Finding | None:
     return Finding("held-out-scale", None, message, evidence, advice, severity)
 
 
+def _is_noise(signal: Signal) -> bool:
+    """Whether the quick model explains no more than it does of shuffled targets."""
+    noise = signal.noise
+    if signal.n_rows >= SIGNAL_MANY:
+        noise = max(noise, 0.0)
+    return signal.score <= noise + SIGNAL_CLEAR
+
+
 def find_no_signal(fit: Fit) -> Finding | None:
     signal, held, linear = fit.standing.signal, fit.held, fit.linear_held
     if fit.outcome == "diverged":
@@ -59,9 +68,7 @@ def find_no_signal(fit: Fit) -> Finding | None:
     if signal is not None and fit.train is not None:
         if signal.n_rows * (1 - fit.train.constant) < SIGNAL_ROWS:
             return None
-    # Below 0, too: in few rows the quick model is worse than a constant, yet better
-    # than it is for any shuffled targets.
-    if signal is not None and signal.score <= signal.noise + SIGNAL_CLEAR:
+    if signal is not None and _is_noise(signal):
         message = say(
             "no-signal",
             features=signal.n_features,

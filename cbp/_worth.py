@@ -361,11 +361,13 @@ class Signal:
         The same of targets that were shuffled.
     n_features : int
         Random features; 0 if a column was enough.
+    n_rows : int
     """
 
     score: float
     noise: float
     n_features: int
+    n_rows: int
 
 
 # Standard errors of a correlation that is beyond chance for any number of columns.
@@ -402,7 +404,7 @@ def find_signal(network: Network, X: Any, target: Any, budget: float) -> Signal 
         correlations = Z.T @ ((y - y.mean(0)) / spread) / len(y)
         largest, n_rows = float(np.abs(correlations).max(initial=0)), len(y)
         if largest * n_rows**0.5 > _BEYOND_CHANCE:
-            return Signal(largest**2, _BEYOND_CHANCE**2 / n_rows, 0)
+            return Signal(largest**2, _BEYOND_CHANCE**2 / n_rows, 0, n_rows)
         cost = _CALLS_NS + n_rows * _FEATURES * (0.2 * X.shape[1] + _FEATURE_NS)
         cost += _RANK_NS * n_rows * X.shape[1]
         if n_rows < _LEAST_ROWS or cost > budget:
@@ -453,7 +455,8 @@ def _signal_of(Z: NDArray, y: NDArray) -> Signal | None:
         total += ((Y[test] - middle) ** 2).sum(0)
     left, total = (x.reshape(len(shuffled), -1).sum(1) for x in (left, total))
     explained = 1 - left / np.maximum(total, 1e-300)
-    return Signal(float(explained[0]), float(explained[1:].max()), _FEATURES)
+    noise = float(explained[1:].max())
+    return Signal(float(explained[0]), noise, _FEATURES, len(y))
 
 
 # ---- all of it, at the end of a fit
