@@ -64,7 +64,7 @@ from cbp._validation import (
 )
 from cbp._verbose import StatusLine, print_loss, print_patience
 from cbp._warn import warn
-from cbp._worth import MOST_ROWS, stand
+from cbp._worth import MOST_ROWS, SIGNAL_ROWS, stand
 from cbp.gradient_flow import FailedFlow, GradientFlow
 
 if TYPE_CHECKING:
@@ -633,9 +633,9 @@ def _judge(run: Run) -> None:
     at_most = int(min(MOST_ROWS, max(_LEAST_ROWS, 3 * _FOR_SCORES * n_seen)))
     if run.held_out is not None:
         held_out = _some(*run.held_out, at_most)
-    trained = _some(run.data, run.rows, at_most)
+    trained = _some(run.data, run.rows, max(at_most, SIGNAL_ROWS))
     spent = TRAIN_NS[run.data.X.dtype.itemsize] * run.network.n_params * n_seen
-    standing = stand(run.network, theta, trained, held_out, spent, run.n_rows)
+    standing = stand(run.network, theta, trained, held_out, at_most, spent, run.n_rows)
     run.summary = replace(run.summary, standing=standing)
 
 

@@ -373,7 +373,7 @@ class Signal:
 # Standard errors of a correlation that is beyond chance for any number of columns.
 _BEYOND_CHANCE = 5.0
 # Random features, rows for them, and how often targets are shuffled for comparison.
-_FEATURES, _SIGNAL_ROWS, _LEAST_ROWS, _SHUFFLES = 48, 1024, 128, 9
+_FEATURES, SIGNAL_ROWS, _LEAST_ROWS, _SHUFFLES = 48, 1024, 128, 9
 _MOST_COLUMNS = 4  # of targets
 
 
@@ -395,7 +395,7 @@ def find_signal(network: Network, X: Any, target: Any, budget: float) -> Signal 
     """
     if X.shape[0] < 16 or sparse.issparse(X):
         return None
-    some = slice(0, None, -(-X.shape[0] // _SIGNAL_ROWS))
+    some = slice(0, None, -(-X.shape[0] // SIGNAL_ROWS))
     with np.errstate(all="ignore"):
         y = _columns_of(target[some])
         mean, scale = _scale_of(X[some])
@@ -496,6 +496,7 @@ def stand(
     theta: NDArray,
     trained: tuple[Any, Any, NDArray | None],
     held_out: tuple[Any, Any, NDArray | None] | None,
+    n_scored: int,
     spent: float,
     n_rows: int,
 ) -> Standing:
@@ -508,6 +509,8 @@ def stand(
     trained, held_out : tuple (X, target, sample_weight or None)
         Some rows that were trained on and some that were held out, as `Data` takes
         them.
+    n_scored : int
+        How many of the rows that were trained on may be scored.
     spent : float
         Nanoseconds that the fit took, as its size tells: no clock decides.
     n_rows : int
@@ -518,6 +521,9 @@ def stand(
     Standing
     """
     X, target, weight = trained
+    some = slice(0, None, -(-X.shape[0] // n_scored))
+    rows = X[some] if sparse.issparse(X) else np.ascontiguousarray(X[some])
+    scored = rows, target[some], None if weight is None else weight[some]
     common = None
     if target.dtype == np.int32 and target.ndim == 1 and len(target):
         common = int(np.bincount(target, weight).argmax())
@@ -530,11 +536,11 @@ def stand(
         return predict(network, theta, X)
 
     found: dict[str, Any] = {"common": common, "seen": Seen.of(X, n_rows)}
-    found |= {"train": score(of_network, X, target, weight)}
+    found["train"] = score(of_network, *scored)
     linear = linear_model(network, X, target, weight, _FOR_LINEAR * spent)
     if linear is not None:
         found["linear"] = linear
-        found["linear_train"] = score(linear.outputs, X, target, weight)
+        found["linear_train"] = score(linear.outputs, *scored)
     if held_out is not None:
         found["held"] = score(of_network, *held_out)
         if linear is not None:
