@@ -100,6 +100,8 @@ STILL_FALLS, STILL_FALLS_BY = 0.03, 0.1
 # what a network knows of its training rows it must not know of them.
 LOST_TO_LINEAR, BEATS_LINEAR = 0.01, 0.015
 GAP, GAP_ALONE, GAP_NOTE, GAP_LEAST = 0.45, 0.7, 0.15, 0.05
+# The same of a network with so many weights per row, or trained to the last digit.
+MANY, GAP_BY_HEART = 100, 0.25
 # Share of what there is to know, up to which nothing is known.
 NO_SHARE = 0.05
 # Share of the rows that get one answer, from which on it is the only one; share that
@@ -256,6 +258,10 @@ class Fit:
         return low or self.rate_ran_out or self.schedule_is_low
 
     @property
+    def rate_is_extreme(self) -> bool:
+        return self.rate >= RATE_EXTREME * self.usual_rate
+
+    @property
     def rate_is_far_above(self) -> bool:
         return self.rate >= RATE_HIGH * self.usual_rate
 
@@ -349,8 +355,7 @@ class Fit:
         if self.target_off or self.input_off:
             return False
         step = self.first_step.max()
-        extreme = self.rate >= RATE_EXTREME * self.usual_rate
-        if (step > 2 * STEP_FIRST or extreme) and self.reached > 0.02:
+        if (step > 2 * STEP_FIRST or self.rate_is_extreme) and self.reached > 0.02:
             return True
         return bool(step > STEP_LARGE and self.share_of_rises > RISES / 2)
 

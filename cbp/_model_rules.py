@@ -13,9 +13,11 @@ from cbp._evidence import (
     BEATS_LINEAR,
     GAP,
     GAP_ALONE,
+    GAP_BY_HEART,
     GAP_LEAST,
     GAP_NOTE,
     LOST_TO_LINEAR,
+    MANY,
     MOST,
     NEVER_PREDICTED,
     NO_SHARE,
@@ -204,8 +206,13 @@ def _overfits_by_gap(fit: Fit) -> Finding | None:
     # Rows that are known to the last digit were learned by heart.
     by_heart = train.score > 0.99 and fit.reached < 0.01
     least = GAP if by_heart and linear is not None else GAP_ALONE
+    if by_heart and (
+        fit.chooses_its_steps or fit.n_weights > MANY * fit.summary.n_rows
+    ):
+        least = GAP_BY_HEART
     beats = linear is not None and held.score > linear.score + BEATS_LINEAR
-    severe = worse or (lost > least * train.share and not beats)
+    many = least == GAP_BY_HEART
+    severe = worse or (lost > least * train.share and (many or not beats))
     message = say(
         "overfitting.gap",
         does=_does(train),

@@ -334,11 +334,13 @@ def find_epsilon_floor(fit: Fit) -> Finding | None:
 
 def find_learning_rate_too_high(fit: Fit) -> Finding | None:
     cost = fit.cost
-    if fit.chooses_its_steps or fit.learned_well or len(cost) < 4:
+    if fit.chooses_its_steps or len(cost) < 4:
         return None
     large = fit.steps_are_large
     if fit.learned and not large:
         return None
+    # It may do better with less, but it has learned.
+    severity = NOTE if fit.learned_well and not fit.rate_is_extreme else PROBLEM
     swing, share, rise = fit.swing, fit.share_of_rises, float(cost[-1] - cost.min())
     start = max(fit.summary.zero_cost / max(fit.summary.constant_cost, TINY), 1)
     jumped = cost[-1] > 2 * start and cost[0] > 2 * start
@@ -371,7 +373,7 @@ def find_learning_rate_too_high(fit: Fit) -> Finding | None:
     evidence = {"typical_rise": swing, "share_of_rises": share, "end": rise}
     evidence["first_step"] = float(fit.first_step.max())
     advice = _advice.calm(fit)
-    return Finding("learning-rate-too-high", None, message, evidence, advice)
+    return Finding("learning-rate-too-high", None, message, evidence, advice, severity)
 
 
 def find_update_too_large(fit: Fit) -> Finding | None:

@@ -24,7 +24,7 @@ from cbp._prediction import predict
 MOST_ROWS = 4096
 _MOST_WEIGHTS = 8192
 # Shares of the time of a fit that a linear model, and a look for a signal, may take.
-_FOR_LINEAR, _FOR_SIGNAL = 0.005, 0.02
+_FOR_LINEAR, _FOR_SIGNAL = 0.005, 0.04
 # In nanoseconds, on one core with AVX2: the calls of a linear model, a floating-point
 # operation of it, and what a random feature of a row costs beside its products.
 _CALLS_NS, _FLOP_NS, _FEATURE_NS, _RANK_NS = 2e5, 0.06, 40.0, 150.0
@@ -375,6 +375,9 @@ _BEYOND_CHANCE = 5.0
 # Random features, rows for them, and how often targets are shuffled for comparison.
 _FEATURES, SIGNAL_ROWS, _LEAST_ROWS, _SHUFFLES = 48, 1024, 128, 9
 _MOST_COLUMNS = 4  # of targets
+_TOGETHER = 32  # columns of X
+# Few fits come so far; of them it may take that long anyway.
+_SUSPICIOUS_NS = 4e6
 
 
 def find_signal(network: Network, X: Any, target: Any, budget: float) -> Signal | None:
@@ -405,12 +408,14 @@ def find_signal(network: Network, X: Any, target: Any, budget: float) -> Signal 
         largest, n_rows = float(np.abs(correlations).max(initial=0)), len(y)
         if largest * n_rows**0.5 > _BEYOND_CHANCE:
             return Signal(largest**2, _BEYOND_CHANCE**2 / n_rows, 0, n_rows)
-        cost = _CALLS_NS + n_rows * _FEATURES * (0.2 * X.shape[1] + _FEATURE_NS)
-        cost += _RANK_NS * n_rows * X.shape[1]
-        if n_rows < _LEAST_ROWS or cost > budget:
+        # All columns were looked at one by one, some are looked at together.
+        together = X[some][:, :: -(-X.shape[1] // _TOGETHER)]
+        cost = _CALLS_NS + n_rows * _FEATURES * (0.2 * together.shape[1] + _FEATURE_NS)
+        cost += _RANK_NS * together.size
+        if n_rows < _LEAST_ROWS or cost > max(budget, _SUSPICIOUS_NS):
             return None
         # Ranks, as a few far values may hide all others.
-        Z = np.argsort(np.argsort(X[some], axis=0), axis=0) / n_rows - 0.5
+        Z = np.argsort(np.argsort(together, axis=0), axis=0) / n_rows - 0.5
         return _signal_of(Z * 12**0.5, y)
 
 

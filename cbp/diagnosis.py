@@ -277,7 +277,7 @@ def diagnose(
             rules = _RULES_STANDING_STILL if fit.stands_still else _RULES
         found = [finding for rule in rules if (finding := rule(fit)) is not None]
         # Problems first: the first advice is the one to try first.
-        found.sort(key=lambda f: (f.severity != PROBLEM, not _is_setting(fit, f)))
+        found.sort(key=lambda f: _rank(fit, f))
         found = _without_contradictions(_without_consequences(found))
         verdict = _verdict(fit, found)
         record = FitRecord.of(estimator, fit)
@@ -377,6 +377,12 @@ def _is_setting(fit: Fit, finding: Finding) -> bool:
     )
 
 
+def _rank(fit: Fit, finding: Finding) -> tuple[bool, bool]:
+    if finding.severity == PROBLEM:
+        return False, not _is_setting(fit, finding)
+    return True, finding.code in _OF_DATA
+
+
 def _without_consequences(findings: list[Finding]) -> list[Finding]:
     """Without what other findings explain.
 
@@ -385,6 +391,8 @@ def _without_consequences(findings: list[Finding]) -> list[Finding]:
     """
     if any(f.code == "outliers" for f in findings):  # they spoil means and spreads
         findings = [f for f in findings if f.code != "held-out-scale"]
+    if any(f.code == "no-signal" for f in findings):
+        findings = [f for f in findings if f.code not in _WITHOUT_SIGNAL]
     if any(f.code == "held-out-scale" for f in findings):
         findings = [f for f in findings if f.code not in _ON_OTHER_ROWS]
     problems = [f for f in findings if f.severity == PROBLEM]
@@ -446,6 +454,11 @@ def _went(fit: Fit, findings: list[Finding]) -> str:
     return say("went.well")
 
 
+# What follows if there is nothing to learn.
+_WITHOUT_SIGNAL = ("overfitting", "worse-than-linear", "majority-only", "underfitting")
+# Notes about data come after those about the model.
+_OF_DATA = ("constant-columns", "outliers", "sentinel-values", "skewed-target")
+_OF_DATA += ("classes-as-targets", "counts-as-targets", "id-column")
 # What held-out rows say.
 _ON_OTHER_ROWS = ("overfitting", "worse-than-linear", "no-signal", "majority-only")
 
