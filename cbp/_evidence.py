@@ -258,6 +258,12 @@ class Fit:
         return low or self.rate_ran_out or self.schedule_is_low
 
     @property
+    def ended(self) -> bool:
+        """Whether nobody ended training before it was over: then it might have learned
+        yet."""
+        return self.outcome in _ENDS
+
+    @property
     def rate_is_extreme(self) -> bool:
         return self.rate >= RATE_EXTREME * self.usual_rate
 
@@ -352,7 +358,7 @@ class Fit:
         """Whether a high rate makes steps so large that the cost cannot settle."""
         if self.rate < RATE_HIGH * self.usual_rate or self.given_weights:
             return False
-        if self.target_off or self.input_off:
+        if self.target_off or self.input_off or not self.ended:
             return False
         step = self.first_step.max()
         if (step > 2 * STEP_FIRST or self.rate_is_extreme) and self.reached > 0.02:
@@ -427,6 +433,8 @@ class Fit:
     @property
     def vanished_at_first(self) -> bool:
         """Whether a deep network lost the error at first, and has learned little."""
+        if not self.ended:
+            return False
         first = self.first_errors.min()
         little = not self.learned and first < VANISHING
         return bool(little or (not self.generalises and first < VANISHING**2))

@@ -568,15 +568,14 @@ def _diverged(est: Any, run: Run) -> None:
     """Raise the error of a diverged fit; warn if early stopping has a fallback."""
     progress, data = run.progress, run.data
     message = message_of_divergence(est, run.network, *data[:4], progress.n_iter + 1)
-    if est.monitor:
-        message += f" {_ASK}"
+    ask = f" {_ASK}" if est.monitor else ""
     if not math.isfinite(progress.best_score):
-        raise DivergenceError(message, _failed_flow(run))
+        raise DivergenceError(message + ask, _failed_flow(run))
     progress.outcome = "diverged"
     progress.validation_scores.append(math.nan)
     progress.scored = True  # so that the weights of the best score are kept, not these
     warn(
-        f"The weights of the best validation score are kept. {message}",
+        f"{message} The weights of the best validation score are kept.{ask}",
         ConvergenceWarning,
     )
 

@@ -211,8 +211,8 @@ def _overfits_by_gap(fit: Fit) -> Finding | None:
     ):
         least = GAP_BY_HEART
     beats = linear is not None and held.score > linear.score + BEATS_LINEAR
-    many = least == GAP_BY_HEART
-    severe = worse or (lost > least * train.share and (many or not beats))
+    beats = beats and least != GAP_BY_HEART
+    severe = worse or (lost > least * train.share and not beats)
     message = say(
         "overfitting.gap",
         does=_does(train),

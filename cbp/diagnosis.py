@@ -433,15 +433,20 @@ def _went(fit: Fit, findings: list[Finding]) -> str:
     if fit.idle:
         tol = fit.parameters["tol"]
         return say(f"went.idle{'_tol' * (fit.outcome == 'converged')}", tol=tol)
-    if problems:
-        if fit.reached > NOTHING_LEARNED:
-            return say("went.nowhere", title=title)
-        improvable = fit.learned or problems[0].code in _OF_THE_MODEL
-        return say(f"went.{'improvable' if improvable else 'badly'}", title=title)
     n = fit.n_epochs
     numbers = {"n": n, "epochs": count(n, fit.solver.epoch)}
+    ended = ""
     if fit.outcome in ("interrupted", "stopped") and not fit.learned:
-        return say(f"went.{fit.outcome}", **numbers)
+        ended = say(f"went.{fit.outcome}", **numbers)
+    if problems:
+        kind = "badly"
+        if fit.learned or problems[0].code in _OF_THE_MODEL:
+            kind = "improvable"
+        if fit.reached > NOTHING_LEARNED:
+            kind = "nowhere"
+        return f"{ended} {say(f'went.{kind}', title=title)}".lstrip()
+    if ended:
+        return ended
     if fit.outcome == "max_iter" and fit.late_fall > 0.05 and not fit.learned:
         limit = "max_fun" if fit.max_fun_ended else "max_iter"
         return say("went.short", limit=f"{limit}={fit.parameters[limit]}", **numbers)

@@ -733,8 +733,8 @@ def begun(monkeypatch):
     """Whether an epoch, or an iteration of L-BFGS, was ended in some fit."""
     runs, make_run = [], _fitting.Run
 
-    def keep_run(*arguments):
-        runs.append(make_run(*arguments))
+    def keep_run(*arguments, **more):
+        runs.append(make_run(*arguments, **more))
         return runs[-1]
 
     monkeypatch.setattr(_fitting, "Run", keep_run)
