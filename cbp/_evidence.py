@@ -280,6 +280,11 @@ class Fit:
         return math.sqrt(p * (1 - p) / worth.n_rows)
 
     @property
+    def ended(self) -> bool:
+        """Whether training came to its end; a part of one shows slow starts, too."""
+        return self.outcome not in ("interrupted", "stopped")
+
+    @property
     def idle(self) -> bool:
         """Whether training ended before its first step."""
         return len(self.flow.epoch) == 0 and self.outcome != "diverged"
@@ -357,7 +362,8 @@ class Fit:
         step = self.first_step.max()
         if (step > 2 * STEP_FIRST or self.rate_is_extreme) and self.reached > 0.02:
             return True
-        return bool(step > STEP_LARGE and self.share_of_rises > RISES / 2)
+        unsettled = step > STEP_LARGE and self.share_of_rises > RISES / 2
+        return bool(self.ended and unsettled)
 
     @property
     def rate_is_low(self) -> bool:
@@ -427,6 +433,8 @@ class Fit:
     @property
     def vanished_at_first(self) -> bool:
         """Whether a deep network lost the error at first, and has learned little."""
+        if not self.ended:
+            return False
         first = self.first_errors.min()
         little = not self.learned and first < VANISHING
         return bool(little or (not self.generalises and first < VANISHING**2))
