@@ -315,7 +315,8 @@ def test_fits_compare_in_rows_with_verdict_score_and_worst_layer():
     right = f"{deep._fit_summary.standing.train.score:.2f}"
     assert f"Score: accuracy {right} on training rows" in said[0]
     assert "Worst layer: layer 1, with below 0.0001 % of the output" in said[0]
-    assert "% of what there is to explain" in said[1] and "none is outside" in said[1]
+    right = f"{good._fit_summary.standing.train.score:.2f}"
+    assert f"accuracy {right} on" in said[1] and "none is outside" in said[1]
     assert said[2] == "Worst layer: none is outside the limits."
     figure.canvas.draw()
     boxes = np.array([display.ax_.get_position().bounds for display in displays])
