@@ -286,6 +286,11 @@ class Fit:
         return math.sqrt(p * (1 - p) / worth.n_rows)
 
     @property
+    def ended(self) -> bool:
+        """Whether training came to its end; a part of one shows slow starts, too."""
+        return self.outcome not in ("interrupted", "stopped")
+
+    @property
     def idle(self) -> bool:
         """Whether training ended before its first step."""
         return len(self.flow.epoch) == 0 and self.outcome != "diverged"
@@ -363,7 +368,8 @@ class Fit:
         step = self.first_step.max()
         if (step > 2 * STEP_FIRST or self.rate_is_extreme) and self.reached > 0.02:
             return True
-        return bool(step > STEP_LARGE and self.share_of_rises > RISES / 2)
+        unsettled = step > STEP_LARGE and self.share_of_rises > RISES / 2
+        return bool(self.ended and unsettled)
 
     @property
     def rate_is_low(self) -> bool:

@@ -364,7 +364,7 @@ def _is_setting(fit: Fit, finding: Finding) -> bool:
     """Whether a parameter far from usual values explains the fit, whatever the data
     are: then its finding comes first."""
     code = finding.code
-    if code in ("held-out-scale", *_OF_SETTINGS):
+    if code in ("held-out-scale", "no-signal", *_OF_SETTINGS):
         return True
     if code == "stopped-by-tol":
         return fit.parameters["tol"] > 1e-3

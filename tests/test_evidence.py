@@ -110,7 +110,7 @@ def test_without_monitor_a_fit_that_made_no_step_is_no_unfitted_one(moons):
         diagnose(model)
 
 
-def test_other_estimators_are_refused_by_name(moons):
+def test_what_holds_no_network_is_refused_and_what_holds_one_is_not(moons):
     X, y = moons
     pipeline = make_pipeline(StandardScaler(), BPClassifier(max_iter=3))
     fitted(pipeline, X, y)
@@ -167,12 +167,9 @@ class Behind:
         return getattr(self._model, name)
 
 
-def test_attributes_may_stand_behind_properties(deep, moons):
-    assert diagnose(Behind(deep)) == diagnose(deep)
-    with pytest.raises(NotFittedError):
-        diagnose(Behind(BPClassifier()))
-    with pytest.raises(ValueError, match="Set monitor=True"):
-        diagnose(Behind(fitted(BPClassifier(monitor=False, max_iter=3), *moons)))
+def test_a_wrapper_that_only_passes_attributes_on_is_no_network(deep):
+    with pytest.raises(TypeError, match="needs a fitted BPClassifier .* got Behind"):
+        diagnose(Behind(deep))
 
 
 def test_a_flow_of_another_network_is_refused(deep):

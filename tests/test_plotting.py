@@ -312,9 +312,11 @@ def test_fits_compare_in_rows_with_verdict_score_and_worst_layer():
     assert [display.name for display in displays] == list(fits)
     said = [" ".join(display.text_.get_text().split()) for display in displays]
     assert said[0].startswith(deep.diagnose().verdict[:40])
-    assert "Score: on the training rows no better than guessing" in said[0]
+    right = f"{deep._fit_summary.standing.train.score:.2f}"
+    assert f"Score: accuracy {right} on training rows" in said[0]
     assert "Worst layer: layer 1, with below 0.0001 % of the output" in said[0]
-    assert "% of what there is to explain" in said[1] and "none is outside" in said[1]
+    right = f"{good._fit_summary.standing.train.score:.2f}"
+    assert f"accuracy {right} on" in said[1] and "none is outside" in said[1]
     assert said[2] == "Worst layer: none is outside the limits."
     figure.canvas.draw()
     boxes = np.array([display.ax_.get_position().bounds for display in displays])
@@ -374,7 +376,7 @@ def test_a_fit_that_diverged_is_drawn():
     display = GradientFlowDisplay.from_estimator(model)
     assert isinstance(display.flow, FailedFlow)
     assert hatched(display)
-    assert display.verdict.startswith("It diverges")
+    assert display.verdict.startswith("Training diverged: ")
 
 
 def test_a_fit_by_lbfgs_is_drawn_by_iterations():
