@@ -258,12 +258,6 @@ class Fit:
         return low or self.rate_ran_out or self.schedule_is_low
 
     @property
-    def ended(self) -> bool:
-        """Whether nobody ended training before it was over: then it might have learned
-        yet."""
-        return self.outcome in _ENDS
-
-    @property
     def rate_is_extreme(self) -> bool:
         return self.rate >= RATE_EXTREME * self.usual_rate
 
@@ -288,7 +282,7 @@ class Fit:
     @property
     def ended(self) -> bool:
         """Whether training came to its end; a part of one shows slow starts, too."""
-        return self.outcome not in ("interrupted", "stopped")
+        return self.outcome not in ("interrupted", "stopped", "partial")
 
     @property
     def idle(self) -> bool:

@@ -200,8 +200,6 @@ def find_network(model: Any) -> Inside:
     visited: dict[int, Any] = {}
     found = list(_walk(model, (), visited))
     trained = [(est, links) for est, links in found if _is_trained(est)]
-    if not found and _passes_on(model):
-        return Inside(model, model)
     if not trained:
         raise _nothing_found(model, bool(found), visited)
     estimator, links = max(trained, key=lambda item: _badness(item[0]))
@@ -235,14 +233,6 @@ def is_network(model: Any) -> bool:
         return False
     own = getattr(model, "__dict__", {})  # not what a wrapper passes on
     return isinstance(own.get("_fitted", getattr(type(model), "_fitted", 0)), Fitted)
-
-
-def _passes_on(model: Any) -> bool:
-    """Whether a wrapper, which no convention tells of, passes on all attributes of a
-    network."""
-    if isinstance(model, type) or _attribute(model, "hidden_layer_sizes") is None:
-        return False
-    return isinstance(_attribute(model, "_fitted"), Fitted)
 
 
 def _is_trained(estimator: Any) -> bool:
