@@ -856,6 +856,10 @@ def _counts_of(y: NDArray) -> dict[str, float]:
     else:
         log_p = n * np.log(mean) - mean - gammaln(n + 1)
     unlike = float(np.abs(share - np.exp(log_p)).sum() / 2)
+    # Classes are rather about equally frequent, from the least to the greatest.
+    present = share[int(y.min()) :]
+    if np.abs(present - 1 / len(present)).sum() / 2 < unlike:
+        return {}
     if unlike > _UNLIKE_COUNTS + 0.4 * np.sqrt(n_values / len(y)):
         return {}
     return {

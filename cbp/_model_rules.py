@@ -158,9 +158,10 @@ def find_worse_than_linear(fit: Fit) -> Finding | None:
         return None
     message = say("worse-than-linear", does=_does(linear), held=_number(held))
     evidence = {"linear": linear.score, "held_out": held.score}
-    # It fits its own rows better, and others worse: it has learned them by heart.
-    better = fit.train is not None and fit.linear_train is not None
-    better = better and fit.train.score > fit.linear_train.score
+    # It fits its own rows better, and others worse: it has learned them by heart. A
+    # short fit has no linear model of its rows; one of the given rows stands for it.
+    on_own_rows = fit.linear_train or linear
+    better = fit.train is not None and fit.train.score > on_own_rows.score
     advice = (
         _advice.against_overfitting(fit, True) if better else _advice.more_power(fit)
     )

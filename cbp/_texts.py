@@ -454,8 +454,8 @@ class _Sentence(string.Formatter):
             return str(value)
         if spec == "":
             return plain(value)
-        if spec == "g":  # as Python writes a parameter, but for 1e+06
-            return f"{value:g}".replace("e+0", "e").replace("e+", "e")
+        if spec.endswith("g"):  # as Python reads a number, but for the + of 1e+06
+            return format(value, spec).replace("e+0", "e").replace("e+", "e")
         return super().format_field(value, spec)
 
 

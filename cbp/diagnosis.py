@@ -31,7 +31,7 @@ from cbp._inside import Inside, find_network
 from cbp._paste import rewrite
 from cbp._prediction import predict
 from cbp._texts import TITLES, count, say
-from cbp._worth import Standing, by_folds, judge
+from cbp._worth import Standing, Worth, by_folds, judge
 from cbp.gradient_flow import import_pandas
 
 if TYPE_CHECKING:
@@ -316,9 +316,15 @@ def _judge_given(inside: Inside, X: Any, y: Any, sample_weight: Any) -> Given:
         outputs = standing.linear.outputs(X)
         linear = judge(network, outputs, target, weight, standing.common)
     rows = None if standing.seen is None else compare_rows(standing.seen, X)
-    if held is not None and known < 1:
-        held = replace(held, score=held.score * known)
-    return Given(held, linear, rows)
+    return Given(_of_all(held, known), _of_all(linear, known), rows)
+
+
+def _of_all(worth: Worth | None, known: float) -> Worth | None:
+    """Of all given rows, if it was judged on those whose class is known."""
+    if worth is None or known == 1:
+        return worth
+    score, constant = worth.score * known, worth.constant * known
+    return replace(worth, score=score, constant=constant)
 
 
 def _of_known_classes(
