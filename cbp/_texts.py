@@ -341,17 +341,17 @@ TEXTS = {
         "on falling to {share:%} of what it was."
     ),
     "overfitting.gap": (
-        "It {does:s} on training rows, but only {held:%} on held-out rows. The network "
-        "has {weights:,} weights for {rows:,} rows."
+        "It {does:s} the training targets, but only {held:%} of the held-out ones. The "
+        "network has {weights:,} weights for {rows:,} rows."
     ),
-    "does.right": "is right on {score:%}",
-    "does.explains": "explains {score:%}",
+    "does.right": "is right on {score:%} of",
+    "does.explains": "explains {score:%} of the variance of",
     "underfitting": (
-        "It {does:s} on training rows; there a linear model reaches {linear:%}: "
-        "it has not learned what there is to learn."
+        "It {does:s} the training targets; a linear model reaches {linear:%}. So it has "
+        "not learned what there is to learn."
     ),
     "worse-than-linear": (
-        "A linear model {does:s} on the same held-out rows, the network {held:%}."
+        "A linear model {does:s} the held-out targets, the network only {held:%}."
     ),
     "no-signal.held": (
         "On held-out rows neither the network nor a linear model does better than a "
