@@ -82,6 +82,8 @@ _FLOW = ("gradient_flow_", "_fit_summary")
 # Rows that are scored at the end of a fit at least, and the share of its work that
 # scores of more of them may take.
 _LEAST_ROWS, _FOR_SCORES = 64, 0.004
+# Entries of X that are copied for them at most, but for so few rows.
+_MOST_ENTRIES = 2**22
 
 # The end of a warning or an error about training.
 _ASK = "For the reasons and what to do, call .diagnose()."
@@ -630,9 +632,11 @@ def _judge(run: Run) -> None:
     n_seen = run.n_rows * max(run.progress.n_iter, 1)
     # Of a pass over a row forwards and backwards a third is the pass forwards.
     at_most = int(min(MOST_ROWS, max(_LEAST_ROWS, 3 * _FOR_SCORES * n_seen)))
+    most = max(_MOST_ENTRIES // max(run.network.layer_sizes[0], 1), _LEAST_ROWS)
+    at_most = min(at_most, most)
     if run.held_out is not None:
         held_out = _some(*run.held_out, at_most)
-    trained = _some(run.data, run.rows, max(at_most, SIGNAL_ROWS))
+    trained = _some(run.data, run.rows, min(max(at_most, SIGNAL_ROWS), most))
     spent = TRAIN_NS[run.data.X.dtype.itemsize] * run.network.n_params * n_seen
     standing = stand(run.network, theta, trained, held_out, at_most, spent, run.n_rows)
     run.summary = replace(run.summary, standing=standing)

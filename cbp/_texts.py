@@ -347,8 +347,8 @@ TEXTS = {
     "does.right": "is right on {score:%} of",
     "does.explains": "explains {score:%} of the variance of",
     "underfitting": (
-        "It {does:s} the training targets; a linear model reaches {linear:%}. So it has "
-        "not learned what there is to learn."
+        "It {does:s} the training targets; a linear model reaches {linear:%}. So it "
+        "has not learned what there is to learn."
     ),
     "worse-than-linear": (
         "A linear model {does:s} the held-out targets, the network only {held:%}."

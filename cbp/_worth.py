@@ -280,6 +280,7 @@ def _classes_of(
 
 # Rows that are needed to train on four fifths of them and judge by the others.
 _LEAST_FOLDED = 100
+_MOST_ENTRIES = 2**23
 
 
 def by_folds(network: Network, X: Any, target: Any, common: int | None) -> Worth | None:
@@ -310,6 +311,8 @@ def by_folds(network: Network, X: Any, target: Any, common: int | None) -> Worth
     one_label = target.dtype == np.int32 and target.ndim == 1
     numbers = not sparse.issparse(target) and target.dtype != np.int32
     if len(target) < _LEAST_FOLDED or not (one_label or numbers):
+        return None
+    if X.shape[0] * X.shape[1] > _MOST_ENTRIES:  # they would be made dense
         return None
     mean, scale = _scale_of(X)
     Z = ((X.toarray() if sparse.issparse(X) else X) - mean) / scale
@@ -375,7 +378,8 @@ _BEYOND_CHANCE = 5.0
 # Random features, rows for them, and how often targets are shuffled for comparison.
 _FEATURES, SIGNAL_ROWS, _LEAST_ROWS, _SHUFFLES = 48, 1024, 128, 9
 _MOST_COLUMNS = 4  # of targets
-_TOGETHER = 32  # columns of X
+# Columns of X that are looked at one by one, and together.
+_ONE_BY_ONE, _TOGETHER = 1024, 32
 # Few fits come so far; of them it may take that long anyway.
 _SUSPICIOUS_NS = 4e6
 
@@ -399,17 +403,18 @@ def find_signal(network: Network, X: Any, target: Any, budget: float) -> Signal 
     if X.shape[0] < 16 or sparse.issparse(X):
         return None
     some = slice(0, None, -(-X.shape[0] // SIGNAL_ROWS))
+    X = X[some, :: -(-X.shape[1] // _ONE_BY_ONE)]
     with np.errstate(all="ignore"):
         y = _columns_of(target[some])
-        mean, scale = _scale_of(X[some])
-        Z = np.clip((X[some] - mean) / scale, -5, 5)
+        mean, scale = _scale_of(X)
+        Z = np.clip((X - mean) / scale, -5, 5)
         spread = np.maximum(y.std(0), 1e-300)
         correlations = Z.T @ ((y - y.mean(0)) / spread) / len(y)
         largest, n_rows = float(np.abs(correlations).max(initial=0)), len(y)
         if largest * n_rows**0.5 > _BEYOND_CHANCE:
             return Signal(largest**2, _BEYOND_CHANCE**2 / n_rows, 0, n_rows)
         # All columns were looked at one by one, some are looked at together.
-        together = X[some][:, :: -(-X.shape[1] // _TOGETHER)]
+        together = X[:, :: -(-X.shape[1] // _TOGETHER)]
         cost = _CALLS_NS + n_rows * _FEATURES * (0.2 * together.shape[1] + _FEATURE_NS)
         cost += _RANK_NS * together.size
         if n_rows < _LEAST_ROWS or cost > max(budget, _SUSPICIOUS_NS):
@@ -453,7 +458,7 @@ def _signal_of(Z: NDArray, y: NDArray) -> Signal | None:
     for train, test in (halves, halves[::-1]):
         center, middle = H[train].mean(0), Y[train].mean(0)
         A = H[train] - center
-        gram = A.T @ A + 0.03 * len(A) * A.var() * np.eye(_FEATURES)
+        gram = A.T @ A + len(A) * max(0.03 * A.var(), 1e-12) * np.eye(_FEATURES)
         weights = np.linalg.solve(gram, A.T @ (Y[train] - middle))
         missed = Y[test] - middle - (H[test] - center) @ weights
         left += (missed**2).sum(0)
