@@ -475,7 +475,9 @@ def say(text: str, **numbers: Any) -> str:
         Its first letter is a capital if it is a sentence.
     """
     said = _Sentence().vformat(TEXTS[text], (), numbers)
-    return said.replace(" times of ", " times ")  # 126 times their size
+    # 126 times their size; less than 0.01 % of it
+    said = said.replace(" times of ", " times ")
+    return said.replace("Only less than", "Less than")
 
 
 def plain(x: float) -> str:
