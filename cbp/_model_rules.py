@@ -201,7 +201,9 @@ def _overfits_by_gap(fit: Fit) -> Finding | None:
     worse = find_worse_than_linear(fit) is not None and lost > GAP_LEAST * train.share
     if fit.linear_train is not None:
         worse = worse and train.score > fit.linear_train.score
-    if not (worse or lost > max(GAP_NOTE * train.share, 3 * fit.score_noise)):
+    # Of rows of which nearly all are of one class, few tell of the others.
+    noise = fit.score_noise / max(1 - held.constant, 0.01)
+    if not (worse or lost > max(GAP_NOTE * train.share, 3 * noise)):
         return None
     # A gap alone is no harm: a network that beats a linear model may have one.
     # Rows that are known to the last digit were learned by heart.

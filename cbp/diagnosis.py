@@ -362,6 +362,7 @@ def _settings_of(advice: str) -> dict[str, str] | None:
 # far from usual ones.
 _OF_SETTINGS = ("penalty-too-large", "too-few-steps", "network-too-small")
 _OF_SETTINGS += ("label-smoothing", "clipped-steps", "starved-layer", "plateau")
+_OF_SETTINGS += ("row-order",)
 _OF_LOW_RATES = ("learning-rate-too-low", "update-too-small")
 _OF_HIGH_RATES = ("learning-rate-too-high", "update-too-large", "divergence")
 
