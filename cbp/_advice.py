@@ -41,10 +41,14 @@ def without_columns(fit: Fit, columns: list[int]) -> str:
 
 def each_row_once(fit: Fit) -> str:
     """A fit in which copies of a row and its target count once."""
-    rows = "X.toarray()" if fit.summary.is_sparse else "X"
-    found = f"np.unique(np.column_stack(({rows}, y)), axis=0, return_index=True)"
+    sparse = fit.summary.is_sparse
+    rows = "X.toarray()" if sparse else "X"
+    numbers = "np.unique(y, return_inverse=True)[1]"  # y may be of words
+    found = f"np.unique(np.column_stack(({rows}, {numbers})), axis=0, "
+    found += "return_index=True)[1]"
     weight = "" if fit.mean_weight == 1 else ", sample_weight=w[i]"
-    return f"model.fit(X[(i := {found}[1])], y[i]{weight})"
+    X = "X" if sparse else "np.asarray(X)"  # a data frame, too
+    return f"model.fit({X}[(i := {found})], np.asarray(y)[i]{weight})"
 
 
 def impute(fit: Fit, value: float) -> str:
@@ -180,7 +184,7 @@ def _lower_rate(fit: Fit) -> str:
     factor = 0.02 / fit.first_step.max() if len(fit.flow.epoch) else 0.0
     wanted = min(fit.rate * min(max(factor, 1e-4), 0.1), fit.highest_rate)
     if factor < 1e-4:
-        wanted = min(wanted, 0.001)
+        wanted = min(wanted, fit.usual_rate)
     if wanted < 1e-30:  # then it is not the rate that makes steps large
         return "warm_start=False" if fit.given_weights else other_solver(fit)
     return f"learning_rate_init={one_digit(wanted)}"
@@ -272,7 +276,11 @@ def against_overfitting(fit: Fit, severe: bool = False) -> str:
             return f"dropout={rate}"
     if not fit.parameters["early_stopping"] and fit.summary.n_rows >= _ROWS_TO_SPARE:
         return "early_stopping=True"
-    return f"alpha={one_digit(min(5 * fit.parameters['alpha'], fit.penalty_limit))}"
+    alpha = 5 * fit.parameters["alpha"]
+    if alpha <= fit.penalty_limit:
+        return f"alpha={one_digit(alpha)}"
+    narrow = tuple(max(int(n) // 2, 1) for n in fit.flow.layer_sizes[1:-1])
+    return f"hidden_layer_sizes={narrow}" if narrow else "early_stopping=True"
 
 
 # Rows of which a tenth tells a score.
@@ -298,7 +306,10 @@ def more_power(fit: Fit) -> str:
 
 def against_noise(fit: Fit) -> str:
     """A penalty that leaves a constant answer, the best one where nothing is known."""
-    return f"alpha={one_digit(fit.batch * max(fit.mean_weight, TINY))}"
+    if fit.held is None:  # held-out rows tell what is known
+        return "early_stopping=True"
+    alpha = max(fit.batch * max(fit.mean_weight, TINY), fit.parameters["alpha"])
+    return f"alpha={one_digit(alpha)}"
 
 
 def longer(fit: Fit) -> str:

@@ -176,7 +176,9 @@ def _look(
         told.fault(look, fact),
         _sentinel_values(look, fact),
         _outliers(look, fact, look_at_all),
-        _duplicate_rows(X, target, places) if look_at_all else None,
+        _duplicate_rows(X, target, places)
+        if look_at_all and _may_differ(fact, len(places))
+        else None,
         *_faults_of_amounts(target, places, output, look_at_all),
         _row_order(target, places, batch_size) if batch_size else None,
     ]
@@ -706,6 +708,14 @@ def _ranks(x: NDArray) -> NDArray:
 # The share of rows that are copies of an earlier one. In 24 ordinary sets it is 0.19 at
 # most (ratings of wines); twice the same rows have 0.5, rows drawn with return 0.37.
 _COPIES = 0.3
+# So many different rows for each row must be possible.
+_POSSIBLE = 10.0
+
+
+def _may_differ(fact: dict[str, NDArray], n_rows: int) -> bool:
+    """Whether there are many more different rows than rows were drawn."""
+    n_possible = np.log(np.maximum(fact["n_values"], 1)).sum()
+    return bool(n_possible > np.log(_POSSIBLE * n_rows))
 
 
 def _duplicate_rows(X: Any, target: Any, places: NDArray) -> Fault | None:

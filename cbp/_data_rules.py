@@ -32,7 +32,9 @@ def find_target_in_features(fit: Fit) -> Finding | None:
     e = fault.evidence
     told = abs(e["correlation"]) if "correlation" in e else 1 - e["wrong"] / e["others"]
     advice = _advice.without_columns(fit, [fault.column])
-    return _found(fault, "target-in-features", advice, told=told)
+    # Where several columns tell it, it is an easy task.
+    severity = PROBLEM if e["n_columns"] == 1 else NOTE
+    return _found(fault, "target-in-features", advice, severity, told=told)
 
 
 def find_id_column(fit: Fit) -> Finding | None:
@@ -50,7 +52,8 @@ def find_sentinel_values(fit: Fit) -> Finding | None:
     if fault is None:
         return None
     advice = _advice.impute(fit, fault.evidence["value"])
-    severity = NOTE if fit.learned_well else PROBLEM
+    fine = fit.learned_well and not fit.input_off
+    severity = NOTE if fine else PROBLEM
     return _found(fault, "sentinel-values", advice, severity)
 
 

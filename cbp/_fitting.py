@@ -81,7 +81,7 @@ _FLOW = ("gradient_flow_", "_fit_summary")
 
 # Rows that are scored at the end of a fit at least, and the share of its work that
 # scores of more of them may take.
-_LEAST_ROWS, _FOR_SCORES = 64, 0.004
+_LEAST_ROWS, _FOR_SCORES = 256, 0.004
 # Entries of X that are copied for them at most, but for so few rows.
 _MOST_ENTRIES = 2**22
 
@@ -241,7 +241,8 @@ def fit(
         if run.look and (trainer.recorder.n_records or not incremental):
             _summarize(run, progress.outcome, 0 if incremental else progress.n_iter)
             if not incremental:
-                _judge(run)
+                # Weights of classes are for training: a score counts rows.
+                _judge(run, getattr(est, "class_weight", None) is None)
     except KeyboardInterrupt:
         # Weights that have overflowed are no model, at whatever line it came.
         if all_finite(run.chosen_theta):
@@ -624,7 +625,7 @@ def _summarize(run: Run, outcome: str, n_epochs: int = 0) -> None:
     run.summary = _with_steps(run, summary)
 
 
-def _judge(run: Run) -> None:
+def _judge(run: Run, weighted: bool) -> None:
     """Note what the model is worth, on rows trained on and rows held out."""
     theta, held_out = run.chosen_theta, None
     if not all_finite(theta):
@@ -637,8 +638,24 @@ def _judge(run: Run) -> None:
     if run.held_out is not None:
         held_out = _some(*run.held_out, at_most)
     trained = _some(run.data, run.rows, min(max(at_most, SIGNAL_ROWS), most))
+    if not weighted:
+        trained = (*trained[:2], None)
+        held_out = None if held_out is None else (*held_out[:2], None)
     spent = TRAIN_NS[run.data.X.dtype.itemsize] * run.network.n_params * n_seen
-    standing = stand(run.network, theta, trained, held_out, at_most, spent, run.n_rows)
+    constant, target = None, run.data.target
+    if target.dtype == np.int32 and target.ndim == 1:
+        shares = np.bincount(target if run.rows is None else target[run.rows])
+        constant = float(shares.max() / run.n_rows)
+    standing = stand(
+        run.network,
+        theta,
+        trained,
+        held_out,
+        at_most,
+        spent,
+        run.n_rows,
+        constant,
+    )
     run.summary = replace(run.summary, standing=standing)
 
 

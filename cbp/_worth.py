@@ -8,7 +8,7 @@ nothing. `by_folds` takes scikit-learn's models where a user waits for an answer
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -402,8 +402,9 @@ def find_signal(network: Network, X: Any, target: Any, budget: float) -> Signal 
     """
     if X.shape[0] < 16 or sparse.issparse(X):
         return None
-    some = slice(0, None, -(-X.shape[0] // SIGNAL_ROWS))
-    X = X[some, :: -(-X.shape[1] // _ONE_BY_ONE)]
+    # Drawn, as rows may be sorted, and the first of them are looked at.
+    some = np.random.default_rng(0).permutation(X.shape[0])[:SIGNAL_ROWS]
+    X = X[some][:, :: -(-X.shape[1] // _ONE_BY_ONE)]
     with np.errstate(all="ignore"):
         y = _columns_of(target[some])
         mean, scale = _scale_of(X)
@@ -415,12 +416,14 @@ def find_signal(network: Network, X: Any, target: Any, budget: float) -> Signal 
             return Signal(largest**2, _BEYOND_CHANCE**2 / n_rows, 0, n_rows)
         # All columns were looked at one by one, some are looked at together.
         together = X[:, :: -(-X.shape[1] // _TOGETHER)]
-        cost = _CALLS_NS + n_rows * _FEATURES * (0.2 * together.shape[1] + _FEATURE_NS)
-        cost += _RANK_NS * together.size
-        if n_rows < _LEAST_ROWS or cost > max(budget, _SUSPICIOUS_NS):
+        cost = _FEATURES * (0.2 * together.shape[1] + _FEATURE_NS)  # of a row
+        cost += _RANK_NS * together.shape[1]
+        most = int((max(budget, _SUSPICIOUS_NS) - _CALLS_NS) / cost)
+        together, y = together[:most], y[:most]
+        if len(y) < _LEAST_ROWS:
             return None
         # Ranks, as a few far values may hide all others.
-        Z = np.argsort(np.argsort(together, axis=0), axis=0) / n_rows - 0.5
+        Z = np.argsort(np.argsort(together, axis=0), axis=0) / len(y) - 0.5
         return _signal_of(Z * 12**0.5, y)
 
 
@@ -489,6 +492,8 @@ class Standing:
     signal : Signal or None
     seen : Seen or None
         Where the columns of the training rows lie.
+    target_mean, target_spread : float or None
+        Mean and standard deviation of a single column of numbers.
     """
 
     common: int | None = None
@@ -499,6 +504,15 @@ class Standing:
     linear: Linear | None = None
     signal: Signal | None = None
     seen: Seen | None = None
+    target_mean: float | None = None
+    target_spread: float | None = None
+
+
+def _with_constant(worth: Worth | None, constant: float | None) -> Worth | None:
+    """With the share of the commonest class in all rows, not in those scored."""
+    if worth is None or constant is None:
+        return worth
+    return replace(worth, constant=constant)
 
 
 def stand(
@@ -509,6 +523,7 @@ def stand(
     n_scored: int,
     spent: float,
     n_rows: int,
+    constant: float | None = None,
 ) -> Standing:
     """Judges the model that a fit ends with.
 
@@ -525,6 +540,8 @@ def stand(
         Nanoseconds that the fit took, as its size tells: no clock decides.
     n_rows : int
         Rows that were trained on.
+    constant : float, default=None
+        The share of the commonest class in all rows. None if there are no classes.
 
     Returns
     -------
@@ -546,11 +563,16 @@ def stand(
         return predict(network, theta, X)
 
     found: dict[str, Any] = {"common": common, "seen": Seen.of(X, n_rows)}
-    found["train"] = score(of_network, *scored)
+    if target.dtype != np.int32 and not sparse.issparse(target):
+        if target.shape[1] == 1:
+            found["target_mean"] = float(target.mean(dtype=np.float64))
+            found["target_spread"] = float(target.std(dtype=np.float64))
+    found["train"] = _with_constant(score(of_network, *scored), constant)
     linear = linear_model(network, X, target, weight, _FOR_LINEAR * spent)
     if linear is not None:
         found["linear"] = linear
-        found["linear_train"] = score(linear.outputs, *scored)
+        of_linear = score(linear.outputs, *scored)
+        found["linear_train"] = _with_constant(of_linear, constant)
     if held_out is not None:
         found["held"] = score(of_network, *held_out)
         if linear is not None:
