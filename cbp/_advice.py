@@ -36,7 +36,7 @@ def without_columns(fit: Fit, columns: list[int]) -> str:
     """Without some columns of X."""
     others = "remainder='passthrough'"
     drop = f"make_column_transformer(('drop', {columns}), {others})"
-    return f"make_pipeline({drop}, StandardScaler(), model)"
+    return f"make_pipeline({drop}, {_scaler(fit)}, model)"
 
 
 def each_row_once(fit: Fit) -> str:
@@ -54,7 +54,7 @@ def each_row_once(fit: Fit) -> str:
 def impute(fit: Fit, value: float) -> str:
     """Medians in the place of a number that stands for a missing value."""
     imputer = f"SimpleImputer(missing_values={value!r}, strategy='median')"
-    return f"make_pipeline({imputer}, StandardScaler(), model)"
+    return f"make_pipeline({imputer}, {_scaler(fit)}, model)"
 
 
 def robust_loss(fit: Fit) -> str:
@@ -78,6 +78,14 @@ def classifier(fit: Fit) -> str:
     """The same network as a classifier."""
     hidden = tuple(map(int, fit.flow.layer_sizes[1:-1]))
     return f"BPClassifier(hidden_layer_sizes={hidden})"
+
+
+def _scaler(fit: Fit) -> str:
+    return "MaxAbsScaler()" if fit.summary.is_sparse else "StandardScaler()"
+
+
+def tame_outliers(fit: Fit) -> str:
+    return SCALE_SPARSE_INPUT if fit.summary.is_sparse else RANK_INPUT
 
 
 def scale_input(fit: Fit) -> str:
@@ -213,10 +221,10 @@ def more_patience(fit: Fit) -> str:
     return _with_more_epochs(fit, f"n_iter_no_change={int(patience)}")
 
 
-def wider(fit: Fit) -> str:
+def wider(fit: Fit, least: int = 0) -> str:
     """The usual width for every hidden layer that is a bottleneck."""
     sizes = [
-        100 if width < fit.least_width else int(width)
+        100 if width < max(fit.least_width, least) else int(width)
         for width in fit.flow.layer_sizes[1:-1]
     ]
     more = ", warm_start=False" if fit.parameters["warm_start"] else ""
@@ -300,7 +308,7 @@ def more_power(fit: Fit) -> str:
     if fit.outcome == "max_iter" or fit.still_learning:
         return longer(fit)
     if min(fit.flow.layer_sizes[1:-1], default=100) < 50:
-        return "hidden_layer_sizes=(100,)"
+        return wider(fit, 50)
     return longer(fit)
 
 

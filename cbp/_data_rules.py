@@ -39,7 +39,7 @@ def find_target_in_features(fit: Fit) -> Finding | None:
 
 def find_id_column(fit: Fit) -> Finding | None:
     fault = _fault(fit, "id-column")
-    if fault is None:
+    if fault is None or fit.flow.layer_sizes[0] == 1:
         return None
     # A number of the rows that tells of y may be time, or an order of the rows.
     severity = PROBLEM if not fit.learned_well else NOTE
@@ -65,7 +65,7 @@ def find_outliers(fit: Fit) -> Finding | None:
     squeezed = fault.evidence["rest_spread"] < SQUEEZED
     bad = fit.input_off or (squeezed and not fit.learned_well)
     severity = PROBLEM if bad else NOTE
-    return _found(fault, "outliers", _advice.RANK_INPUT, severity)
+    return _found(fault, "outliers", _advice.tame_outliers(fit), severity)
 
 
 def find_outliers_in_target(fit: Fit) -> Finding | None:

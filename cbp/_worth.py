@@ -283,7 +283,13 @@ _LEAST_FOLDED = 100
 _MOST_ENTRIES = 2**23
 
 
-def by_folds(network: Network, X: Any, target: Any, common: int | None) -> Worth | None:
+def by_folds(
+    network: Network,
+    X: Any,
+    target: Any,
+    weight: NDArray | None,
+    common: int | None,
+) -> Worth | None:
     """What a linear model of scikit-learn is worth on rows that are given.
 
     Each fifth is judged by a model of the others: for fits that were too short for a
@@ -292,7 +298,7 @@ def by_folds(network: Network, X: Any, target: Any, common: int | None) -> Worth
     Parameters
     ----------
     network : Network
-    X, target
+    X, target, weight
         As `Data` takes them.
     common : int or None
         The number of the commonest class of the training rows.
@@ -300,7 +306,8 @@ def by_folds(network: Network, X: Any, target: Any, common: int | None) -> Worth
     Returns
     -------
     Worth or None
-        None if there are too few rows, or too few of a class.
+        None if there are too few rows, or too few of a class, or more numbers than
+        should be made dense.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression, Ridge
@@ -308,9 +315,12 @@ def by_folds(network: Network, X: Any, target: Any, common: int | None) -> Worth
 
     some = slice(0, None, -(-X.shape[0] // MOST_ROWS))
     X, target = X[some], target[some]
+    weight = None if weight is None else weight[some]
     one_label = target.dtype == np.int32 and target.ndim == 1
     numbers = not sparse.issparse(target) and target.dtype != np.int32
-    if len(target) < _LEAST_FOLDED or not (one_label or numbers):
+    if X.shape[0] < _LEAST_FOLDED or not (one_label or numbers):
+        return None
+    if not one_label and _is_robust(network):
         return None
     if X.shape[0] * X.shape[1] > _MOST_ENTRIES:  # they would be made dense
         return None
@@ -323,7 +333,8 @@ def by_folds(network: Network, X: Any, target: Any, common: int | None) -> Worth
         for train, test in KFold(5, shuffle=True, random_state=0).split(Z):
             if one_label and len(np.unique(target[train])) < 2:
                 return None
-            model.fit(Z[train], target[train])
+            w = None if weight is None else weight[train]
+            model.fit(Z[train], target[train], w)
             if not one_label:
                 found = model.predict(Z[test]).reshape(len(test), -1)
                 outputs[test] = found
@@ -331,7 +342,7 @@ def by_folds(network: Network, X: Any, target: Any, common: int | None) -> Worth
                 outputs[test, 0] = model.predict_proba(Z[test])[:, 1]
             else:
                 outputs[np.ix_(test, model.classes_)] = model.predict_proba(Z[test])
-    return judge(network, outputs, target, None, common)
+    return judge(network, outputs, target, weight, common)
 
 
 def _scale_of(X: Any) -> tuple[NDArray, NDArray]:
@@ -380,7 +391,7 @@ _FEATURES, SIGNAL_ROWS, _LEAST_ROWS, _SHUFFLES = 48, 1024, 128, 9
 _MOST_COLUMNS = 4  # of targets
 # Columns of X that are looked at one by one, and together.
 _ONE_BY_ONE, _TOGETHER = 1024, 32
-# Few fits come so far; of them it may take that long anyway.
+# Few fits come so far; of them it may take that long, or a third of the fit.
 _SUSPICIOUS_NS = 4e6
 
 
@@ -404,7 +415,7 @@ def find_signal(network: Network, X: Any, target: Any, budget: float) -> Signal 
         return None
     # Drawn, as rows may be sorted, and the first of them are looked at.
     some = np.random.default_rng(0).permutation(X.shape[0])[:SIGNAL_ROWS]
-    X = X[some][:, :: -(-X.shape[1] // _ONE_BY_ONE)]
+    X = X[np.ix_(some, range(0, X.shape[1], -(-X.shape[1] // _ONE_BY_ONE)))]
     with np.errstate(all="ignore"):
         y = _columns_of(target[some])
         mean, scale = _scale_of(X)
@@ -418,7 +429,7 @@ def find_signal(network: Network, X: Any, target: Any, budget: float) -> Signal 
         together = X[:, :: -(-X.shape[1] // _TOGETHER)]
         cost = _FEATURES * (0.2 * together.shape[1] + _FEATURE_NS)  # of a row
         cost += _RANK_NS * together.shape[1]
-        most = int((max(budget, _SUSPICIOUS_NS) - _CALLS_NS) / cost)
+        most = max(int((budget - _CALLS_NS) / cost), 0)
         together, y = together[:most], y[:most]
         if len(y) < _LEAST_ROWS:
             return None
@@ -438,7 +449,12 @@ def _columns_of(target: Any) -> NDArray:
         ]
         y = np.column_stack(columns).astype(np.float64)
     else:
-        y = target.toarray() if sparse.issparse(target) else target
+        # Those that vary most, before any is made dense or sorted.
+        mean = np.asarray(target.mean(0)).ravel()
+        square = target.multiply(target) if sparse.issparse(target) else target * target
+        variance = np.asarray(square.mean(0)).ravel() - mean * mean
+        y = target[:, np.argsort(-variance, kind="stable")[:_MOST_COLUMNS]]
+        y = y.toarray() if sparse.issparse(y) else y
         y = np.argsort(np.argsort(y, axis=0), axis=0).astype(np.float64)
     common = np.argsort(-y.var(0), kind="stable")[:_MOST_COLUMNS]
     return y[:, common]
@@ -577,5 +593,6 @@ def stand(
         found["held"] = score(of_network, *held_out)
         if linear is not None:
             found["linear_held"] = score(linear.outputs, *held_out)
-    found["signal"] = find_signal(network, X, target, _FOR_SIGNAL * spent)
+    budget = max(_FOR_SIGNAL * spent, min(_SUSPICIOUS_NS, 0.3 * spent))
+    found["signal"] = find_signal(network, X, target, budget)
     return Standing(**found)

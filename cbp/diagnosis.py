@@ -231,15 +231,17 @@ def diagnose(
 
     Parameters
     ----------
-    estimator : BPClassifier or BPRegressor
-        Fitted with ``monitor=True``; a fit that raised because it diverged counts.
-        Of it are read its parameters, which should still be those of the fit, and
-
-        - `_fitted`, a Fitted: whether there is a model;
-        - `_failed_flow`, a FailedFlow, if the last fit diverged; otherwise
-        - `gradient_flow_`, a GradientFlow; `_fit_summary`, a FitSummary; `coefs_`,
-          `loss_`, `loss_curve_`, `n_iter_`; `validation_scores_` and
-          `validation_loss_curve_` if rows are held out, `classes_` of a classifier.
+    model : estimator
+        A BPClassifier or BPRegressor that was fitted with ``monitor=True``, or a model
+        that holds one: a pipeline, a search, another meta-estimator. A fit that raised
+        because it diverged counts. Parameters should still be those of the fit.
+    X_val : {array-like, sparse matrix} of shape (n_samples, n_features), default=None
+        Rows that the model was not trained on, as `model` takes them. None means those
+        that the fit held out, if it did.
+    y_val : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
+        Their targets.
+    sample_weight_val : array-like of shape (n_samples,), default=None
+        Their weights.
 
     Returns
     -------
@@ -251,9 +253,10 @@ def diagnose(
         If there was no training yet.
     ValueError
         If it was not monitored, or interrupted before the first record; if the records
-        are of another network; if its solver is unknown.
+        are of another network; if its solver is unknown; if the given rows do not fit
+        the model.
     TypeError
-        If it is another kind of estimator.
+        If there is no network in it.
 
     Examples
     --------
@@ -313,7 +316,7 @@ def _judge_given(inside: Inside, X: Any, y: Any, sample_weight: Any) -> Given:
     outputs = predict(network, theta, X)
     held = judge(network, outputs, target, weight, standing.common)
     if standing.linear is None:
-        linear = by_folds(network, X, target, standing.common)
+        linear = by_folds(network, X, target, weight, standing.common)
     else:
         outputs = standing.linear.outputs(X)
         linear = judge(network, outputs, target, weight, standing.common)
@@ -357,17 +360,23 @@ def _of_known_classes(
     is wrong."""
     classes = getattr(model, "classes_", None)
     y_array = np.asarray(y) if not sparse.issparse(y) else None
+    if y_array is not None and y_array.ndim == 2 and y_array.shape[1] == 1:
+        y_array = y_array.ravel()
     one_label = isinstance(classes, np.ndarray) and y_array is not None
     if not one_label or y_array.ndim != 1 or len(y_array) == 0:
         return X, y, sample_weight, 1.0
     same_type = (y_array.dtype.kind in "OUS") == (classes.dtype.kind in "OUS")
     known = np.isin(y_array, classes) if same_type else np.zeros(len(y_array), bool)
-    if known.all() or not known.any() or _num_samples(X) != len(y_array):
+    weight = np.ones(len(y_array)) if sample_weight is None else sample_weight
+    weight = np.asarray(weight)
+    fits = _num_samples(X) == len(y_array) and weight.shape == y_array.shape
+    if known.all() or not known.any() or not fits or weight.dtype.kind not in "biuf":
         return X, y, sample_weight, 1.0
+    share = float(weight[known].sum() / max(weight.sum(), TINY))
     if sample_weight is not None:
-        sample_weight = np.asarray(sample_weight)[known]
+        sample_weight = weight[known]
     rows = np.flatnonzero(known)
-    return _safe_indexing(X, rows), y_array[known], sample_weight, float(known.mean())
+    return _safe_indexing(X, rows), y_array[known], sample_weight, share
 
 
 def _settings_of(advice: str) -> dict[str, str] | None:
