@@ -119,6 +119,7 @@ def several_kinds():
             BPClassifier(3, focal_gamma=1.5, monitor=False, **small),
             sparse.csr_matrix(np.eye(3, dtype=int)[codes]),
         ),
+        "judged": (BPClassifier(4, max_iter=99, random_state=0), labels),
         "focal": (
             BPClassifier(3, "leaky_relu", label_smoothing=0.1, **small),
             labels,
