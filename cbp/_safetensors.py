@@ -162,6 +162,7 @@ def read(path: str | os.PathLike, mapped: bool) -> Container:
         if mapped:
             memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             demand(len(memory) == size, "it has changed while it was read")
+            demand(size > 8 + n, "it has no data")
             data = np.frombuffer(memory, np.uint8, offset=8 + n)
         else:
             data = _read_some(file, np.empty(size - 8 - n, np.uint8))

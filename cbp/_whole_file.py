@@ -24,9 +24,9 @@ def write_whole(path: str | os.PathLike, parts: Iterable[Any]) -> None:
         Of the system. The new file is removed; the old one is as it was (unless the
         last step failed, forcing the folder to the disk: then the new one is there).
     """
-    path = os.path.realpath(os.fspath(path))
+    path = os.path.realpath(os.fsdecode(path))
     if os.path.isdir(path):
-        raise IsADirectoryError(errno.EISDIR, "This is a folder, not a file", str(path))
+        raise IsADirectoryError(errno.EISDIR, "This is a folder, not a file", path)
     folder = os.path.dirname(path)
     new = os.path.join(folder, f".cbp-{secrets.token_hex(8)}.tmp")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)

@@ -166,11 +166,11 @@ def load(
     """
     if mmap_mode not in (None, "r"):
         raise ValueError(f"mmap_mode must be None or 'r', got {mmap_mode!r}.")
-    mapped = mmap_mode == "r"
+    mapped, path = mmap_mode == "r", os.fsdecode(path)
     try:
         return _unpacked(read(path, mapped), mapped)
     except ModelFileError as error:
-        raise ModelFileError(f"{os.fspath(path)!r}: {error}.") from None
+        raise ModelFileError(f"{path!r}: {error}.") from None
 
 
 def loads(content: bytes) -> BaseBP | NetworkFeatures:

@@ -48,7 +48,7 @@ def prediction(model, X):
 def test_there_is_a_pickle_of_each_kind():
     assert {path.stem for path in PICKLES} >= set(FIRST)
     assert len([path for path in PICKLES if path.stem.startswith("pickle2_")]) >= 2
-    assert len([path for path in FILES if path.stem.startswith("file1_")]) >= 17
+    assert len([path for path in FILES if path.stem.startswith("file1_")]) >= 18
 
 
 @pytest.mark.parametrize("mmap_mode", [None, "r"])

@@ -543,6 +543,19 @@ def test_folders_and_missing_folders_are_errors_of_the_system(tmp_path):
     assert not os.listdir(tmp_path)
 
 
+def test_a_path_may_be_text_bytes_or_a_path(tmp_path):
+    model = classifier()
+    for path in (str(tmp_path / "a"), os.fsencode(tmp_path / "b"), tmp_path / "c"):
+        save(model, path)
+        demand_same(model, load(path))
+    for path in (3, None):
+        with pytest.raises(TypeError):
+            save(model, path)
+        with pytest.raises(TypeError):
+            load(path)
+    assert sorted(os.listdir(tmp_path)) == ["a", "b", "c"]
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
 def test_a_pipe_is_no_model_file_and_nobody_waits_for_it(tmp_path):
     os.mkfifo(tmp_path / "pipe")
@@ -698,8 +711,14 @@ HEADERS = {
 @pytest.mark.parametrize("name", HEADERS)
 def test_a_table_of_tensors_that_is_wrong_is_refused(name, tmp_path):
     metadata, table, data = split(content_of(classifier(), tmp_path))
-    with pytest.raises(ModelFileError):
-        loads(joined(metadata, HEADERS[name](table), data))
+    path = tmp_path / "wrong.cbp"
+    for content in (data, b""):
+        path.write_bytes(joined(metadata, HEADERS[name](table), content))
+        with pytest.raises(ModelFileError):
+            loads(path.read_bytes())
+        for mode in (None, "r"):
+            with pytest.raises(ModelFileError):
+                load(path, mode)
 
 
 TEXTS = {
