@@ -16,6 +16,7 @@ PAGES = [
     "docs/callbacks.md",
     "docs/differences.md",
     "docs/diagnosis.md",
+    "docs/model_files.md",
     "docs/worked_example.md",
 ]
 

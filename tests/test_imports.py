@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parent.parent / "cbp"
 
 # From the ground up. A module imports from lower floors, never from its own.
 FLOORS = [
-    "_catalog _columns _given_rows _memory _warn",
+    "_catalog _columns _given_rows _memory _safetensors _version _warn _whole_file",
     "_kernels",
     "_network _progress _sums _threads",
     "_data _verbose _weights",
@@ -20,10 +20,11 @@ FLOORS = [
     "_texts _worth",
     "_fit_summary",
     "gradient_flow",
+    "_records",
     "_fitted _init _parameters",
     "_inside _solvers _split _targets _validation",
     "_callbacks _divergence _label_columns _paste _scoring _stream",
-    "_fitting",
+    "_fitting _model_config _to_sklearn",
     "_evidence",
     "_advice _colors _finding _fit_record",
     "_rules",
@@ -32,8 +33,8 @@ FLOORS = [
     "_base",
     "_classifier _regressor",
     "estimators",
-    "datasets features inspection plotting",
-    "_report callbacks",
+    "_from_weights datasets features inspection plotting",
+    "_report callbacks model_file",
     "__init__",
     "__main__",
 ]
