@@ -30,17 +30,23 @@ __all__ = [
     "backpropagate",
     "check_gradient",
     "diagnose",
+    "to_c",
+    "to_onnx",
 ]
 
 # Modules for users, imported on first use.
-_MODULES = ("callbacks", "datasets", "plotting")
+_MODULES = ("c_code", "callbacks", "datasets", "onnx_export", "plotting")
+# Functions for users, and the modules that they stand in, likewise.
+_FUNCTIONS = {"to_c": "c_code", "to_onnx": "onnx_export"}
 
 
 def __getattr__(name):
     if name in _MODULES:
         return _importlib.import_module(f"cbp.{name}")
+    if name in _FUNCTIONS:
+        return getattr(_importlib.import_module(f"cbp.{_FUNCTIONS[name]}"), name)
     raise AttributeError(f"module 'cbp' has no attribute {name!r}")
 
 
 def __dir__():
-    return [*globals(), *_MODULES]
+    return [*globals(), *_MODULES, *_FUNCTIONS]

@@ -134,7 +134,7 @@ static double NAME_fma(double a, double b, double c) {
         }
     }
     v += w;
-    return v - v == 0 ? v : p + c;
+    return p != 0 && v - v == 0 ? v : p + c;
 #endif
 }
 """,
@@ -311,7 +311,8 @@ static real_t NAME_log(real_t x) {
 static real_t NAME_normal(real_t x) {
     const real_t t = R(1) / NAME_fma(x < R(0) ? -x : x, NORMAL_T, R(1));
     const real_t bell = NAME_exp_nonpos(x * x * R(-0.5)), u = t - NORMAL_MID;
-    const real_t tail = bell * (t * NAME_polynomial(u, u * u, NORMAL_Q, NORMAL_Q_LENGTH));
+    const real_t q = NAME_polynomial(u, u * u, NORMAL_Q, NORMAL_Q_LENGTH);
+    const real_t tail = bell * (t * q);
     return x > R(0) ? R(1) - tail : tail;
 }
 """,
@@ -464,43 +465,6 @@ static real_t NAME_probability(real_t z) {
 """,
         "logistic inside",
     ),
-    "softmax": (
-        """\
-/* z -> softmax(z), strictly between 0 and 1. */
-static void NAME_softmax(real_t *z, int n) {
-    real_t max = z[0], sum = R(0), inverse, log_sum;
-    int j;
-    for (j = 1; j < n; j++) max = z[j] > max ? z[j] : max;
-    for (j = 0; j < n; j++) sum += NAME_exp_nonpos(z[j] - max);
-    inverse = R(1) / sum;
-    log_sum = NAME_log(sum);
-    for (j = 0; j < n; j++) {
-        const real_t d = z[j] - max;
-        z[j] = NAME_inside(NAME_exp_nonpos(d) * inverse, d - log_sum);
-    }
-}
-""",
-        "exp_nonpos log inside",
-    ),
-    "shares": (
-        """\
-/* z -> logistic outputs divided by their sum, strictly between 0 and 1. */
-static void NAME_shares(real_t *z, int n) {
-    real_t max, sum = R(0), log_sum;
-    int j;
-    for (j = 0; j < n; j++) z[j] = NAME_log_probability(z[j]);
-    max = z[0];
-    for (j = 1; j < n; j++) max = z[j] > max ? z[j] : max;
-    for (j = 0; j < n; j++) sum += NAME_exp_nonpos(z[j] - max);
-    log_sum = NAME_log(sum);
-    for (j = 0; j < n; j++) {
-        const real_t log_p = z[j] - max - log_sum;
-        z[j] = NAME_inside(NAME_exp_nonpos(log_p), log_p);
-    }
-}
-""",
-        "log_probability exp_nonpos log inside",
-    ),
     "largest": (
         """\
 /* The place of the first largest number. */
@@ -512,6 +476,54 @@ static int NAME_largest(const real_t *z, int n) {
 }
 """,
         "",
+    ),
+    "log_sum": (
+        """\
+/* z less the largest of them; returns log(sum of e^z). */
+static real_t NAME_log_sum(real_t *z, int n) {
+    const int first = NAME_largest(z, n);
+    const real_t max = z[first];
+    real_t rest = R(0);
+    int j;
+    for (j = 0; j < n; j++) {
+        z[j] -= max;
+        if (j != first) rest += NAME_exp_nonpos(z[j]);
+    }
+    return rest > R(1) ? NAME_log(R(1) + rest) : NAME_log1p_unit(rest);
+}
+""",
+        "largest exp_nonpos log log1p_unit",
+    ),
+    "softmax": (
+        """\
+/* z -> softmax(z), strictly between 0 and 1. */
+static void NAME_softmax(real_t *z, int n) {
+    const real_t log_sum = NAME_log_sum(z, n);
+    real_t sum = R(0), inverse;
+    int j;
+    for (j = 0; j < n; j++) sum += NAME_exp_nonpos(z[j]);
+    inverse = R(1) / sum;
+    for (j = 0; j < n; j++)
+        z[j] = NAME_inside(NAME_exp_nonpos(z[j]) * inverse, z[j] - log_sum);
+}
+""",
+        "log_sum exp_nonpos inside",
+    ),
+    "shares": (
+        """\
+/* z -> logistic outputs divided by their sum, strictly between 0 and 1. */
+static void NAME_shares(real_t *z, int n) {
+    real_t log_sum;
+    int j;
+    for (j = 0; j < n; j++) z[j] = NAME_log_probability(z[j]);
+    log_sum = NAME_log_sum(z, n);
+    for (j = 0; j < n; j++) {
+        const real_t log_p = z[j] - log_sum;
+        z[j] = NAME_inside(NAME_exp_nonpos(log_p), log_p);
+    }
+}
+""",
+        "log_probability log_sum exp_nonpos inside",
     ),
     "sort": (
         """\
@@ -530,8 +542,8 @@ static void NAME_sort(real_t *z, int n) {
     "layer": (
         """\
 /* z = x W + b: one chain for each output, the inputs ascending, from the bias. */
-static void NAME_layer(const real_t *x, int n_in, const real_t *W, const real_t *b, int n_out,
-                       real_t *z) {
+static void NAME_layer(const real_t *x, int n_in, const real_t *W, const real_t *b,
+                       int n_out, real_t *z) {
     int j, k;
     for (j = 0; j < n_out; j++) z[j] = b[j];
     for (k = 0; k < n_in; k++, W += n_out)

@@ -300,24 +300,23 @@ class _Page:
         sizes = "-".join(map(str, self.network.layer_sizes))
         activations = ", ".join(dict.fromkeys(self.network.activations)) or "none"
         room = size * (sum(self._rooms()) + self.n_outputs) + 256
-        lines = [
-            *textwrap.wrap(
-                f"A {self.estimator} of cbp, {sizes}; hidden activations: "
-                f"{activations}; outputs: {self.network.output}. Written by cbp.to_c.",
-                84,
-            ),
-            "",
+        about = (
+            f"A {self.estimator} of cbp, {sizes}; hidden activations: {activations}; "
+            f"outputs: {self.network.output}. Written by cbp.to_c."
+        )
+        use = (
             f"x is one row of {_counted(n_in, 'finite number')}. Weights take "
-            f"{size * len(self.theta)} bytes of constants, a",
-            f"call some {room} bytes of stack. Nothing is allocated or kept: threads may",
-            "call all functions at once.",
-            "",
-            *_of_classes(self.labels),
+            f"{size * len(self.theta)} bytes of constants, a call some {room} bytes of "
+            "stack. Nothing is allocated or kept: threads may call all functions."
+        )
+        bits = (
             f"The bits are those of the estimator where {self.name}_same_bits is 1. Do "
-            "not compile",
-            "with -ffast-math, nor for the x87 unit. Without an instruction for a fused",
-            "multiply and add (x86: -mfma) each is made of several others, exactly.",
-        ]
+            "not compile with -ffast-math, nor for the x87 unit. Without an "
+            "instruction for a fused multiply and add (x86: -mfma) each is made of "
+            "several others, which takes several times as long."
+        )
+        lines = [*_wrapped(about), "", *_wrapped(use), "", *_of_classes(self.labels)]
+        lines += _wrapped(bits)
         return (
             "/*\n" + "".join(f" * {line}".rstrip() + "\n" for line in lines) + " */\n"
         )
@@ -435,6 +434,10 @@ def _array(what: str, n: int, items: Iterable[str]) -> Iterator[str]:
             line = "   "
         line += f" {item},"
     yield f"{line}\n}};\n"
+
+
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(text, 84, break_long_words=False)
 
 
 def _counted(n: int, noun: str) -> str:

@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parent.parent / "cbp"
 
 # From the ground up. A module imports from lower floors, never from its own.
 FLOORS = [
-    "_catalog _columns _given_rows _memory _warn",
+    "_c_text _catalog _columns _given_rows _memory _warn",
     "_kernels",
     "_network _progress _sums _threads",
     "_data _verbose _weights",
@@ -32,7 +32,7 @@ FLOORS = [
     "_base",
     "_classifier _regressor",
     "estimators",
-    "datasets features inspection plotting",
+    "c_code datasets features inspection onnx_export plotting",
     "_report callbacks",
     "__init__",
     "__main__",
