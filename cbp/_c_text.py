@@ -72,26 +72,35 @@ TABLES = {
     ),
 }
 
-# How a*b + c is rounded once, for float and for double; both begin the page.
+# How a * b + c is rounded once, for float and for double; both begin the page.
 FMA = (
     """\
+#if !NAME_HAS_FMA
+/* s, rounded to odd: where it lost something, to the neighbour whose last bit is 1. */
+static double NAME_to_odd(double s, double lost) {
+    const uint64_t some = (uint64_t)((lost > 0) | (lost < 0));
+    const uint64_t down = (uint64_t)((lost > 0) ^ (s > 0));
+    uint64_t i;
+    memcpy(&i, &s, sizeof i);
+    i += (some & ~i) * (1 - 2 * down);
+    memcpy(&s, &i, sizeof s);
+    return s;
+}
+#endif
 /* a b + c, rounded once. */
 static float NAME_fma(float a, float b, float c) {
 #if NAME_HAS_FMA
     return fmaf(a, b, c);
 #else
     /* No instruction for it, and not every C library is exact. The product is exact in
-     * double; the sum is rounded to odd, and may then be rounded again. */
-    const double p = (double)a * (double)b, d = (double)c;
-    double s = p + d;
-    const double t = s - p, lost = (p - (s - t)) + (d - t);
-    if (lost > 0 || lost < 0) {
-        uint64_t i;
-        memcpy(&i, &s, sizeof i);
-        if (!(i & 1)) {
-            i = (lost > 0) == (s > 0) ? i + 1 : i - 1;
-            memcpy(&s, &i, sizeof s);
-        }
+     * double. To round twice is wrong only in the middle of two floats, or where they
+     * are subnormal; there the sum is rounded to odd first. */
+    const double p = (double)a * (double)b, d = (double)c, s = p + d;
+    uint64_t i;
+    memcpy(&i, &s, sizeof i);
+    if ((i & 0x1fffffff) == 0x10000000 || (i >> 52 & 0x7ff) < 1023 - 126) {
+        const double t = s - p;
+        return (float)NAME_to_odd(s, (p - (s - t)) + (d - t));
     }
     return (float)s;
 #endif
@@ -99,6 +108,16 @@ static float NAME_fma(float a, float b, float c) {
 """,
     """\
 #if !NAME_HAS_FMA && (defined __NEWLIB__ || defined __MINGW32__)
+/* s, rounded to odd: where it lost something, to the neighbour whose last bit is 1. */
+static double NAME_to_odd(double s, double lost) {
+    const uint64_t some = (uint64_t)((lost > 0) | (lost < 0));
+    const uint64_t down = (uint64_t)((lost > 0) ^ (s > 0));
+    uint64_t i;
+    memcpy(&i, &s, sizeof i);
+    i += (some & ~i) * (1 - 2 * down);
+    memcpy(&s, &i, sizeof s);
+    return s;
+}
 /* Sum of a and b, and what its rounding lost. */
 static double NAME_sum(double a, double b, double *lost) {
     const double s = a + b, t = s - a;
@@ -125,15 +144,7 @@ static double NAME_fma(double a, double b, double c) {
     t = NAME_sum(c, low, &lost_1);
     v = NAME_sum(p, t, &lost_2);
     w = NAME_sum(lost_1, lost_2, &lost_3);
-    if (lost_3 > 0 || lost_3 < 0) { /* rounded to odd */
-        uint64_t i;
-        memcpy(&i, &w, sizeof i);
-        if (!(i & 1)) {
-            i = (lost_3 > 0) == (w > 0) ? i + 1 : i - 1;
-            memcpy(&w, &i, sizeof w);
-        }
-    }
-    v += w;
+    v += NAME_to_odd(w, lost_3);
     return p != 0 && v - v == 0 ? v : p + c;
 #endif
 }
