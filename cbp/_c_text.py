@@ -554,7 +554,7 @@ static void NAME_sort(real_t *z, int n) {
         """\
 /* z = x W + b: one chain for each output, the inputs ascending, from the bias. */
 static void NAME_layer(const real_t *x, int n_in, const real_t *W, const real_t *b,
-                       int n_out, real_t *z) {
+                       int n_out, real_t *restrict z) {
     int j, k;
     for (j = 0; j < n_out; j++) z[j] = b[j];
     for (k = 0; k < n_in; k++, W += n_out)

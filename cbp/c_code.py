@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn.pipeline import Pipeline
 
-from cbp._base import BaseBP, network_of
+from cbp._base import BaseBP
 from cbp._c_text import CONSTANTS, FMA, FUNCTIONS, TABLES
 from cbp._catalog import n_answers
 from cbp._label_columns import LabelColumns, labels_of
@@ -37,10 +37,10 @@ if TYPE_CHECKING:
 def to_c(model: BaseBP, path: str | os.PathLike[str], name: str = "cbp") -> None:
     """Write a fitted network as one page of C99 that predicts the same bits.
 
-    The page allocates nothing and needs no library but the compiler's own `libm`. All
-    weights are constants, which linkers put into flash. `real` below is float or
-    double, the type that the model computes in (``precision="float32"`` of the
-    estimators makes it float):
+    The page allocates nothing and calls nothing of the C library but ``memcpy``, and
+    ``fma`` where the CPU has no instruction for it. All weights are constants, which
+    linkers put into flash. `real` below is float or double, the type that the model
+    computes in (``precision="float32"`` of the estimators makes it float):
 
     - ``void NAME_decision_function(const real *x, real *out)``: the logits of a
       classifier,
@@ -83,8 +83,8 @@ def to_c(model: BaseBP, path: str | os.PathLike[str], name: str = "cbp") -> None
     The bits are those of a prediction of one row in the model's own type, if the
     compiler keeps to IEEE 754: without options such as ``-ffast-math``, and not on the
     x87 unit of 32-bit x86. ``NAME_same_bits`` is 1 where that is so. A fused multiply
-    and add without an instruction for it is made of others, exactly, but several times
-    slower.
+    and add without an instruction for it is made of others, which takes 10 times as
+    long or more; docs/export.md says where that is exact.
     """
     _demand_network(model)
     if not (isinstance(name, str) and re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name)):
@@ -104,7 +104,8 @@ def _demand_network(model: Any) -> None:
         given = (
             "got a Pipeline, whose other steps have no C code here. Export its last "
             "step, cbp.to_c(pipeline[-1], ...), and give the C functions what the "
-            "other steps make of a row, pipeline[:-1].transform(X)."
+            "other steps make of a row, pipeline[:-1].transform(X). docs/export.md "
+            "shows how a StandardScaler is folded into the first layer."
         )
     elif isinstance(model, type):
         given = f"got the class {model.__name__}."
@@ -128,9 +129,11 @@ class _Page:
 
     def __init__(self, model: BaseBP, name: str):
         self.name, self.estimator = name, type(model).__name__
-        self.network: Network = network_of(model)
-        self.labels: AnyLabels | None = labels_of(model._fitted)
-        self.theta = model._fitted.theta()
+        fitted = model._model()
+        self.network: Network = fitted._network
+        self.labels: AnyLabels | None = labels_of(fitted)
+        self.theta = fitted.theta()
+        self.feature_names = fitted.get("feature_names_in_")
         self.double = self.network.dtype == np.float64
         self.needs: set[str] = {"layer"}
         if self.labels is None:
@@ -313,10 +316,12 @@ class _Page:
             f"The bits are those of the estimator where {self.name}_same_bits is 1. Do "
             "not compile with -ffast-math, nor for the x87 unit. Without an "
             "instruction for a fused multiply and add (x86: -mfma) each is made of "
-            "several others, which takes several times as long."
+            "several others, which takes 10 times as long or more."
         )
-        lines = [*_wrapped(about), "", *_wrapped(use), "", *_of_classes(self.labels)]
-        lines += _wrapped(bits)
+        lines = [*_wrapped(about), "", *_wrapped(use), ""]
+        if self.feature_names is not None:
+            lines += [*_listed("The columns of x:", self.feature_names.tolist()), ""]
+        lines += [*_of_classes(self.labels), *_wrapped(bits)]
         return (
             "/*\n" + "".join(f" * {line}".rstrip() + "\n" for line in lines) + " */\n"
         )
@@ -448,20 +453,26 @@ def _of_classes(labels: AnyLabels | None) -> list[str]:
     """What each index stands for, in a comment."""
     if labels is None:
         return []
-    lines = []
     if labels.multilabel:
         return ["The labels are the columns of y, in their order.", ""]
+    several = len(labels.choices) > 1
+    lines = []
     for j, classes in enumerate(labels.choices):
-        where = f"Column {j}: the classes" if len(labels.choices) > 1 else "The classes"
-        line = f"{where}, from index 0:"
-        for label in classes.tolist():
-            word = f" {_in_comment(label)},"
-            if len(line) + len(word) > 85:
-                lines.append(line)
-                line = "   "
-            line += word
-        lines.append(line.rstrip(",") + ".")
+        title = f"Column {j}: the classes" if several else "The classes"
+        lines += _listed(f"{title}, from index 0:", classes.tolist())
     return [*lines, ""]
+
+
+def _listed(title: str, names: list[Any]) -> list[str]:
+    """Lines of a comment that list names."""
+    lines, line = [], title
+    for name in names:
+        word = f" {_in_comment(name)},"
+        if len(line) + len(word) > 85:
+            lines.append(line)
+            line = "   "
+        line += word
+    return [*lines, f"{line.rstrip(',')}."]
 
 
 def _in_comment(label: Any) -> str:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from sklearn.base import BaseEstimator
 
+    from cbp._fitted import Fitted
     from cbp._label_columns import AnyLabels
     from cbp._network import Network
 
@@ -77,11 +78,12 @@ def to_onnx(model: BaseEstimator, zipmap: bool = False) -> onnx.ModelProto:
     helper = _package("onnx").helper
     if not isinstance(model, BaseBP):
         return _by_skl2onnx(model, zipmap)
-    network = network_of(model)
+    fitted = model._model()
+    network = fitted._network
     graph = _Graph(network.dtype)
-    outputs = _outputs(graph, model, graph.logits(model, "X"))
+    outputs = _outputs(graph, fitted, graph.logits(fitted, "X"))
     if zipmap:
-        outputs = _zipped(graph, model, outputs)
+        outputs = _zipped(graph, fitted, outputs)
     n, type_ = network.layer_sizes[0], graph.type_of(network.dtype)
     made = helper.make_model(
         helper.make_graph(
@@ -212,15 +214,15 @@ class _Graph:
 
     # ------------------------------------------------------------------ the network
 
-    def logits(self, model: BaseBP, x: str) -> str:
+    def logits(self, fitted: Fitted, x: str) -> str:
         """Weighted inputs of the output layer."""
-        network = network_of(model)
+        network = fitted._network
         if network.n_params * network.dtype.itemsize > MOST_BYTES:
             raise ValueError(
                 f"The model has {network.n_params} parameters, and an ONNX file holds "
                 "no more than 2 GiB."
             )
-        W, b = network.views(model._fitted.theta())
+        W, b = network.views(fitted.theta())
         for l in range(len(W)):
             x = self.node("Gemm", x, self.constant(W[l]), self.constant(b[l]))
             if l < len(W) - 1 and network.activations[l] != "identity":
@@ -311,9 +313,9 @@ def _number(name: str, dtype: np.dtype) -> float:
 _Outputs = list[tuple[str, str, tuple]]
 
 
-def _outputs(graph: _Graph, model: BaseBP, z: str) -> _Outputs:
+def _outputs(graph: _Graph, fitted: Fitted, z: str) -> _Outputs:
     """The outputs of the graph from the logits."""
-    network, labels = network_of(model), labels_of(model._fitted)
+    network, labels = fitted._network, labels_of(fitted)
     if labels is None:
         y = graph.node("Exp", z) if network.output == "exp" else z
         if n_answers(network.loss_parameters) is not None:
@@ -398,9 +400,9 @@ def _classes(graph: _Graph, classes: NDArray) -> tuple[str, Any]:
     return graph.constant(classes, classes.dtype), classes.dtype
 
 
-def _zipped(graph: _Graph, model: BaseBP, outputs: _Outputs) -> _Outputs:
+def _zipped(graph: _Graph, fitted: Fitted, outputs: _Outputs) -> _Outputs:
     """The same with a map for each row's probabilities."""
-    labels: AnyLabels | None = labels_of(model._fitted)
+    labels: AnyLabels | None = labels_of(fitted)
     one_each = labels is not None and not labels.multilabel and not labels.groups
     if not one_each or labels.classes.dtype.kind not in "iuOU":
         raise ValueError(
@@ -452,8 +454,8 @@ def _networks_in(model: Any) -> list[Network]:
 
 def _shape_of_classifier(operator: Any) -> None:
     types = importlib.import_module("skl2onnx.common.data_types")
-    model = operator.raw_operator
-    network, labels = network_of(model), labels_of(model._fitted)
+    fitted = operator.raw_operator._model()
+    network, labels = fitted._network, labels_of(fitted)
     if isinstance(labels, LabelColumns):
         raise ValueError(
             "skl2onnx cannot convert a BPClassifier with several columns of labels; "
@@ -481,10 +483,10 @@ def _tensor(types: Any, network: Network) -> Any:
 
 def _convert(scope: Any, operator: Any, container: Any) -> None:
     """Put the nodes of a network into skl2onnx's graph."""
-    model = operator.raw_operator
-    graph = _Graph(network_of(model).dtype, f"{scope.get_unique_variable_name('cbp')}_")
+    fitted = operator.raw_operator._model()
+    graph = _Graph(fitted._network.dtype, f"{scope.get_unique_variable_name('cbp')}_")
     x = graph.node("Cast", operator.inputs[0].full_name, to=graph.type_of(graph.dtype))
-    outputs = _outputs(graph, model, graph.logits(model, x))
+    outputs = _outputs(graph, fitted, graph.logits(fitted, x))
     for variable, (_, value, _) in zip(operator.outputs, outputs, strict=True):
         graph.rename(value, variable.full_name)
     container.initializers.extend(graph.initializers)

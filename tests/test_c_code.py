@@ -20,6 +20,8 @@ import cbp
 from cbp import BPClassifier, BPRegressor, _c_text
 from cbp._catalog import ACTIVATIONS
 
+pytestmark = pytest.mark.thread_unsafe(reason="it compiles into one folder")
+
 ROOT = Path(__file__).parents[1]
 STRICT = "-std=c99 -O2 -Wall -Wextra -Wpedantic -Wconversion -Wdouble-promotion "
 STRICT += "-Wmissing-prototypes -Werror"
@@ -234,6 +236,7 @@ def test_an_emulated_fma_rounds_once(tmp_path, dtype):
                 assert not differs(*triple), triple
 
 
+@pytest.mark.skipif(not (ROOT / "src_c").is_dir(), reason="the sources are not here")
 def test_constants_are_those_of_the_kernels():
     """Each #define and table of _c_text.py stands in src_c with the same numbers."""
     headers = ("vmath.h", "kernels.h", "activations.h", "vec.h")
@@ -320,6 +323,24 @@ def test_the_page_names_classes_and_needs_ascii_only(tmp_path):
     assert "int Shop_2_predict(const double *x);" in text
     assert "cbp_" not in text and "malloc" not in text
     assert max(map(len, text.splitlines())) <= 110
+
+
+def test_the_page_names_the_columns_of_a_data_frame(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(X, columns=["age", "*/", *"abc"])
+    cbp.to_c(classifier(SCORES.argmax(1), X=frame), tmp_path / "page.c")
+    text = (tmp_path / "page.c").read_text("ascii")
+    assert 'The columns of x: "age", "*\\u002f", "a", "b", "c".' in text
+
+
+@needs_compiler
+def test_weights_that_were_replaced_by_hand_are_exported(tmp_path):
+    model = regressor(SCORES[:250, 0])
+    model.coefs_[1] = 2 * model.coefs_[1]
+    same(Compiled(model, tmp_path)("predict", X, 1), model.predict(X))
+    model.coefs_[1] = np.full((6, 1), np.nan)
+    with pytest.raises(ValueError, match="NaN"):
+        cbp.to_c(model, tmp_path / "page.c")
 
 
 @needs_compiler
