@@ -409,7 +409,8 @@ const int NAME_same_bits = 1;
         for kind, arrays in (("W", W), ("b", b)):
             for l, array in enumerate(arrays, 1):
                 if kind == "W":
-                    yield f"\n/* {array.shape[0]} inputs, {array.shape[1]} outputs */\n"
+                    shape = map(_counted, array.shape, ("input", "output"))
+                    yield f"\n/* {', '.join(shape)} */\n"
                 items = (_hexadecimal(x) + end for x in _each(array))
                 what = self._typed(f"static const real_t NAME_{kind}{l}")
                 yield from _array(what, array.size, items)

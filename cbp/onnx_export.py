@@ -447,9 +447,12 @@ def _by_skl2onnx(model: Any, zipmap: bool) -> Any:
 
 
 def _networks_in(model: Any) -> list[Network]:
-    """The networks of a pipeline."""
-    steps = [step for _, step in getattr(model, "steps", [])]
-    return [network_of(step) for step in steps if isinstance(step, BaseBP)]
+    """The networks of a pipeline, or of the best model of a search."""
+    if isinstance(model, BaseBP):
+        return [network_of(model)]
+    parts = [step for _, step in getattr(model, "steps", [])]
+    parts += [model.best_estimator_] if hasattr(model, "best_estimator_") else []
+    return [network for part in parts for network in _networks_in(part)]
 
 
 def _shape_of_classifier(operator: Any) -> None:

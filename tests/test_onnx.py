@@ -8,6 +8,7 @@ import pytest
 from fits import fitted
 from sklearn.compose import make_column_transformer
 from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
@@ -225,6 +226,17 @@ def test_a_pipeline_of_a_regressor_converts(dtype):
     assert list(got) == ["variable"]
     atol = 1e-4 if dtype == "float32" else 1e-12
     np.testing.assert_allclose(got["variable"], model.predict(rows), rtol=0, atol=atol)
+
+
+@every_dtype
+def test_the_best_model_of_a_search_converts_in_its_own_type(dtype):
+    pytest.importorskip("skl2onnx")
+    net = BPClassifier((8,), max_iter=3, precision=dtype)
+    search = GridSearchCV(make_pipeline(MinMaxScaler(), net), {}, cv=2)
+    check(fitted(search, X[SOME].astype(dtype), TWO[SOME]).best_estimator_[-1], dtype)
+    got = run(cbp.to_onnx(search), X.astype(dtype))
+    p = search.predict_proba(X.astype(dtype))
+    np.testing.assert_allclose(got["probabilities"], p, rtol=0, atol=1e-5)
 
 
 def test_skl2onnx_knows_the_estimators_once_they_are_registered():
