@@ -34,15 +34,19 @@ __all__ = [
     "from_weights",
     "load",
     "save",
+    "to_c",
+    "to_onnx",
 ]
 
 # Modules for users, imported on first use, and what else stands in such a module.
-_MODULES = ("callbacks", "datasets", "plotting")
+_MODULES = ("c_code", "callbacks", "datasets", "onnx_export", "plotting")
 _LATE = {
     "ModelFileError": "model_file",
     "from_weights": "_from_weights",
     "load": "model_file",
     "save": "model_file",
+    "to_c": "c_code",
+    "to_onnx": "onnx_export",
 }
 
 

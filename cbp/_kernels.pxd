@@ -171,6 +171,7 @@ cdef extern from "cbp.h" nogil:
                             ptrdiff_t, const void *, ptrdiff_t, void *,
                             int) noexcept nogil
         int (*all_finite)(const void *, ptrdiff_t) noexcept nogil
+        void (*map)(int, const void *, void *, ptrdiff_t) noexcept nogil
         double (*sum_squares)(const void *, ptrdiff_t) noexcept nogil
         double (*sum_penalized_squares)(const void *, const void *, ptrdiff_t,
                                         double) noexcept nogil

@@ -25,6 +25,10 @@ cdef extern from "cbp.h" nogil:
         CBP_N_OUTPUTS
         CBP_N_LOSSES
         CBP_N_OPTIMIZERS
+        CBP_MAP_EXP
+        CBP_MAP_LOG
+        CBP_MAP_LOG1P
+        CBP_MAP_LOGISTIC
     const char *cbp_tier_names[]
     const char *cbp_activation_names[]
     const char *cbp_output_names[]
@@ -191,6 +195,35 @@ def all_finite(array):
         known = False
     PyBuffer_Release(&view)
     return finite if known else bool(np.isfinite(array).all())
+
+
+_MAPS = {"exp": CBP_MAP_EXP, "log": CBP_MAP_LOG, "log1p": CBP_MAP_LOG1P,
+         "logistic": CBP_MAP_LOGISTIC}
+
+
+def elementwise(function, x):
+    """A function of the kernels, number by number: the same bits on every platform.
+
+    Parameters
+    ----------
+    function : {"exp", "log", "log1p", "logistic"}
+        "log1p" is for numbers from 0 to 1.
+    x : ndarray of float32 or float64
+
+    Returns
+    -------
+    ndarray of the same shape and dtype
+    """
+    cdef const cbp_kernels *k = kernels(x.itemsize)
+    # Kernels take whole lines.
+    cdef ptrdiff_t n = x.size, whole = (n + k.panel - 1) // k.panel * k.panel
+    cdef int number = _MAPS[function]
+    y = np.zeros(whole, x.dtype)
+    y[:n] = x.reshape(-1)
+    cdef void *items = writable_floats(y, "x", k.itemsize, 1, &whole)
+    with nogil:
+        k.map(number, items, items, whole)
+    return y[:n].reshape(x.shape)
 
 
 cdef _misfit(array, name, int itemsize, int ndim, ptrdiff_t *shape):

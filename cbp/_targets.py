@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from scipy import sparse
-from scipy.special import expit
 from sklearn.exceptions import DataConversionWarning
 from sklearn.utils.multiclass import (
     check_classification_targets,
@@ -24,7 +23,7 @@ from sklearn.utils.multiclass import (
     unique_labels,
 )
 
-from cbp._kernels import all_finite
+from cbp._kernels import all_finite, elementwise
 from cbp._warn import warn
 
 if TYPE_CHECKING:
@@ -458,7 +457,7 @@ class Labels:
         # Logistic outputs divided by their sum. All of them may be 0, so that
         # logarithms are divided.
         log_p = _log_shares(logits, output)
-        return _inside(np.exp(log_p), logits.dtype, lambda: log_p)
+        return _inside(elementwise("exp", log_p), logits.dtype, lambda: log_p)
 
     def softmax_probabilities(
         self, p: Floats, dtype: DTypeLike, logits: Callable[[], Floats]
@@ -638,24 +637,36 @@ def _inside(p: Floats, dtype: DTypeLike, log_p: Callable[[], Floats]) -> Floats:
     return np.minimum(p, limits.dtype.type(1) - limits.epsneg, out=p)
 
 
+# Not by SciPy's expit and NumPy's logaddexp, which call the C library: here, too, a
+# model has the same bits everywhere, and those of the C code that to_c writes.
+
+
 def _probability(logits: Floats) -> Floats:
     """Logistic function of the logits, strictly between 0 and 1."""
-    return _inside(expit(logits), logits.dtype, lambda: _log_probability(logits))
+    p = elementwise("logistic", logits)
+    return _inside(p, logits.dtype, lambda: _log_probability(logits))
 
 
 def _log_probability(logits: Floats) -> Floats:
     """Logarithm of the logistic function: finite for every finite logit."""
-    return -np.logaddexp(logits.dtype.type(0), -logits)
+    e = elementwise("exp", -np.abs(logits))
+    return -(np.maximum(-logits, 0) + elementwise("log1p", e))
 
 
 def _log_shares(logits: Floats, output: str) -> Floats:
     """Logarithms of probabilities that sum to 1, for more than two classes."""
     if output == "logistic":
         logits = _log_probability(logits)
-    # Less the largest first: else the logarithm of a p near 1 would be rounded off.
+    # Less the largest first, and what the others add to it apart: else the logarithm of
+    # a p near 1 would be rounded off.
+    first = logits.argmax(axis=1)[:, np.newaxis]
     with np.errstate(over="ignore"):
-        logits = logits - logits.max(axis=1, keepdims=True)
-        log_p = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
+        logits = logits - np.take_along_axis(logits, first, axis=1)
+    e = elementwise("exp", logits)
+    np.put_along_axis(e, first, 0, axis=1)
+    rest = np.cumsum(e, axis=1)[:, -1:]  # the classes ascending
+    few = elementwise("log1p", np.minimum(rest, 1))
+    log_p = logits - np.where(rest > 1, elementwise("log", 1 + rest), few)
     return np.maximum(log_p, np.finfo(log_p.dtype).min)
 
 

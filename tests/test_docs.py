@@ -17,12 +17,17 @@ PAGES = [
     "docs/differences.md",
     "docs/diagnosis.md",
     "docs/model_files.md",
+    "docs/export.md",
     "docs/worked_example.md",
 ]
+# What the examples of a page need beside the test extra's least.
+NEEDS = {"docs/export.md": ("onnxruntime", "skl2onnx")}
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_examples_of_the_documentation_run(page):
+    for package in NEEDS.get(page, ()):
+        pytest.importorskip(package)
     text = (ROOT / page).read_text(encoding="utf-8")
     blocks = list(
         re.finditer(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)

@@ -9,7 +9,8 @@ PACKAGE = Path(__file__).parent.parent / "cbp"
 
 # From the ground up. A module imports from lower floors, never from its own.
 FLOORS = [
-    "_catalog _columns _given_rows _memory _safetensors _version _warn _whole_file",
+    "_c_text _catalog _columns _given_rows _memory _safetensors _version _warn",
+    "_whole_file",
     "_kernels",
     "_network _progress _sums _threads",
     "_data _verbose _weights",
@@ -33,7 +34,7 @@ FLOORS = [
     "_base",
     "_classifier _regressor",
     "estimators",
-    "_from_weights datasets features inspection plotting",
+    "_from_weights c_code datasets features inspection onnx_export plotting",
     "_report callbacks model_file",
     "__init__",
     "__main__",

@@ -22,8 +22,10 @@ from kernel_table import (
     Vector,
     assert_same_bytes,
 )
+from scipy.special import expit
 
 from cbp import BPRegressor, _kernels
+from cbp._kernels import elementwise
 
 MAX_ULPS = 2
 # Of the normal distribution, in units of a number in [1/2, 1).
@@ -358,3 +360,20 @@ def test_adam_takes_the_nearest_powers():
         )
         rate = 1e-3 * np.sqrt(1 - power_2) / (1 - power_1)
         assert model._optimizer.learning_rate == rate
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", ["exp", "log", "log1p", "logistic"])
+def test_elementwise_takes_any_shape_and_changes_nothing(name, dtype):
+    exact = {"exp": np.exp, "log": np.log, "log1p": np.log1p, "logistic": expit}[name]
+    x = np.random.RandomState(0).uniform(0.001, 1, (37, 3)).astype(dtype)
+    for given in (x, x.T, x[::2], x[:1], x[:0], x[0, 0]):
+        before = given.copy()
+        y = elementwise(name, given)
+        assert y.shape == given.shape and y.dtype == dtype
+        assert (given == before).all()
+        eps = np.finfo(dtype).eps
+        np.testing.assert_allclose(y, exact(given.astype("f8")), rtol=4 * eps)
+    for strange in (x.astype(int), x.astype("f2"), x.astype(">f8")):
+        with pytest.raises(ValueError, match="float"):
+            elementwise(name, strange)

@@ -7,10 +7,8 @@
 Equal lines mean equal bits: every compiler, operating system, kind of CPU (CBP_ISA) and
 number of threads must print the same. Data are fractions of random integers, so that
 neither libm nor BLAS has a say in them. L-BFGS, whose steps are SciPy's, by a BLAS of
-its own, has a second hash, which may differ from machine to machine. So may the last
-bit of a probability of two classes, for SciPy's expit calls libm: their logits are
-hashed instead. Needs NumPy, SciPy and an installed cbp; run it from outside the source
-tree.
+its own, has a second hash, which may differ from machine to machine. Needs NumPy, SciPy
+and an installed cbp; run it from outside the source tree.
 """
 
 import argparse
@@ -200,8 +198,6 @@ def fingerprint(make):
         warnings.simplefilter("ignore")  # most do not converge, nor are they to
         model.fit(X, y)
     predict = getattr(model, "predict_proba", model.predict)
-    if model.out_activation_ == "logistic":
-        predict = model.decision_function
     output = predict(X)
     sha = hashlib.sha256()
     for array in [*model.coefs_, *model.intercepts_, model.loss_curve_, output]:
