@@ -24,6 +24,7 @@ from sklearn.exceptions import ConvergenceWarning
 from cbp import _stream
 from cbp._batch import fit_bytes, most_entries
 from cbp._callbacks import Rows, Session
+from cbp._checkpoint import Saved, Source, generator_state
 from cbp._data import Data
 from cbp._divergence import DivergenceError, message_of_divergence
 from cbp._fit_summary import FitSummary
@@ -140,6 +141,7 @@ def fit(
     incremental: bool,
     validation: Given = _NOTHING_GIVEN,
     session: Session | None = None,
+    saved: Saved | None = None,
 ) -> None:
     """Train from new weights, or go on; `est._fitted` is set at the end.
 
@@ -156,12 +158,17 @@ def fit(
         Rows to score instead of a split of X.
     session : Session or None
         The callbacks to tell.
+    saved : Saved or None
+        The checkpoint of a fit that was lost, to go on with that.
 
     Raises
     ------
     KeyboardInterrupt
         With `est._fitted` set to the weights reached, if they are finite.
     """
+    if saved is not None:
+        saved.demand_parameters(est)
+        est._fitted = Fitted()
     kept = _stream.take(est) if incremental else None
     layers = hidden_layers(est) if kept is None else kept.layers
     early_stopping = bool(est.early_stopping) and not incremental
@@ -174,7 +181,15 @@ def fit(
     if incremental:
         demand_endless(est)
     fresh = not (est._fitted.has_weights and (est.warm_start or incremental))
-    data = check_data(est, X, y, sample_weight, fresh=fresh, incremental=incremental)
+    data = check_data(
+        est,
+        X,
+        y,
+        sample_weight,
+        fresh=fresh,
+        incremental=incremental,
+        dtypes=None if saved is None else saved.dtypes(),
+    )
     # Only partial_fit comes here with rows that weigh nothing: they change nothing.
     idle = data.weighs_nothing
     if idle and not fresh:
@@ -188,14 +203,20 @@ def fit(
     rng = None
     if fresh or splits or drops or (est.shuffle and data.X.shape[0] > 1):
         rng = generator(est.random_state)
-    if fresh:
+    if saved is not None:
+        rng = saved.generator(est.random_state)
+        theta, progress = np.zeros(network.n_params, network.dtype), Progress()
+    elif fresh:
         theta = _first_weights(est, network, rng)
         progress = Progress()
     else:
         theta = est._fitted.copy_theta(network)
         optimizer = _optimizer(est, network) if incremental else None
         progress = _progress_of(est._fitted, optimizer)
+    first = None if session is None else generator_state(rng)
     rows, held_out = _hold_out(est, data, validation, splits, rng)
+    if saved is not None:
+        saved.demand_data(est, data, held_out)
     _warn_if_clipped(est, data.X.shape[0] if rows is None else len(rows))
     if kept is None:
         trainer = _make_trainer(
@@ -206,6 +227,8 @@ def fit(
         rows_of = Data(network, data.X, data.target, data.weight)
         trainer.renew(theta, rows_of, progress, rng)
     n_asked = trainer.n_threads
+    if saved is not None:
+        saved.restore(trainer, theta, rng)
     run = Run(network, theta, data, rows, progress, trainer)
     if held_out is not None and settings_name(est) == "told":
         run.score = make_scorer(est, network, theta, *held_out)
@@ -213,11 +236,17 @@ def fit(
         # Weights to go on from are the best so far, whatever others scored.
         score = None if run.score is None else run.score(progress)
         trainer.score_weights(theta, score, starting=True)
+    went_on = bool(est.warm_start) and not fresh and not incremental
+    if saved is not None:
+        went_on = saved.warm
     if est.monitor:
-        went_on = bool(est.warm_start) and not fresh and not incremental
         run.look = functools.partial(_look, network, data, rows, went_on)
     if session is not None:
-        _begin(session, est, run, X, sample_weight)
+        best = -math.inf if saved is None else saved.best
+        source = functools.partial(
+            Source, est, data, held_out, trainer, theta, rng, first, went_on, best
+        )
+        _begin(session, est, run, X, sample_weight, source)
     try:
         if not idle:
             _train(est, run, incremental, session)
@@ -500,7 +529,14 @@ def _warn_if_clipped(est: Any, n_rows: int) -> None:
         )
 
 
-def _begin(session: Session, est: Any, run: Run, X: Any, sample_weight: Any) -> None:
+def _begin(
+    session: Session,
+    est: Any,
+    run: Run,
+    X: Any,
+    sample_weight: Any,
+    source: Callable[[], Source],
+) -> None:
     """Tell callbacks that training begins, and what they may ask for during it."""
     named = est._fitted.get("feature_names_in_") is not None
     rows = Rows(X, run.data, run.rows, sample_weight, named)
@@ -508,7 +544,7 @@ def _begin(session: Session, est: Any, run: Run, X: Any, sample_weight: Any) -> 
         run.look = functools.cache(run.look)
     model = functools.partial(_model_so_far, est, run)
     flow = functools.partial(_flow, run) if run.look else None
-    session.begin(rows, run.n_rows, run.trainer.recorder, flow, model)
+    session.begin(rows, run.n_rows, run.trainer.recorder, flow, model, source)
 
 
 def _train(est: Any, run: Run, incremental: bool, session: Session | None) -> None:

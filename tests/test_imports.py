@@ -9,9 +9,9 @@ PACKAGE = Path(__file__).parent.parent / "cbp"
 
 # From the ground up. A module imports from lower floors, never from its own.
 FLOORS = [
-    "_catalog _memory _warn",
+    "_catalog _memory _safetensors _version _warn _whole_file",
     "_kernels",
-    "_network _progress _sums _threads",
+    "_network _progress _shuffle _sums _threads",
     "_data _verbose _weights",
     "_prediction _recorder",
     "_batch",
@@ -21,7 +21,7 @@ FLOORS = [
     "gradient_flow",
     "_fitted _init _parameters",
     "_solvers _split _targets _validation",
-    "_callbacks _divergence _label_columns _scoring _stream",
+    "_callbacks _checkpoint _divergence _label_columns _scoring _stream",
     "_fitting",
     "_evidence",
     "_advice",
