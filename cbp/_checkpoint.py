@@ -22,7 +22,6 @@ import numpy as np
 from numpy.random import MT19937, RandomState
 from scipy import sparse
 
-from cbp._fitted import Fitted
 from cbp._safetensors import ModelFileError, demand, pack, parse_json
 from cbp._safetensors import read as read_container
 from cbp._version import VERSION
@@ -31,6 +30,7 @@ from cbp._whole_file import write_whole
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from cbp._fitted import Fitted
     from cbp._training import Trainer
     from cbp._validation import Checked
 
@@ -276,8 +276,6 @@ class Source:
         self._trainer, self._theta, self.best = trainer, theta, best
         self._rng, self._first = rng, first
         _demand_known(first)
-        if warm:
-            _demand_all_labels(est, data)
         self._fixed = {
             "checkpoint": VERSION_OF_CHECKPOINTS,
             "estimator": type(est).__name__,
@@ -321,17 +319,6 @@ class Source:
             "number": number,
             "best": float(best).hex(),
         }
-
-
-def _demand_all_labels(est: Any, data: Checked) -> None:
-    """Refuse a fit whose classes stand in an earlier one: y alone must tell them."""
-    twin = est._with(Fitted())
-    twin._encode(data.y, data.X.dtype, False)
-    if not np.array_equal(_labels(twin._fitted), _labels(est._fitted)):
-        raise ValueError(
-            "A checkpoint cannot be made of a fit with warm_start=True whose y lacks "
-            "some of the classes of the earlier fit."
-        )
 
 
 # ---- going on from one
@@ -449,8 +436,25 @@ class Saved:
                 name: x if name == "status" else _number(x)
                 for name, x in self.meta["numbers"].items()
             }
+            self._demand_arrays(theta, numbers, trainer.holds_out)
             trainer.restore(self.tensors["theta"], numbers, self.tensors)
-            demand(np.isfinite(theta).all(), "some weights are not finite")
+
+    def _demand_arrays(
+        self, theta: NDArray, numbers: dict[str, Any], holds_out: bool
+    ) -> None:
+        """Weights are like theta, and every curve is as long as the fit."""
+        for name in self.tensors.keys() & {"theta", "best_theta", "last_theta"}:
+            array = self.tensors[name]
+            right = array.dtype == theta.dtype and array.shape == theta.shape
+            demand(right and np.isfinite(array).all(), f"{name} is no array of weights")
+        names = ["loss_curve"]
+        if holds_out:
+            names += ["validation_scores", "validation_loss_curve"]
+        for name in names:
+            curve, n = self.tensors[name], numbers["n_iter"]
+            right = curve.ndim == 1 and curve.dtype == np.float64
+            right &= len(curve) == n or (self.warm and len(curve) > n)
+            demand(right, f"{name} does not fit the epochs")
 
     def _believed(self) -> Any:
         return _damage(self.path)
