@@ -51,6 +51,7 @@ from cbp._prediction import predict
 from cbp._progress import Optimizer
 from cbp._scoring import Given
 from cbp._solvers import SOLVERS
+from cbp._stop import request, under_way
 from cbp._validation import checked_rows, is_ready, kernel_ready, refuse_overflow
 from cbp.diagnosis import Diagnosis, diagnose
 from cbp.gradient_flow import FailedFlow, GradientFlow
@@ -401,7 +402,7 @@ class BaseBP(BaseEstimator):
         given: Given,
         saved: Saved | None = None,
     ) -> None:
-        with self._trial() as trial:
+        with self._trial() as trial, under_way(self) as stop:
             trial._check_parameters()
             # What fails, in a callback too, leaves the model as it was.
             with Session(self) if listens(self) else nullcontext() as session:
@@ -414,9 +415,26 @@ class BaseBP(BaseEstimator):
                     validation=given,
                     session=session,
                     saved=saved,
+                    stop=stop,
                 )
                 if session is not None:
                     session.end(trial._fitted)
+
+    def request_stop(self) -> bool:
+        """End the fits of this estimator that are under way in other threads.
+
+        Each ends as Ctrl-C would end it: within a tenth of a second or so, by a
+        KeyboardInterrupt in the thread that called `fit` or `resume`, and the
+        estimator is left with the weights of the last step (`partial_fit`, one epoch,
+        is not ended). Signals reach the main thread only; this reaches all. In a
+        pipeline it is asked of the network itself.
+
+        Returns
+        -------
+        bool
+            Whether there was a fit to end.
+        """
+        return request(self)
 
     def set_callbacks(self, *callbacks: Any) -> Self:
         """Set the callbacks that `fit` calls, by scikit-learn's protocol.

@@ -347,6 +347,11 @@ class Session:
         """Whether anybody wants to know of epochs."""
         return bool(self.callbacks)
 
+    @property
+    def keeps_state(self) -> bool:
+        """Whether anybody asks for all that a fit needs to be resumed."""
+        return any(getattr(each, "keeps_state", False) for each in self.callbacks)
+
     def __enter__(self) -> Session:
         merged = hasattr(self.estimator, "_parent_callback_ctx")
         try:

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cbp._fitted import Fitted
-    from cbp._training import Trainer
     from cbp._validation import Checked
 
 # Of what is in the JSON and the tensors; to be raised whenever that changes.
@@ -247,49 +246,29 @@ class Source:
     ----------
     est : BPClassifier or BPRegressor
         The trial copy that is trained.
-    data, held_out
-        As the fit has them.
-    trainer : Trainer
-    theta : ndarray
-        Of the last epoch.
-    rng : RandomState or None
-    first : dict or None
-        The generator's state after the first weights were drawn.
-    warm : bool
-        Whether the fit has gone on from another one.
+    run : Run
+        That of _fitting.py.
     best : float
         The best `value` that was written so far.
     """
 
-    def __init__(
-        self,
-        est: Any,
-        data: Checked,
-        held_out: Any,
-        trainer: Trainer,
-        theta: NDArray,
-        rng: RandomState | None,
-        first: dict[str, Any] | None,
-        warm: bool,
-        best: float,
-    ):
-        self._trainer, self._theta, self.best = trainer, theta, best
-        self._rng, self._first = rng, first
-        _demand_known(first)
+    def __init__(self, est: Any, run: Any, best: float):
+        self._run, self.best = run, best
+        _demand_known(run.first)
         self._fixed = {
             "checkpoint": VERSION_OF_CHECKPOINTS,
             "estimator": type(est).__name__,
             "parameters": _parameters(est),
-            "data": prints_of(est, data, held_out),
-            "warm": warm,
-            "dtype": str(data.X.dtype),
+            "data": prints_of(est, run.data, run.held_out),
+            "warm": run.went_on,
+            "dtype": str(run.data.X.dtype),
         }
 
     @property
     def value(self) -> float:
         """How good the weights of this epoch are; more is better."""
-        progress = self._trainer.progress
-        if self._trainer.holds_out:
+        progress = self._run.progress
+        if self._run.holds_out:
             return progress.validation_scores[-1]
         return -progress.loss
 
@@ -298,10 +277,14 @@ class Source:
 
         number: how many there have been, with this one; best: the best `value`.
         """
-        numbers, arrays = self._trainer.state()
-        tensors = {"theta": self._theta, **arrays}
+        run = self._run
+        numbers, arrays = run.trainer.state()
+        if run.opened is not None:
+            more_numbers, more_arrays = run.opened.state()
+            numbers, arrays = numbers | more_numbers, arrays | more_arrays
+        tensors = {"theta": run.theta, **arrays}
         generators = {}
-        states = {"first": self._first, "now": generator_state(self._rng)}
+        states = {"first": run.first, "now": generator_state(run.rng)}
         for name, state in states.items():
             if state is not None:
                 tensors[f"generator.{name}"] = state["state"]["key"]
@@ -412,7 +395,7 @@ class Saved:
         return rng
 
     def _set(self, rng: RandomState, name: str) -> None:
-        with self._believed():
+        with _damage(self.path):
             said, key = self.meta["generators"][name], self.tensors[f"generator.{name}"]
             demand(key.shape == (624,) and key.dtype == np.uint32, "a wrong generator")
             demand(0 <= said["pos"] <= 624, "a generator has a wrong position")
@@ -427,17 +410,22 @@ class Saved:
         except ValueError as error:  # another bit generator
             raise ValueError(f"random_state does not fit: {error}.") from None
 
-    def restore(self, trainer: Trainer, theta: NDArray, rng: Any) -> None:
-        """The trainer, and its generator, stand where the fit stood."""
-        if rng is not None:
-            self._set(rng, "now")
-        with self._believed():
+    def restore(self, run: Any) -> None:
+        """The trainer, the solver and the generator stand where the fit stood."""
+        run.went_on = self.warm
+        if run.rng is not None:
+            self._set(run.rng, "now")
+        with _damage(self.path):
             numbers = {
                 name: x if name == "status" else _number(x)
                 for name, x in self.meta["numbers"].items()
             }
-            self._demand_arrays(theta, numbers, trainer.holds_out)
-            trainer.restore(self.tensors["theta"], numbers, self.tensors)
+            self._demand_arrays(run.theta, numbers, run.holds_out)
+            theta = self.tensors["theta"]
+            run.trainer.restore(theta, numbers, self.tensors)
+            run.theta[...] = theta  # L-BFGS has one of its own
+            if run.opened is not None:
+                run.opened.restore(numbers, self.tensors, len(theta))
 
     def _demand_arrays(
         self, theta: NDArray, numbers: dict[str, Any], holds_out: bool
@@ -455,9 +443,6 @@ class Saved:
             right = curve.ndim == 1 and curve.dtype == np.float64
             right &= len(curve) == n or (self.warm and len(curve) > n)
             demand(right, f"{name} does not fit the epochs")
-
-    def _believed(self) -> Any:
-        return _damage(self.path)
 
 
 class _damage:

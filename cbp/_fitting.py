@@ -49,6 +49,7 @@ from cbp._solvers import (
     SOLVERS,
     AfterEpoch,
     Limits,
+    OpenLBFGS,
     demand_endless,
     demand_steps,
 )
@@ -109,6 +110,14 @@ class Run:
     summary: FitSummary | None = None
     # Scores the held-out rows if the engine does not.
     score: Callable[[Progress], float] | None = None
+    # What only checkpoints ask for: rows that are scored, a generator and its state
+    # when the first weights had been drawn, L-BFGS whose state can be had, and whether
+    # the weights to begin with were those of an earlier fit.
+    held_out: HeldOut | None = None
+    rng: Any = None
+    first: dict[str, Any] | None = None
+    opened: OpenLBFGS | None = None
+    went_on: bool = False
 
     @property
     def n_rows(self) -> int:
@@ -142,6 +151,7 @@ def fit(
     validation: Given = _NOTHING_GIVEN,
     session: Session | None = None,
     saved: Saved | None = None,
+    stop: Any = None,
 ) -> None:
     """Train from new weights, or go on; `est._fitted` is set at the end.
 
@@ -160,6 +170,8 @@ def fit(
         The callbacks to tell.
     saved : Saved or None
         The checkpoint of a fit that was lost, to go on with that.
+    stop : threading.Event or None
+        What another thread sets to interrupt the training.
 
     Raises
     ------
@@ -226,26 +238,28 @@ def fit(
         trainer = kept.trainer
         rows_of = Data(network, data.X, data.target, data.weight)
         trainer.renew(theta, rows_of, progress, rng)
+    if stop is not None:
+        trainer.watch(stop)
     n_asked = trainer.n_threads
-    if saved is not None:
-        saved.restore(trainer, theta, rng)
     run = Run(network, theta, data, rows, progress, trainer)
+    run.held_out, run.rng, run.first = held_out, rng, first
+    run.went_on = bool(est.warm_start) and not fresh and not incremental
+    keeps = saved is not None or (session is not None and session.keeps_state)
+    if keeps and not SOLVERS[est.solver].stochastic:
+        run.opened = OpenLBFGS()
+    if saved is not None:
+        saved.restore(run)
     if held_out is not None and settings_name(est) == "told":
         run.score = make_scorer(est, network, theta, *held_out)
     if early_stopping and not fresh:
         # Weights to go on from are the best so far, whatever others scored.
         score = None if run.score is None else run.score(progress)
         trainer.score_weights(theta, score, starting=True)
-    went_on = bool(est.warm_start) and not fresh and not incremental
-    if saved is not None:
-        went_on = saved.warm
     if est.monitor:
-        run.look = functools.partial(_look, network, data, rows, went_on)
+        run.look = functools.partial(_look, network, data, rows, run.went_on)
     if session is not None:
         best = -math.inf if saved is None else saved.best
-        source = functools.partial(
-            Source, est, data, held_out, trainer, theta, rng, first, went_on, best
-        )
+        source = functools.partial(Source, est, run, best)
         _begin(session, est, run, X, sample_weight, source)
     try:
         if not idle:
@@ -567,7 +581,13 @@ def _train(est: Any, run: Run, incremental: bool, session: Session | None) -> No
         listeners.append(session.after_epoch)
     with line:
         end = solver.run(
-            run.trainer, run.theta, run.data.target, limits, listeners, run.score
+            run.trainer,
+            run.theta,
+            run.data.target,
+            limits,
+            listeners,
+            run.score,
+            run.opened,
         )
     progress.outcome = "partial" if incremental else end.outcome
     if end.reason == "diverged":

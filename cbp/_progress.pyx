@@ -376,7 +376,7 @@ cdef class Schedule:
 
     cdef take(self, dict numbers):
         """What `numbers` gave, in a run that has begun."""
-        self.first_step = count(numbers["first_step"], "first_step", 1)
+        self.first_step = count(numbers["first_step"], "first_step", 0)
         self.base = number(numbers["base"], "base")
         self.factor = number(numbers["factor"], "factor")
         self.learning_rate = number(numbers["last_rate"], "last_rate")

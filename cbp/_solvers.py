@@ -127,6 +127,8 @@ def run_lbfgs(
     except _Stop as stop:
         return End(*stop.args)
     finally:
+        if opened is not None:
+            opened.run = None  # which holds it
         curve = progress.loss_curve
         progress.loss = curve[-1] if curve else progress.loss
         progress.best_loss = min(curve, default=progress.loss)
@@ -296,8 +298,10 @@ class OpenLBFGS:
             raise ValueError("the state of L-BFGS is of another network")
         bounds = np.zeros(n), np.zeros(n), np.zeros(n, np.int32)
         factr = self._FTOL / np.finfo(float).eps
-        known: tuple = (None, 0.0, None)  # x, f, g of the last evaluation
-        if not goes_on:
+        # x, f, g of the last evaluation.
+        if goes_on:
+            known = (self.x.copy(), self.f, self.g)
+        else:
             known = (self.x.copy(), *fun(self.x.copy()))
             self.n_evaluations = 1
         task = self.task
@@ -308,7 +312,7 @@ class OpenLBFGS:
                        self.wa, self.iwa, task, self.lsave, self.isave, self.dsave,
                        self._MAXLS, self.ln_task)  # fmt: skip
             if task[0] == 3:
-                if known[0] is None or not np.array_equal(known[0], self.x):
+                if not np.array_equal(known[0], self.x):
                     known = (self.x.copy(), *fun(self.x.copy()))
                     self.n_evaluations += 1
                 self.f, self.g = float(known[1]), known[2]
@@ -375,10 +379,10 @@ class OpenLBFGS:
             if array.shape != like.shape or array.dtype != like.dtype:
                 raise ValueError(f"{name} of L-BFGS is of another network")
             setattr(self, name, array.copy())
-        for name in (*self._NUMBERS, *self._OF_RUN):
-            kind = float if name in ("f", "loss", "first_loss") else int
-            setattr(self, name, kind(numbers[f"lbfgs.{name}"]))
-        self._restored = {name: getattr(self, name) for name in self._OF_RUN}
+        self.f = float(numbers["lbfgs.f"])
+        self.n_iterations = int(numbers["lbfgs.n_iterations"])
+        self.n_evaluations = int(numbers["lbfgs.n_evaluations"])
+        self._restored = {name: numbers[f"lbfgs.{name}"] for name in self._OF_RUN}
         if self.task[0] != 1 or self.n_iterations < 1:
             raise ValueError("the state of L-BFGS is not that after an iteration")
 

@@ -740,6 +740,12 @@ cdef class Trainer(Epochs):
             if own:
                 self._end_team()
         self.signals.reraise()
+        # Short calls end before they look for signals.
+        self.signals.look_for_request()
+
+    def watch(self, event):
+        """From now on a run ends with KeyboardInterrupt when `event.is_set()`."""
+        self.signals.asked = event
 
     def run(self, max_iter, after_epoch=None, score=None):
         """Trains until patience runs out or max_iter epochs are done.
@@ -848,7 +854,7 @@ cdef class Trainer(Epochs):
         cdef char *mean = self.weights.mean
         numbers = self.progress.numbers() | self.schedule.numbers() | {
             "steps": self.steps, "n_clipped": self.batch.limit.n_clipped,
-            "first_drop": self.batch.drops.first,
+            "first_drop": self.batch.drops.first, "iteration": self.iteration,
             "status": STATUS_NAMES.get(self.status, ""),
         }
         arrays = {
@@ -856,8 +862,9 @@ cdef class Trainer(Epochs):
             "validation_scores": np.array(self.progress.validation_scores, np.float64),
             "validation_loss_curve": np.array(self.progress.validation_loss_curve,
                                               np.float64),
-            "optimizer": self.optimizer.state,
         }
+        if self._steps():
+            arrays["optimizer"] = self.optimizer.state
         if self._shuffles():
             arrays["order"] = self._order.copy()
         if self.best_theta is not None:
@@ -908,10 +915,11 @@ cdef class Trainer(Epochs):
             self._order[:] = order
         self.progress.take(numbers, arrays)
         self.schedule.take(numbers)
-        self._take_optimizer(Optimizer(
-            self.settings.solver, self.schedule.learning_rate, numbers["steps"],
-            arrays["optimizer"]
-        ))
+        if self._steps():
+            self._take_optimizer(Optimizer(
+                self.settings.solver, self.schedule.learning_rate, numbers["steps"],
+                arrays["optimizer"]
+            ))
         self.schedule.take(numbers)  # a rate that was taken over has no corrections
         self._take_theta(theta)
         if mean != NULL:
@@ -924,6 +932,7 @@ cdef class Trainer(Epochs):
         if self.best_theta is not None:
             self.best_theta[:] = arrays["best_theta"]
         self.epochs = self.progress.n_iter
+        self.iteration = count(numbers["iteration"], "iteration", 0)
         self.batch.drops.first = count(numbers["first_drop"], "first_drop", 0)
         self.batch.limit.n_clipped = count(numbers["n_clipped"], "n_clipped", 0)
         if self.batch.recorder is not None:

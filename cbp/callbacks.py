@@ -31,7 +31,7 @@ from cbp._callbacks import Epoch
 from cbp._catalog import SCHEDULES
 from cbp._checkpoint import Source, best_file, last_number, slots, write
 from cbp._safetensors import ModelFileError
-from cbp._solvers import SOLVERS
+from cbp._solvers import SOLVERS, OpenLBFGS
 from cbp._warn import warn
 from cbp.diagnosis import PROBLEM, Diagnosis, Finding
 from cbp.gradient_flow import GradientFlow, import_pandas
@@ -389,8 +389,9 @@ class Checkpoint(_Callback):
     A file is written whole or not at all: it is forced to the disk before it takes the
     place of the former one.
 
-    A checkpoint is written after an epoch, and after the last one anyway. It holds a
-    hash of X and y, not the data. It is made for `resume`, not for other versions of
+    A checkpoint is written after an epoch, and after the last one anyway (with L-BFGS
+    after an iteration, whose last one is not known). It holds a hash of X and y, not
+    the data. It is made for `resume`, not for other versions of
     this package. One path is for one fit at a time; a search, which fits many models,
     needs none.
 
@@ -432,6 +433,8 @@ class Checkpoint(_Callback):
     20
     """
 
+    keeps_state = True
+
     def __init__(
         self,
         path: str | os.PathLike,
@@ -450,11 +453,13 @@ class Checkpoint(_Callback):
         self.error: OSError | None = None
 
     def _start(self, estimator: BaseBP) -> _Files:
-        if not SOLVERS[estimator.solver].stochastic:
+        stochastic = SOLVERS[estimator.solver].stochastic
+        if not stochastic and not OpenLBFGS.is_there():
             raise ValueError(
-                f"Checkpoint cannot be used with solver={estimator.solver!r}: what it "
-                "has learned of the curvature is kept within SciPy, which does not "
-                "hand it out. Use 'adam' or 'sgd'."
+                f"Checkpoint cannot be used with solver={estimator.solver!r} and this "
+                "version of SciPy: what the solver has learned of the curvature is "
+                "kept within SciPy, and can be had from SciPy 1.15 on. Use 'adam' or "
+                "'sgd', or another SciPy."
             )
         if self._fits:
             raise ValueError(
@@ -473,14 +478,14 @@ class Checkpoint(_Callback):
                 f"checkpoint: {error}. Remove it, or choose another path."
             ) from None
         self.error = None
-        return _Files(number, time.monotonic())
+        return _Files(number, time.monotonic(), stochastic)
 
     def _after_epoch(self, files: _Files, progress: Epoch) -> None:
         session = progress._live()
         if files.source is None:
             files.source = session.source()
         now = time.monotonic()
-        due = not session.goes_on
+        due = files.knows_end and not session.goes_on
         if self._epochs is not None:
             due |= progress.epoch % self._epochs == 0
         else:
@@ -519,8 +524,9 @@ class Checkpoint(_Callback):
 class _Files:
     """What a fit has written."""
 
-    def __init__(self, number: int, now: float):
+    def __init__(self, number: int, now: float, knows_end: bool):
         self.number, self.written = number, now
+        self.knows_end = knows_end  # which epoch is the last
         self.source: Source | None = None
 
 

@@ -14,7 +14,7 @@ from numpy.testing import assert_array_equal
 from scipy import sparse
 from sklearn.datasets import load_iris, make_regression
 
-from cbp import BPClassifier, BPRegressor, _checkpoint, _whole_file
+from cbp import BPClassifier, BPRegressor, _checkpoint, _solvers, _whole_file
 from cbp._safetensors import ModelFileError
 from cbp.callbacks import Checkpoint, History
 
@@ -137,6 +137,56 @@ def test_a_resumed_fit_follows_its_schedule(solver, schedule, path):
     ).set_params(tol=0.01, n_iter_no_change=2, learning_rate_init=0.1, batch_size=30)
     whole = assert_resumes(model, path, [2, 7], X, y)
     assert whole.n_iter_ > 7
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"precision": "float32"},
+        {"n_jobs": 2, "hidden_layer_sizes": (64, 32)},
+        {"early_stopping": True, "n_iter_no_change": 5},
+        {"early_stopping": True, "scoring": "accuracy", "monitor": False},
+        {"max_iter": 13},
+        {"max_fun": 15},
+        {"tol": 0.003},
+    ],
+    ids=str,
+)
+def test_lbfgs_is_resumed_to_the_same_bits(options, path):
+    model = BPClassifier(12, solver="lbfgs", max_iter=60, random_state=0)
+    model.set_params(**options)
+    whole = assert_resumes(model, path, [1, 8, 12], X, y)
+    assert whole.n_iter_ > 12
+
+
+def test_lbfgs_of_large_targets_is_resumed_to_the_same_bits(path):
+    X, y = make_regression(60, 5, random_state=0)
+    model = BPRegressor(hidden_layer_sizes=9, solver="lbfgs", random_state=0)
+    model.set_params(precision="float32", max_iter=30)
+    assert_resumes(model, path, [2, 7], X.astype("f4"), y * 1e10)
+
+
+@pytest.mark.parametrize("solver", ["lbfgs", "adam"])
+def test_checkpoints_change_nothing(solver, path):
+    model = BPClassifier(12, solver=solver, max_iter=40, random_state=0)
+    whole = copy.deepcopy(model).fit(X, y)
+    checkpoint = Checkpoint(path, 7)
+    with warnings.catch_warnings(record=True) as ours:
+        warnings.simplefilter("always")
+        copy.deepcopy(model).fit(X, y)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        assert_same_fit(model.set_callbacks(checkpoint).fit(X, y), whole)
+    assert [str(w.message) for w in told] == [str(w.message) for w in ours] != []
+    assert checkpoint.n_written >= 5
+
+
+def test_lbfgs_of_a_scipy_that_hands_out_nothing_is_refused(path, monkeypatch):
+    monkeypatch.setattr(_solvers.OpenLBFGS, "is_there", lambda: False)
+    model = BPClassifier(8, solver="lbfgs").set_callbacks(Checkpoint(path))
+    with pytest.raises(ValueError, match="solver='lbfgs' and this version of SciPy"):
+        model.fit(X, y)
 
 
 def test_a_fit_may_be_lost_many_times(path):

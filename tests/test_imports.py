@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parent.parent / "cbp"
 
 # From the ground up. A module imports from lower floors, never from its own.
 FLOORS = [
-    "_catalog _memory _safetensors _version _warn _whole_file",
+    "_catalog _memory _safetensors _stop _version _warn _whole_file",
     "_kernels",
     "_network _progress _shuffle _sums _threads",
     "_data _verbose _weights",
