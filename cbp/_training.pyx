@@ -722,6 +722,7 @@ cdef class Trainer(Epochs):
         """Compiled epochs until one of them has a reason to come back, by all threads
         of the team, or of one for this call."""
         cdef bint own = self.team is None
+        self.signals.look_for_request()  # short calls end before they look
         if own:
             self._start_team()
         try:
@@ -740,8 +741,6 @@ cdef class Trainer(Epochs):
             if own:
                 self._end_team()
         self.signals.reraise()
-        # Short calls end before they look for signals.
-        self.signals.look_for_request()
 
     def watch(self, event):
         """From now on a run ends with KeyboardInterrupt when `event.is_set()`."""
