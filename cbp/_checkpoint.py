@@ -11,6 +11,7 @@ resumed fit has the bits of one that was never interrupted is the work of
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -63,6 +64,33 @@ def write(path: str, tensors: dict[str, NDArray], meta: dict[str, Any]) -> None:
         "config": json.dumps(meta, separators=(",", ":"), allow_nan=False),
     }
     write_whole(path, pack(metadata, tensors), new=f"{os.path.realpath(path)}.tmp")
+
+
+def keep(path: str, best: str) -> None:
+    """Keep a checkpoint that was just written under a second name.
+
+    By a link, so that nothing is written twice: `path` gets new files, and none is
+    changed.
+
+    Raises
+    ------
+    OSError
+        Of the system; what was in the file `best` is still there.
+    """
+    new = f"{os.path.realpath(best)}.tmp"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(new)
+    try:
+        os.link(os.path.realpath(path), new)
+    except OSError:  # a file system without links, for example
+        with open(path, "rb") as file:
+            write_whole(best, [file.read()], new=new)
+        return
+    try:
+        os.replace(new, os.path.realpath(best))
+    except BaseException:
+        os.unlink(new)
+        raise
 
 
 def read(path: str) -> tuple[dict[str, NDArray], dict[str, Any]]:

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from cbp._base import BaseBP
 from cbp._callbacks import Epoch
 from cbp._catalog import SCHEDULES
-from cbp._checkpoint import Source, best_file, last_number, slots, write
+from cbp._checkpoint import Source, best_file, keep, last_number, slots, write
 from cbp._safetensors import ModelFileError
 from cbp._solvers import SOLVERS, OpenLBFGS
 from cbp._warn import warn
@@ -504,8 +504,8 @@ class Checkpoint(_Callback):
             write(path, tensors, meta)
             files.number = number
             if better:
-                path = best_file(self.path)
-                write(path, tensors, meta)
+                written, path = path, best_file(self.path)
+                keep(written, path)
                 files.source.best = best
         except OSError as error:
             self.error = OSError(

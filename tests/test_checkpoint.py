@@ -516,15 +516,16 @@ def writing_fails(monkeypatch, number, code):
         monkeypatch.setattr(owner, name, call)
 
     failing("_write_all", _whole_file)
-    for name in ("open", "fsync", "replace"):
+    for name in ("open", "fsync", "replace", "link"):
         failing(name, os)
     return calls
 
 
 CODES = [errno.ENOSPC, errno.EIO, errno.EACCES]
-# A file and the best one: open, header, data, fsync, replace, open and fsync of the
-# folder.
-CALLS = 14
+# Open, header, data, fsync, replace, open and fsync of the folder; link and replace of
+# the best one. A link that fails is a copy instead.
+CALLS = 9
+LINK = 8
 
 
 @pytest.mark.parametrize("code", CODES, ids=errno.errorcode.get)
@@ -538,7 +539,7 @@ def test_wherever_writing_fails_the_checkpoints_before_stay(
         calls = writing_fails(patch, 0, code)
         lose(model, path, 1, X, y)
         assert len(calls) == CALLS
-    for number in range(1, CALLS + 1):
+    for number in {*range(1, CALLS + 1)} - {LINK}:
         lose(model, path, 3, X, y)
         before = _checkpoint.newest(path).meta["numbers"]["n_iter"]
         assert before == 3
@@ -558,6 +559,25 @@ def test_wherever_writing_fails_the_checkpoints_before_stay(
         assert not [name for name in os.listdir(os.path.dirname(path)) if "tmp" in name]
         assert _checkpoint.newest(path).meta["numbers"]["n_iter"] in (3, 4)
         assert_same_fit(copy.deepcopy(model).resume(path, X, y), whole)
+
+
+def test_the_best_is_a_copy_where_there_are_no_links(path, monkeypatch):
+    model = BPClassifier(8, max_iter=9, random_state=0)
+    writing_fails(monkeypatch, LINK, errno.EPERM)
+    lose(model, path, 1, X, y)
+    with open(f"{path}.best", "rb") as best, open(f"{path}.1", "rb") as file:
+        assert best.read() == file.read() != b""
+
+
+def test_what_was_left_of_a_kill_is_written_over(path):
+    for end in (".tmp", ".1.tmp", ".best.tmp"):
+        with open(path + end, "w") as file:
+            file.write("half a file" * 10_000)
+    model = BPClassifier(8, max_iter=9, random_state=0)
+    whole = copy.deepcopy(model).fit(X, y)
+    lose(model, path, 3, X, y)
+    assert not [name for name in os.listdir(os.path.dirname(path)) if "tmp" in name]
+    assert_same_fit(model.resume(path, X, y), whole)
 
 
 def test_after_a_failure_the_next_checkpoint_is_tried(path, monkeypatch):
