@@ -14,7 +14,14 @@ from numpy.testing import assert_array_equal
 from scipy import sparse
 from sklearn.datasets import load_iris, make_regression
 
-from cbp import BPClassifier, BPRegressor, _checkpoint, _solvers, _whole_file
+from cbp import (
+    BPClassifier,
+    BPRegressor,
+    _checkpoint,
+    _solvers,
+    _whole_file,
+    callbacks,
+)
 from cbp._safetensors import ModelFileError
 from cbp.callbacks import Checkpoint, History
 
@@ -413,6 +420,53 @@ def test_the_best_stays_the_best_in_a_resumed_fit(path):
     after = _checkpoint.read(best)[1]["numbers"]["n_iter"]
     assert after == 1 + int(np.argmax(scores))
     assert before == 1 + int(np.argmax(scores[:9]))
+
+
+def test_the_best_checkpoint_may_be_resumed(path):
+    model = BPClassifier(8, max_iter=9, random_state=0)
+    whole = copy.deepcopy(model).fit(X, y)
+    lose(model, path, 5, X, y)
+    assert_same_fit(model.resume(f"{path}.best", X, y), whole)
+
+
+@pytest.mark.parametrize("every", [0, -1, 1.5, True, None, "5", "0s", "1 day", "-1s"])
+def test_an_interval_that_is_none_is_refused(every, path):
+    with pytest.raises(ValueError, match="every must be a number of epochs"):
+        Checkpoint(path, every)
+    with pytest.raises(ValueError, match="on_error must be"):
+        Checkpoint(path, on_error="ignore")
+
+
+@pytest.mark.parametrize(
+    ("every", "seconds"), [("30s", 30), ("1.5 min", 90), ("1h", 3600)]
+)
+def test_an_interval_may_be_a_time(every, seconds, path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(callbacks.time, "monotonic", lambda: now[0])
+
+    class Tick(Bomb):
+        def on_fit_task_end(self, estimator, context):
+            if hasattr(context, "progress"):
+                now[0] += seconds / 4
+
+    checkpoint = Checkpoint(path, every)
+    model = BPClassifier(8, max_iter=18, random_state=0)
+    model.set_callbacks(checkpoint, Tick(0)).fit(X, y)
+    assert checkpoint.n_written == 4 + 1  # after the last epoch anyway
+    assert _checkpoint.newest(path).meta["numbers"]["n_iter"] == 18
+
+
+def test_a_checkpoint_is_for_one_fit_at_a_time(path):
+    checkpoint = Checkpoint(path)
+
+    class Another(Bomb):
+        def on_fit_task_end(self, estimator, context):
+            BPClassifier(8, max_iter=2).set_callbacks(checkpoint).fit(X, y)
+
+    model = BPClassifier(8, max_iter=9).set_callbacks(checkpoint, Another(0))
+    with pytest.raises(ValueError, match="at work for another fit"):
+        model.fit(X, y)
+    model.set_callbacks(checkpoint).fit(X, y)
 
 
 def test_a_new_fit_is_newer_than_the_checkpoints_of_another(path):
