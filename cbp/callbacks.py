@@ -497,7 +497,8 @@ class Checkpoint(_Callback):
     def _write(self, files: _Files, epoch: int) -> None:
         number = files.number + 1
         value = files.source.value
-        better, best = value > files.source.best, max(value, files.source.best)
+        better = value > files.source.best
+        best = value if better else files.source.best  # no NaN
         tensors, meta = files.source.take(number, best)
         path = slots(self.path)[number % 2]
         try:

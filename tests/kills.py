@@ -24,6 +24,7 @@ import numpy as np
 from sklearn.datasets import load_iris
 
 from cbp import BPClassifier, _checkpoint
+from cbp._solvers import OpenLBFGS
 from cbp.callbacks import Checkpoint
 
 X, y = load_iris(return_X_y=True)
@@ -36,7 +37,10 @@ FITS = [
     {"solver": "adam", "early_stopping": True, "average": 0.9},
     {"solver": "sgd", "dropout": 0.2, "learning_rate": "adaptive"},
     {"solver": "adam", "dropout": 0.2, "n_jobs": 2, "hidden_layer_sizes": 100},
+    {"solver": "lbfgs", "alpha": 0.01},
 ]
+if not OpenLBFGS.is_there():
+    FITS.pop()
 
 
 class Tell:
@@ -62,8 +66,9 @@ class Tell:
 
 def digest(model):
     arrays = [*model.coefs_, *model.intercepts_, model.loss_curve_]
-    arrays += [model.gradient_flow_.gradient, model._optimizer.state]
-    arrays.append(model.validation_scores_ or [])
+    arrays += [model.gradient_flow_.gradient, model.validation_scores_ or []]
+    if model._optimizer is not None:
+        arrays.append(model._optimizer.state)
     content = b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 

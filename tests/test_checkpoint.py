@@ -25,11 +25,19 @@ from cbp import (
 from cbp._safetensors import ModelFileError
 from cbp.callbacks import Checkpoint, History
 
-pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
+    pytest.mark.thread_unsafe(reason="threads would share files"),
+]
 
 X, y = load_iris(return_X_y=True)
 SCHEDULES = ["constant", "invscaling", "adaptive", "cosine", "linear", "exponential"]
 SCHEDULES += ["one_cycle"]
+
+
+NEEDS_OPEN = pytest.mark.skipif(
+    not _solvers.OpenLBFGS.is_there(), reason="SciPy is older"
+)
 
 
 class Lost(Exception):
@@ -146,6 +154,7 @@ def test_a_resumed_fit_follows_its_schedule(solver, schedule, path):
     assert whole.n_iter_ > 7
 
 
+@NEEDS_OPEN
 @pytest.mark.parametrize(
     "options",
     [
@@ -167,6 +176,7 @@ def test_lbfgs_is_resumed_to_the_same_bits(options, path):
     assert whole.n_iter_ > 12
 
 
+@NEEDS_OPEN
 def test_lbfgs_of_large_targets_is_resumed_to_the_same_bits(path):
     X, y = make_regression(60, 5, random_state=0)
     model = BPRegressor(hidden_layer_sizes=9, solver="lbfgs", random_state=0)
@@ -174,7 +184,26 @@ def test_lbfgs_of_large_targets_is_resumed_to_the_same_bits(path):
     assert_resumes(model, path, [2, 7], X.astype("f4"), y * 1e10)
 
 
-@pytest.mark.parametrize("solver", ["lbfgs", "adam"])
+@NEEDS_OPEN
+def test_what_was_changed_in_the_state_of_lbfgs_is_an_error(path):
+    model = BPClassifier(8, solver="lbfgs", random_state=0)
+    lose(model, path, 4, X, y)
+    tensors, meta = _checkpoint.read(_checkpoint.newest(path).path)
+    own = [name for name in tensors if name.startswith("lbfgs.")]
+    changed = [{key: tensors[key] for key in tensors if key != name} for name in own]
+    changed += [tensors | {name: tensors[name][1:]} for name in own]
+    changed += [tensors | {name: tensors[name].astype(np.int8)} for name in own]
+    changed.append(tensors | {"lbfgs.task": np.array([3, 0], np.int32)})
+    os.unlink(f"{path}.1")
+    for tensors in changed:
+        _checkpoint.write(path, tensors, meta)
+        with pytest.raises(ModelFileError):
+            copy.deepcopy(model).resume(path, X, y)
+
+
+@pytest.mark.parametrize(
+    "solver", [pytest.param("lbfgs", marks=NEEDS_OPEN), "adam", "sgd"]
+)
 def test_checkpoints_change_nothing(solver, path):
     model = BPClassifier(12, solver=solver, max_iter=40, random_state=0)
     whole = copy.deepcopy(model).fit(X, y)

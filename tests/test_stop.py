@@ -14,7 +14,10 @@ from sklearn.datasets import load_iris
 from cbp import BPClassifier, _stop
 from cbp.callbacks import Checkpoint, History
 
-pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
+    pytest.mark.thread_unsafe(reason="all fits under way are counted"),
+]
 
 X, y = load_iris(return_X_y=True)
 ENDLESS = {"max_iter": 2**31, "tol": 0, "n_iter_no_change": math.inf}
