@@ -30,9 +30,9 @@ def write_whole(
         Of the system. The new file is removed; the old one is as it was (unless the
         last step failed, forcing the folder to the disk: then the new one is there).
     """
-    path = os.path.realpath(os.fspath(path))
+    path = os.path.realpath(os.fsdecode(path))
     if os.path.isdir(path):
-        raise IsADirectoryError(errno.EISDIR, "This is a folder, not a file", str(path))
+        raise IsADirectoryError(errno.EISDIR, "This is a folder, not a file", path)
     folder = os.path.dirname(path)
     flags = os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0)
     flags |= os.O_EXCL if new is None else os.O_TRUNC

@@ -192,7 +192,7 @@ def test_what_was_changed_in_the_state_of_lbfgs_is_an_error(path):
     own = [name for name in tensors if name.startswith("lbfgs.")]
     changed = [{key: tensors[key] for key in tensors if key != name} for name in own]
     changed += [tensors | {name: tensors[name][1:]} for name in own]
-    changed += [tensors | {name: tensors[name].astype(np.int8)} for name in own]
+    changed += [tensors | {name: tensors[name].astype(np.float32)} for name in own]
     changed.append(tensors | {"lbfgs.task": np.array([3, 0], np.int32)})
     os.unlink(f"{path}.1")
     for tensors in changed:
