@@ -4,6 +4,7 @@ import importlib as _importlib
 import importlib.metadata as _metadata
 
 try:
+    from cbp.diagnosis import diagnose
     from cbp.estimators import BPClassifier, BPRegressor
     from cbp.features import NetworkFeatures
     from cbp.inspection import backpropagate, check_gradient
@@ -28,6 +29,7 @@ __all__ = [
     "__version__",
     "backpropagate",
     "check_gradient",
+    "diagnose",
 ]
 
 # Modules for users, imported on first use.

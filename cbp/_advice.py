@@ -10,13 +10,70 @@ import math
 
 import numpy as np
 
-from cbp._evidence import DEEP_FOR_ALL, DEEP_FOR_RELU, STARVED, VANISHING, Fit
+from cbp._evidence import (
+    DEEP_FOR_ALL,
+    DEEP_FOR_RELU,
+    MUCH_DROPOUT,
+    STARVED,
+    TINY,
+    VANISHING,
+    Fit,
+)
 
 SCALE_INPUT = "make_pipeline(StandardScaler(), model)"
 SCALE_SPARSE_INPUT = "make_pipeline(MaxAbsScaler(), model)"
 SCALE_TARGET = "TransformedTargetRegressor(model, transformer=StandardScaler())"
 # Targets of exponential outputs must stay >= 0, or above 0.
 SCALE_COUNTS = "TransformedTargetRegressor(model, transformer=MaxAbsScaler())"
+
+
+# Ranks do not know how far an outlier is.
+RANK_INPUT = "make_pipeline(QuantileTransformer(output_distribution='normal'), model)"
+DROP_CONSTANT = "make_pipeline(VarianceThreshold(1e-10), StandardScaler(), model)"
+
+
+def without_columns(fit: Fit, columns: list[int]) -> str:
+    """Without some columns of X."""
+    others = "remainder='passthrough'"
+    drop = f"make_column_transformer(('drop', {columns}), {others})"
+    return f"make_pipeline({drop}, StandardScaler(), model)"
+
+
+def each_row_once(fit: Fit) -> str:
+    """A fit in which copies of a row and its target count once."""
+    rows = "X.toarray()" if fit.summary.is_sparse else "X"
+    found = f"np.unique(np.column_stack(({rows}, y)), axis=0, return_index=True)"
+    weight = "" if fit.mean_weight == 1 else ", sample_weight=w[i]"
+    return f"model.fit(X[(i := {found}[1])], y[i]{weight})"
+
+
+def impute(fit: Fit, value: float) -> str:
+    """Medians in the place of a number that stands for a missing value."""
+    imputer = f"SimpleImputer(missing_values={value!r}, strategy='median')"
+    return f"make_pipeline({imputer}, StandardScaler(), model)"
+
+
+def robust_loss(fit: Fit) -> str:
+    """A loss that far targets do not rule, on targets that they do not scale."""
+    if fit.target_off:
+        robust = "transformer=RobustScaler()"
+        return f"TransformedTargetRegressor(model.set_params(loss='huber'), {robust})"
+    return "loss='huber'"
+
+
+def log_target(tail: dict[str, float]) -> str:
+    """The logarithm of the target, if it can be taken; else its ranks."""
+    if tail["not_negative"]:
+        steps = "FunctionTransformer(np.log1p, np.expm1), StandardScaler()"
+        return f"TransformedTargetRegressor(model, transformer=make_pipeline({steps}))"
+    ranks = "QuantileTransformer(output_distribution='normal')"
+    return f"TransformedTargetRegressor(model, transformer={ranks})"
+
+
+def classifier(fit: Fit) -> str:
+    """The same network as a classifier."""
+    hidden = tuple(map(int, fit.flow.layer_sizes[1:-1]))
+    return f"BPClassifier(hidden_layer_sizes={hidden})"
 
 
 def scale_input(fit: Fit) -> str:
@@ -132,7 +189,7 @@ def _lower_rate(fit: Fit) -> str:
 def higher_rate(fit: Fit) -> str:
     """A learning rate at which the weights could change three times over, or more
     steps if the rate is high enough."""
-    if fit.stands_still:
+    if fit.stands_still or fit.rate_ran_out or fit.schedule_is_low:
         return "learning_rate='constant'"
     if not fit.flow.update[fit.late].any():  # without a gradient no rate makes a step
         if fit.input_off:
@@ -141,11 +198,33 @@ def higher_rate(fit: Fit) -> str:
     if fit.rate > fit.highest_rate / 2:
         return longer(fit)
     wanted = fit.rate * max(3 / max(fit.moved, 1e-12), 10)
+    if fit.rate < fit.usual_rate < math.inf:
+        wanted = max(wanted, fit.usual_rate)
     return f"learning_rate_init={one_digit(min(wanted, fit.highest_rate))}"
+
+
+def more_patience(fit: Fit) -> str:
+    """A patience that a plateau does not exhaust."""
+    patience = max(5 * fit.parameters["n_iter_no_change"], 50)
+    return _with_more_epochs(fit, f"n_iter_no_change={int(patience)}")
+
+
+def wider(fit: Fit) -> str:
+    """The usual width for every hidden layer that is a bottleneck."""
+    sizes = [
+        100 if width < fit.least_width else int(width)
+        for width in fit.flow.layer_sizes[1:-1]
+    ]
+    more = ", warm_start=False" if fit.parameters["warm_start"] else ""
+    return f"hidden_layer_sizes={tuple(sizes)}{more}"
 
 
 def less_dropout(fit: Fit) -> str:
     """Rates that leave next to no row without a unit, of the layers that starve."""
+    if fit.starved.max() <= STARVED:  # most units go, not all
+        least = min(0.2, *fit.dropout[1:])
+        rates = tuple(0.2 if r > MUCH_DROPOUT else r for r in fit.dropout[1:])
+        return f"dropout={least if fit.dropout_is_one else rates}"
     rates = [
         _moderate(width) if share > STARVED else rate
         for width, share, rate in zip(
@@ -175,17 +254,51 @@ def wider_limit(fit: Fit) -> str:
     return f"max_grad_norm={wanted}"
 
 
-def against_overfitting(fit: Fit) -> str:
-    """What the parameters do not use yet: an early end, a penalty, dropout."""
-    if not fit.parameters["early_stopping"]:
-        return "early_stopping=True"
-    alpha = max(100 * fit.parameters["alpha"], 0.01)
-    drops = fit.dropout or fit.chooses_its_steps or fit.flow.n_layers == 1
-    if alpha > fit.penalty_limit and not drops:
+# Penalties per row of a batch. On 13 sets of 600 rows, with three networks each, the
+# first was better or as good in 38 of 39 fits, and never worse by more than 0.05; the
+# second gained more in those that were spoiled, and lost up to 0.02 in others. Early
+# stopping lost up to 0.1 in a third of them: it takes rows away.
+_MILD, _STRONG = 0.002, 0.005
+
+
+def against_overfitting(fit: Fit, severe: bool = False) -> str:
+    """What the parameters do not use yet: a penalty, dropout, an early end."""
+    alpha = (_STRONG if severe else _MILD) * fit.batch * max(fit.mean_weight, TINY)
+    if fit.parameters["alpha"] < alpha / 2:
+        return f"alpha={one_digit(alpha)}"
+    if not (fit.dropout or fit.chooses_its_steps or fit.flow.n_layers == 1):
         width = min(fit.flow.layer_sizes[1:-1])
         if (rate := min(_moderate(width), 0.2)) > 0:
             return f"dropout={rate}"
-    return f"alpha={one_digit(alpha)}"
+    if not fit.parameters["early_stopping"] and fit.summary.n_rows >= _ROWS_TO_SPARE:
+        return "early_stopping=True"
+    return f"alpha={one_digit(min(5 * fit.parameters['alpha'], fit.penalty_limit))}"
+
+
+# Rows of which a tenth tells a score.
+_ROWS_TO_SPARE = 1000
+
+
+def more_power(fit: Fit) -> str:
+    """Of a network that does worse than a linear one on its own rows: what holds it."""
+    if fit.overpenalized or fit.pressed:
+        return lower_alpha(fit)
+    if max(fit.dropout[1:], default=0) > 0.5:
+        return "dropout=0.2"
+    if not fit.chooses_its_steps and fit.rate < fit.usual_rate / 2:
+        return f"learning_rate_init={fit.usual_rate}"
+    if not fit.chooses_its_steps and fit.rate > 2 * fit.usual_rate:
+        return f"learning_rate_init={fit.usual_rate}"
+    if fit.outcome == "max_iter" or fit.still_learning:
+        return longer(fit)
+    if min(fit.flow.layer_sizes[1:-1], default=100) < 50:
+        return "hidden_layer_sizes=(100,)"
+    return longer(fit)
+
+
+def against_noise(fit: Fit) -> str:
+    """A penalty that leaves a constant answer, the best one where nothing is known."""
+    return f"alpha={one_digit(fit.batch * max(fit.mean_weight, TINY))}"
 
 
 def longer(fit: Fit) -> str:
@@ -198,7 +311,7 @@ def longer(fit: Fit) -> str:
     if fit.outcome == "max_iter":
         if fit.max_fun_ended:
             return f"max_fun={max(5 * p['max_fun'], 15000)}"
-        advice = f"max_iter={5 * p['max_iter']}"
+        advice = f"max_iter={max(5 * p['max_iter'], 200)}"
         more = f", max_fun={10 * p['max_iter'] + 15000}"
         return advice + (more if fit.max_fun_is_next else "")
     if not fit.was_patient:

@@ -508,11 +508,25 @@ class BaseBP(BaseEstimator):
             trial._fitted = _fitting.start(trial, X, y)
         return self
 
-    def diagnose(self) -> Diagnosis:
-        """Say why the network learned, or why it did not.
+    def diagnose(
+        self, X_val: Any = None, y_val: Any = None, sample_weight_val: Any = None
+    ) -> Diagnosis:
+        """Say what the model is worth, and why training went well or did not.
 
         Reads what the last fit recorded (``monitor=True``), also if it diverged. What
         each finding means is explained in docs/diagnosis.md.
+
+        Parameters
+        ----------
+        X_val : {array-like, sparse matrix} of shape (n_samples, n_features), \
+                default=None
+            Rows that the model was not trained on. They tell whether it has learned
+            its training rows by heart. None means those that the fit held out, if it
+            did (``early_stopping=True``, or `X_val` in `fit`).
+        y_val : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
+            Their targets.
+        sample_weight_val : array-like of shape (n_samples,), default=None
+            Their weights.
 
         Returns
         -------
@@ -525,9 +539,9 @@ class BaseBP(BaseEstimator):
         NotFittedError
             If there was no fit yet.
         ValueError
-            If the last fit recorded nothing.
+            If the last fit recorded nothing, or the given rows do not fit the model.
         """
-        return diagnose(self._with(self._fitted))
+        return diagnose(self._with(self._fitted), X_val, y_val, sample_weight_val)
 
     # ------------------------------------------------------------------- predict
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,10 @@ from sklearn.exceptions import NotFittedError
 
 from cbp._catalog import LOSSES, OUTPUT_OF, Loss
 from cbp._fit_summary import FitSummary
-from cbp._fitted import Fitted
+from cbp._given_rows import Comparison
 from cbp._parameters import dropout_rates
 from cbp._solvers import SOLVERS, Solver, follows_training
+from cbp._worth import Standing, Worth
 from cbp.gradient_flow import FailedFlow, GradientFlow, ratio
 
 # Thresholds. None depends on a unit of the data: a layer is compared with the output
@@ -94,8 +96,47 @@ SCHEDULE_OVER = 0.1
 # Fall of the cost in the second half of such a fit, in costs of a constant answer and
 # as a share of itself, above which more epochs are worth while.
 STILL_FALLS, STILL_FALLS_BY = 0.03, 0.1
+# Scores of held-out rows: by how much a linear model must be better, and which part of
+# what a network knows of its training rows it must not know of them.
+LOST_TO_LINEAR, BEATS_LINEAR = 0.01, 0.015
+GAP, GAP_ALONE, GAP_NOTE, GAP_LEAST = 0.45, 0.7, 0.15, 0.05
+# The same of a network with so many weights per row, or trained to the last digit.
+MANY, GAP_BY_HEART = 100, 0.25
+# Share of what there is to know, up to which nothing is known.
+NO_SHARE = 0.05
+# Share of the rows that get one answer, from which on it is the only one; share that
+# is most of them; share of a class that is rare; and share of what there is to know,
+# averaged over classes, below which hardly any of its rows are found.
+ONE_ANSWER, MOST, RARE, RARE_FOUND = 0.995, 0.9, 0.12, 0.35
+GENERAL = 0.75
+# By how much a quick model must explain other rows better than shuffled targets.
+SIGNAL_CLEAR = 0.005
+# Rows that are not of the commonest class, below which that model misses signals: with
+# 20 of them it missed 3 of 10, with 40 one of 6, with 50 none.
+SIGNAL_ROWS = 50
+# Spread of a column without its outliers, once it is scaled with them.
+SQUEEZED = 0.5
+# Rows from which on it explains more than nothing wherever there is a signal. With 130
+# rows it was worse than a constant for up to 3 of 4 real targets, yet better than it
+# was for any shuffled ones; with 400 never.
+SIGNAL_MANY = 400
 # Rise of the cost of held-out rows from its least value, in costs of a constant answer.
 OVERFITS = 0.05
+# Rates that usually train, and the multiples of them at which steps are looked at.
+USUAL_RATES = {"adam": 0.001, "sgd": 0.01}
+RATE_EXTREME, RATE_HIGH, RATE_LOW = 100.0, 5.0, 0.2
+# Update over weights of a first step that is large with such a rate: training goes on
+# in jumps, and the cost stays where they keep it. Usual rates have 0.002 to 0.04.
+STEP_LARGE = 0.12
+# Steps below which nothing can be said of a fit that was still learning.
+FEW_STEPS = 100
+# Dropout rates above which a layer cannot learn what it could.
+MUCH_DROPOUT = 0.6
+# Rows of a batch that usually train; what decoupled decay takes of the weights in a
+# step, from which on it holds them down.
+USUAL_BATCH, DECAY = 256, 0.01
+# By how much weights shrink below their first size under a penalty that costs much.
+SHRUNK, PENALTY_FELT = 1.3, 0.01
 # Hidden layers. Up to eight relu trains as well as tanh; with 14 SGD trains tanh but
 # not relu, with 30 neither; Adam and L-BFGS come to that some layers later.
 DEEP_FOR_RELU, DEEP_FOR_ALL = 8, 20
@@ -105,19 +146,45 @@ TINY = float(np.finfo(np.float64).tiny)
 _PARAMETERS = ("batch_size", "alpha", "warm_start", "epsilon")
 _PARAMETERS += ("learning_rate_init", "tol", "n_iter_no_change", "max_iter", "max_fun")
 _PARAMETERS += ("activation", "learning_rate", "max_grad_norm", "early_stopping")
+_PARAMETERS += ("weight_decay", "shuffle")
+# Parameters of one of the estimators, and what they are without an effect.
+_OPTIONAL = {"label_smoothing": 0.0}
 # Outcomes of a training that ended by itself.
 _ENDS = ("converged", "max_iter", "stuck", "diverged")
+
+
+@dataclass(frozen=True)
+class Given:
+    """What is known of rows that are given to `diagnose`.
+
+    Parameters
+    ----------
+    held, linear : Worth or None
+        What the network and a linear model are worth on them.
+    rows : Comparison or None
+        Where they lie beside the rows of training.
+    """
+
+    held: Worth | None = None
+    linear: Worth | None = None
+    rows: Comparison | None = None
+
+
+_NOTHING_GIVEN = Given()
 
 
 class Fit:
     """One fit: its records, its parameters, and the numbers that follow from them."""
 
-    def __init__(self, estimator: Any):
+    def __init__(self, estimator: Any, given: Given = _NOTHING_GIVEN):
         flow, self.curve, self.summary, n_iter = _records_of(estimator)
         self.parameters: dict[str, Any] = {
             name: getattr(estimator, name) for name in _PARAMETERS
         }
+        for name, nothing in _OPTIONAL.items():
+            self.parameters[name] = getattr(estimator, name, nothing)
         self.solver = _solver_of(estimator)
+        self.solver_name = str(estimator.solver)
         self.loss = _loss_of(estimator)
         self.flow: GradientFlow = flow
         failed = isinstance(flow, FailedFlow)
@@ -152,8 +219,70 @@ class Fit:
         self.delta_tells = network is None or (
             LOSSES[network.output, network.loss].delta_is_error
         )
+        self.standing: Standing = self.summary.standing or Standing()
+        # What rows that are given now say counts more than what the fit held out.
+        self.rows = given.rows
+        self.held = given.held or self.standing.held
+        self.linear_held = given.linear if given.held else self.standing.linear_held
         loss = getattr(estimator, "loss_", None)
         self.reached = self._reached(math.inf if failed or loss is None else loss)
+
+    @property
+    def train(self) -> Worth | None:
+        """What it is worth on rows that it was trained on."""
+        return self.standing.train
+
+    @property
+    def linear_train(self) -> Worth | None:
+        """The same of a linear model that was trained on those rows."""
+        return self.standing.linear_train
+
+    @property
+    def generalises(self) -> bool:
+        """Whether what it knows of its training rows it knows of others, too; yes if
+        nothing is known of others."""
+        if self.train is None or self.held is None:
+            return True
+        return self.held.share >= GENERAL * self.train.share
+
+    @property
+    def only_linear(self) -> bool:
+        """Whether a linear model does as well on held-out rows, as far as they tell."""
+        if self.held is None or self.linear_held is None:
+            return False
+        return self.held.score < self.linear_held.score + self.score_noise / 2
+
+    @property
+    def rate_is_far_below(self) -> bool:
+        low = self.rate <= RATE_LOW * self.usual_rate
+        return low or self.rate_ran_out or self.schedule_is_low
+
+    @property
+    def rate_is_extreme(self) -> bool:
+        return self.rate >= RATE_EXTREME * self.usual_rate
+
+    @property
+    def rate_is_far_above(self) -> bool:
+        return self.rate >= RATE_HIGH * self.usual_rate
+
+    @property
+    def learned_well(self) -> bool:
+        """Whether it has learned, and not by heart."""
+        return self.learned and self.generalises
+
+    @property
+    def score_noise(self) -> float:
+        """The standard error of a score of held-out rows, or of training rows."""
+        worth = self.held or self.train
+        if worth is None:
+            return math.inf
+        p = min(max(worth.score, 0.05), 0.95)
+        return math.sqrt(p * (1 - p) / worth.n_rows)
+
+    @property
+    def ended(self) -> bool:
+        """Whether training came to its end; a part of one shows slow starts, too."""
+        return self.outcome not in ("interrupted", "stopped", "partial")
 
     @property
     def idle(self) -> bool:
@@ -189,8 +318,151 @@ class Fit:
         return float(reached) if math.isfinite(reached) else math.inf
 
     @property
+    def nothing_to_learn(self) -> bool:
+        """Whether the targets are all the same."""
+        return self.summary.constant_cost <= TINY
+
+    @property
     def learned(self) -> bool:
-        return self.summary.constant_cost <= TINY or self.reached < LEARNED
+        return self.nothing_to_learn or self.reached < LEARNED
+
+    @property
+    def late_fall(self) -> float:
+        """By what part of itself the cost fell in the last quarter of the epochs."""
+        quarter = self.cost[-max(len(self.cost) // 4, 1) - 1 :]
+        if len(quarter) < 2 or not 0 < quarter[0] < math.inf:
+            return 0.0
+        return float(1 - quarter[-1] / quarter[0])
+
+    @property
+    def swing(self) -> float:
+        """Median of the rises of the cost in the second half of the epochs."""
+        change = np.diff(self.cost[len(self.cost) // 2 :])
+        rises = change[change > 0]
+        return float(np.median(rises)) if len(rises) else 0.0
+
+    @property
+    def share_of_rises(self) -> float:
+        """In which share of the epochs of the second half the cost rose."""
+        change = np.diff(self.cost[len(self.cost) // 2 :])
+        return float((change > 0).mean()) if len(change) else 0.0
+
+    @property
+    def usual_rate(self) -> float:
+        """A learning rate that usually trains; infinite if there is no rate."""
+        return USUAL_RATES.get(self.solver_name, math.inf)
+
+    @property
+    def steps_are_large(self) -> bool:
+        """Whether a high rate makes steps so large that the cost cannot settle."""
+        if self.rate < RATE_HIGH * self.usual_rate or self.given_weights:
+            return False
+        if self.target_off or self.input_off or not self.ended:
+            return False
+        step = self.first_step.max()
+        if (step > 2 * STEP_FIRST or self.rate_is_extreme) and self.reached > 0.02:
+            return True
+        unsettled = step > STEP_LARGE and self.share_of_rises > RISES / 2
+        return bool(self.ended and unsettled)
+
+    @property
+    def rate_is_low(self) -> bool:
+        """Whether a low rate was still at work when training ended."""
+        if self.rate > RATE_LOW * self.usual_rate:
+            return False
+        return self.still_learning or self.outcome == "converged"
+
+    @property
+    def rate_ran_out(self) -> bool:
+        """Whether 'invscaling' left no rate while there was still much to learn."""
+        last = self.summary.last_rate
+        if self.parameters["learning_rate"] != "invscaling" or last is None:
+            return False
+        return last < SCHEDULE_OVER * self.rate
+
+    @property
+    def schedule_is_low(self) -> bool:
+        """Whether a function of the user leaves next to nothing of the rate."""
+        last = self.summary.last_rate
+        own = callable(self.parameters["learning_rate"]) and last is not None
+        return bool(
+            own
+            and self.step_ratio.max() * self.n_epochs < 1
+            and (last < SCHEDULE_OVER * self.rate)
+        )
+
+    @property
+    def n_steps(self) -> int:
+        return self.n_epochs * self.steps_per_epoch
+
+    @property
+    def few_steps(self) -> bool:
+        """Whether a limit ended training after a few steps at a usual rate."""
+        usual = self.rate >= 0.5 * self.usual_rate and not self.chooses_its_steps
+        ended = self.outcome == "max_iter" and self.n_steps < FEW_STEPS
+        return bool(usual and ended and self.still_learning)
+
+    @property
+    def still_learning(self) -> bool:
+        """Whether the cost was still falling when training ended."""
+        return self.late_fall > 0.02
+
+    @property
+    def usual_batch(self) -> int:
+        return USUAL_BATCH
+
+    @property
+    def shrunk(self) -> float:
+        """How many times smaller than at first the weights of a layer have become."""
+        ratios = ratio(self.flow.weight[0], self.flow.weight[-1])
+        return float(np.nan_to_num(ratios, nan=0.0, posinf=math.inf).max())
+
+    @property
+    def pressed(self) -> bool:
+        """Whether a penalty has made the weights smaller than they were at first."""
+        if not len(self.flow.epoch) or self.mean_weight <= 0:
+            return False
+        per_row = self.parameters["alpha"] / (self.batch * self.mean_weight)
+        return bool(per_row > PENALTY_FELT and self.shrunk > SHRUNK)
+
+    @property
+    def first_errors(self) -> NDArray:
+        """Length of delta^l over that of delta^L in the first record."""
+        return np.asarray(self.flow.relative_error[0], np.float64)
+
+    @property
+    def vanished_at_first(self) -> bool:
+        """Whether a deep network lost the error at first, and has learned little."""
+        if not self.ended:
+            return False
+        first = self.first_errors.min()
+        little = not self.learned and first < VANISHING
+        return bool(little or (not self.generalises and first < VANISHING**2))
+
+    @property
+    def n_answers(self) -> int:
+        """Classes, or outputs."""
+        if isinstance(self.classes, np.ndarray):
+            return len(self.classes)
+        return int(self.flow.layer_sizes[-1])
+
+    @property
+    def least_width(self) -> int:
+        """The width below which a hidden layer is a bottleneck."""
+        return 3 if self.n_answers <= 2 else 2 + math.ceil(math.log2(self.n_answers))
+
+    @property
+    def n_weights(self) -> int:
+        sizes = np.array(self.flow.layer_sizes, dtype=np.int64)
+        return int((sizes[:-1] + 1) @ sizes[1:])
+
+    @property
+    def stopped_on_plateau(self) -> bool:
+        """Whether patience ended training early, with much left to learn."""
+        p = self.parameters
+        early = self.n_epochs < p["max_iter"] / 2
+        impatient = p["n_iter_no_change"] < 5
+        return early and (impatient or self.reached > NOTHING_LEARNED)
 
     def typical(self, records: NDArray) -> NDArray:
         """Geometric mean of the later records, per layer; NaN if there is none."""
@@ -200,6 +472,25 @@ class Fit:
     def share(self, records: NDArray) -> NDArray:
         """Mean of the later records, per layer, for shares."""
         return finite(records[self.late]).mean(0)
+
+    @property
+    def dead(self) -> tuple[NDArray, NDArray]:
+        """Share of dead units per hidden layer, at first and later.
+
+        In batches of a few rows a living unit may be zero in all of them by chance; so
+        there the zeros are counted, of which living units make about half. What dropout
+        takes is not counted.
+        """
+        flow, rates = self.flow, self.dropout or (0.0,) * self.flow.n_layers
+        few = self.batch * (1 - np.array(rates[1:])) < 16
+        at_first = (flow.stuck[0, :-1], flow.saturated[0, :-1])
+        later = (self.share(flow.stuck)[:-1], self.share(flow.saturated)[:-1])
+        first, last = (
+            # Dead units are zero in every row, however few there are.
+            np.where(few, np.clip(2 * zeros - 1, 0, stuck), stuck)
+            for stuck, zeros in (at_first, later)
+        )
+        return first, last
 
     @property
     def step_ratio(self) -> NDArray:
@@ -319,6 +610,11 @@ class Fit:
         return np.power(rates, self.flow.layer_sizes[:-1])
 
     @property
+    def drops_much(self) -> bool:
+        """Whether a hidden layer loses most of its units in every row."""
+        return max(self.dropout[1:], default=0.0) > MUCH_DROPOUT
+
+    @property
     def scheduled(self) -> bool:
         """Whether the rate depends on how much of training is done."""
         return follows_training(self.parameters["learning_rate"])
@@ -434,13 +730,6 @@ def _records_of(
     """Flow, loss curve, summary and epochs of the last fit, a failed one first."""
     name = type(estimator).__name__
     fitted = getattr(estimator, "_fitted", None)
-    ours = isinstance(fitted, Fitted) and hasattr(estimator, "hidden_layer_sizes")
-    if not ours:
-        raise TypeError(
-            f"diagnose needs a BPClassifier or BPRegressor, got {name}. Of a pipeline "
-            "pass the last step, model[-1]; of a search best_estimator_; of a "
-            "TransformedTargetRegressor regressor_."
-        )
     failed = getattr(estimator, "_failed_flow", None)
     if failed is not None:
         if failed.summary is None:

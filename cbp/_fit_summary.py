@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from cbp._catalog import LOSSES, Columns, weighted_quantile
+from cbp._columns import NOTHING_SEEN, DataFaults, spread
 
 if TYPE_CHECKING:
     from cbp._network import Network
+    from cbp._worth import Standing
 
 # Rows that are looked at: enough for a scale, few enough to cost nothing.
 _SAMPLE_ROWS = 64
@@ -91,6 +93,11 @@ class FitSummary:
         The share of the steps that `max_grad_norm` has shortened.
     last_rate : float or None
         The learning rate of the last step; None if the solver has none.
+    standing : Standing or None
+        What the model is worth at the end, None if there is none or after
+        `partial_fit`.
+    faults : DataFaults
+        What is wrong with the data, seen at the end; empty if nobody looked.
     """
 
     n_rows: int
@@ -114,6 +121,8 @@ class FitSummary:
     recall: float | None = None
     clipped: float = 0.0
     last_rate: float | None = None
+    standing: Standing | None = None
+    faults: DataFaults = NOTHING_SEEN
 
     @classmethod
     def of_data(
@@ -182,7 +191,7 @@ class FitSummary:
         """
         variance = None
         if outputs is not None and loss - self.least_cost >= 0.5 * self.constant_cost:
-            some = _spread(self.n_rows, _SAMPLE_ROWS)
+            some = spread(self.n_rows, _SAMPLE_ROWS)
             with np.errstate(all="ignore"):
                 variance = float(outputs(some).var(0).mean())
         recall = None
@@ -192,20 +201,15 @@ class FitSummary:
 
     def _recall(self, outputs: Callable, labels: Callable) -> float | None:
         """The share of some rows of the rarest class for which it is predicted."""
-        some = np.arange(self.n_rows)[_spread(self.n_rows, _SAMPLE_TARGETS)]
+        some = np.arange(self.n_rows)[spread(self.n_rows, _SAMPLE_TARGETS)]
         rare = some[labels(some) == self.rare_class]
         if len(rare) < _LEAST_RARE_ROWS:
             return None
-        answers = outputs(rare[_spread(len(rare), _SAMPLE_ROWS)])
+        answers = outputs(rare[spread(len(rare), _SAMPLE_ROWS)])
         # A single output stands for two classes.
         single = answers.shape[1] == 1
         predicted = answers[:, 0] > 0.5 if single else answers.argmax(1)
         return float(np.mean(predicted == self.rare_class))
-
-
-def _spread(n: int, most: int) -> slice:
-    """At most `most` of n places, evenly spread."""
-    return slice(0, n, -(-n // most))
 
 
 def _weighed(
@@ -215,7 +219,7 @@ def _weighed(
 
     Rows without weight are passed over if no other was met.
     """
-    some = _spread(n_rows, _SAMPLE_TARGETS)
+    some = spread(n_rows, _SAMPLE_TARGETS)
     chosen = some if rows is None else rows[some]
     if sample_weight is None:
         return chosen, np.ones(len(range(*some.indices(n_rows)))), 1.0
@@ -227,14 +231,14 @@ def _weighed(
         heavy = np.flatnonzero(weight)
         if len(heavy) == 0:  # nothing was trained
             return chosen, np.ones(len(sample_weight[chosen])), 0.0
-        heavy = heavy[_spread(len(heavy), _SAMPLE_TARGETS)]
+        heavy = heavy[spread(len(heavy), _SAMPLE_TARGETS)]
         chosen, weight = heavy if rows is None else rows[heavy], weight[heavy]
     return chosen, weight / weight.max(), float(mean)
 
 
 def _summarize_inputs(X: Any, rows: NDArray | None) -> dict[str, Any]:
     n_rows = X.shape[0] if rows is None else len(rows)
-    some = _spread(n_rows, _SAMPLE_ROWS)
+    some = spread(n_rows, _SAMPLE_ROWS)
     X = X[some] if rows is None else X[rows[some]]
     values = (X.data if sparse.issparse(X) else X).astype(np.float64)
     # Squares of the largest numbers would overflow.

@@ -25,6 +25,7 @@ from cbp import _stream
 from cbp._batch import fit_bytes, most_entries
 from cbp._callbacks import Rows, Session
 from cbp._checkpoint import Saved, Source, generator_state
+from cbp._columns import TRAIN_NS, look_at
 from cbp._data import Data
 from cbp._divergence import DivergenceError, message_of_divergence
 from cbp._fit_summary import FitSummary
@@ -65,6 +66,7 @@ from cbp._validation import (
 )
 from cbp._verbose import StatusLine, print_loss, print_patience
 from cbp._warn import warn
+from cbp._worth import MOST_ROWS, SIGNAL_ROWS, stand
 from cbp.gradient_flow import FailedFlow, GradientFlow
 
 if TYPE_CHECKING:
@@ -78,6 +80,16 @@ _SCORES += ("best_iter_",)
 
 # The records of a fit, which `monitor` asks for.
 _FLOW = ("gradient_flow_", "_fit_summary")
+
+# Rows that are scored at the end of a fit at least, and the share of its work that
+# scores of more of them may take.
+_LEAST_ROWS, _FOR_SCORES = 64, 0.004
+
+# The end of a warning or an error about training.
+_ASK = "For the reasons and what to do, call .diagnose()."
+# A fit that diverges does so early; what is wrong with its data is looked for as if it
+# had lasted that many epochs.
+_EPOCHS_OF_FAILED = 10_000
 
 # Parameters that the trainer takes as floats.
 _REAL_PARAMETERS = ("alpha", "learning_rate_init", "power_t", "momentum", "beta_1")
@@ -104,9 +116,10 @@ class Run:
     rows: NDArray | None  # those trained on; None means all
     progress: Progress
     trainer: Trainer | None  # None if nothing is trained
-    # Looks at the data for a summary; None if the run is not monitored. Holds nothing
-    # that holds the run: only the garbage collector would end such a pair.
-    look: Callable[[], FitSummary] | None = None
+    # Looks at the data for a summary, and for what is wrong with them if it is told how
+    # many epochs there were; None if the run is not monitored. Holds nothing that holds
+    # the run: only the garbage collector would end such a pair.
+    look: Callable[..., FitSummary] | None = None
     summary: FitSummary | None = None
     # Scores the held-out rows if the engine does not.
     score: Callable[[Progress], float] | None = None
@@ -256,7 +269,8 @@ def fit(
         score = None if run.score is None else run.score(progress)
         trainer.score_weights(theta, score, starting=True)
     if est.monitor:
-        run.look = functools.partial(_look, network, data, rows, run.went_on)
+        batch = None if est.shuffle else _batch_size(est, run.n_rows)
+        run.look = functools.partial(_look, network, data, rows, run.went_on, batch)
     if session is not None:
         best = -math.inf if saved is None else saved.best
         source = functools.partial(Source, est, run, best)
@@ -265,7 +279,9 @@ def fit(
         if not idle:
             _train(est, run, incremental, session)
         if run.look and (trainer.recorder.n_records or not incremental):
-            _summarize(run, progress.outcome)
+            _summarize(run, progress.outcome, 0 if incremental else progress.n_iter)
+            if not incremental:
+                _judge(run)
     except KeyboardInterrupt:
         # Weights that have overflowed are no model, at whatever line it came.
         if all_finite(run.chosen_theta):
@@ -475,6 +491,10 @@ def _progress_of(fitted: Fitted, optimizer: Optimizer | None) -> Progress:
 # ---- training
 
 
+def _batch_size(est: Any, n_rows: int) -> int:
+    return SOLVERS[est.solver].batch_size(est.batch_size, n_rows)
+
+
 def _make_trainer(
     est: Any,
     network: Network,
@@ -487,8 +507,7 @@ def _make_trainer(
 ) -> Trainer:
     """The only place where a fit makes a Trainer."""
     n_rows = data.X.shape[0] if rows is None else len(rows)
-    solver = SOLVERS[est.solver]
-    batch_size = solver.batch_size(est.batch_size, n_rows)
+    batch_size = _batch_size(est, n_rows)
     patience = est.n_iter_no_change
     numbers = {name: number(est, name) for name in _REAL_PARAMETERS}
     # The penalty stands beside sums of weights.
@@ -523,7 +542,7 @@ def _make_trainer(
         scored = rows_of if same else Data(network, of.X, of.target, of.weight), at
     return Trainer(
         network,
-        theta if solver.stochastic else theta.copy(),
+        theta if SOLVERS[est.solver].stochastic else theta.copy(),
         rows_of,
         settings,
         progress,
@@ -595,20 +614,23 @@ def _train(est: Any, run: Run, incremental: bool, session: Session | None) -> No
     elif end.reason == "patience" and est.verbose:
         print_patience(progress.scored, est.tol, est.n_iter_no_change)
     if end.warning and not incremental:
-        warn(end.warning, ConvergenceWarning)
+        gap = "\n" if "\n" in end.warning else " "
+        ask = gap + _ASK if est.monitor else ""
+        warn(end.warning + ask, ConvergenceWarning)
 
 
 def _diverged(est: Any, run: Run) -> None:
     """Raise the error of a diverged fit; warn if early stopping has a fallback."""
     progress, data = run.progress, run.data
     message = message_of_divergence(est, run.network, *data[:4], progress.n_iter + 1)
+    ask = f" {_ASK}" if est.monitor else ""
     if not math.isfinite(progress.best_score):
-        raise DivergenceError(message, _failed_flow(run))
+        raise DivergenceError(message + ask, _failed_flow(run))
     progress.outcome = "diverged"
     progress.validation_scores.append(math.nan)
     progress.scored = True  # so that the weights of the best score are kept, not these
     warn(
-        f"{message} The weights of the best validation score are kept.",
+        f"{message} The weights of the best validation score are kept.{ask}",
         ConvergenceWarning,
     )
 
@@ -616,13 +638,32 @@ def _diverged(est: Any, run: Run) -> None:
 # ---- what a fit leaves behind
 
 
-def _look(network: Network, data: Checked, rows: Any, went_on: bool) -> FitSummary:
+def _look(
+    network: Network,
+    data: Checked,
+    rows: Any,
+    went_on: bool,
+    batch_size: int | None,
+    n_epochs: int = 0,
+) -> FitSummary:
     """What `diagnose` must know of the data."""
-    summary = FitSummary.of_data(network, data.X, data.target, data.weight, rows)
+    of = data.X, data.target
+    summary = FitSummary.of_data(network, *of, data.weight, rows)
+    if n_epochs:
+        work = n_epochs * summary.n_rows * network.n_params
+        faults = look_at(
+            *of,
+            rows,
+            data.weight,
+            work=work,
+            output=network.output,
+            batch_size=batch_size,
+        )
+        summary = replace(summary, faults=faults)
     return replace(summary, weight_unit=data.unit, given_weights=went_on)
 
 
-def _summarize(run: Run, outcome: str) -> None:
+def _summarize(run: Run, outcome: str, n_epochs: int = 0) -> None:
     X, rows, progress = run.data.X, run.rows, run.progress
 
     def outputs(part: slice | NDArray) -> Floats:
@@ -632,8 +673,41 @@ def _summarize(run: Run, outcome: str) -> None:
     def labels(part: NDArray) -> NDArray:
         return run.data.target[part if rows is None else rows[part]]
 
-    summary = run.look().at_end(outcome, progress.loss, outputs, labels)
+    summary = run.look(n_epochs).at_end(outcome, progress.loss, outputs, labels)
     run.summary = _with_steps(run, summary)
+
+
+def _judge(run: Run) -> None:
+    """Note what the model is worth, on rows trained on and rows held out."""
+    theta, held_out = run.chosen_theta, None
+    if not all_finite(theta):
+        return
+    n_seen = run.n_rows * max(run.progress.n_iter, 1)
+    # Of a pass over a row forwards and backwards a third is the pass forwards.
+    at_most = int(min(MOST_ROWS, max(_LEAST_ROWS, 3 * _FOR_SCORES * n_seen)))
+    if run.held_out is not None:
+        held_out = _some(*run.held_out, at_most)
+    trained = _some(run.data, run.rows, max(at_most, SIGNAL_ROWS))
+    spent = TRAIN_NS[run.data.X.dtype.itemsize] * run.network.n_params * n_seen
+    standing = stand(run.network, theta, trained, held_out, at_most, spent, run.n_rows)
+    run.summary = replace(run.summary, standing=standing)
+
+
+def _some(data: Checked, rows: NDArray | None, at_most: int) -> tuple[Any, Any, Any]:
+    """X, target and weights of rows that are spread evenly."""
+    n_rows = data.X.shape[0] if rows is None else len(rows)
+    some: Any = slice(0, n_rows, -(-n_rows // at_most))
+    if rows is not None:
+        some = rows[some]
+    weight = data.weight
+    target = data.target[some]
+    if not sparse.issparse(target):
+        target = np.ascontiguousarray(target)
+    return (
+        kernel_ready(data.X[some]),
+        target,
+        None if weight is None else np.ascontiguousarray(weight[some]),
+    )
 
 
 def _with_steps(run: Run, summary: FitSummary) -> FitSummary:
@@ -662,7 +736,7 @@ def _failed_flow(run: Run) -> FailedFlow:
         FailedFlow,
         loss_curve=tuple(run.progress.loss_curve),
         n_iter=run.progress.n_iter,
-        summary=_with_steps(run, run.look().at_end("diverged")),
+        summary=_with_steps(run, run.look(_EPOCHS_OF_FAILED).at_end("diverged")),
     )
 
 

@@ -30,12 +30,13 @@ from cbp._base import BaseBP
 from cbp._callbacks import Epoch
 from cbp._catalog import SCHEDULES
 from cbp._checkpoint import Source, best_file, keep, last_number, slots, write
+from cbp._plots import pyplot
 from cbp._safetensors import ModelFileError
 from cbp._solvers import SOLVERS, OpenLBFGS
 from cbp._warn import warn
 from cbp.diagnosis import PROBLEM, Diagnosis, Finding
 from cbp.gradient_flow import GradientFlow, import_pandas
-from cbp.plotting import GradientFlowDisplay, LossCurveDisplay, _pyplot
+from cbp.plotting import GradientFlowDisplay, LossCurveDisplay
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -600,7 +601,7 @@ class LiveDisplay(_Callback):
         return state
 
     def _start(self, estimator: BaseBP) -> _Picture:
-        plt = _pyplot()
+        plt = pyplot()
         self._shown = None
         self._display = _notebook_display()
         if self.figure is not None:

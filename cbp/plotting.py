@@ -1,11 +1,11 @@
 """Pictures of a fit, in the style of scikit-learn's Display classes.
 
-GradientFlowDisplay draws the gradients that a fit recorded, LossCurveDisplay draws what
-the fit gained, and ActivationDisplay draws what the units do on given rows.
-gradient_flow.py says what the records mean. Only this module uses matplotlib, and it
-imports matplotlib only for the first picture. Layers and epochs are counted from 1, as
-in the sentences of `diagnose`; `gradient_flow_.epoch` begins at 0. With L-BFGS an epoch
-is an iteration.
+GradientFlowDisplay draws the errors that a fit recorded and the sizes of its steps,
+LossCurveDisplay draws what the fit gained, ActivationDisplay draws what the units do
+on given rows. gradient_flow.py says what the records mean, _plots.py draws the parts of
+the pictures, and _colors.py has their colours and limits. Layers and epochs are counted
+from 1, as in the sentences of `diagnose`; `gradient_flow_.epoch` begins at 0. With
+L-BFGS an epoch is an iteration.
 """
 
 from __future__ import annotations
@@ -16,11 +16,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import is_classifier, is_regressor
 from sklearn.utils.validation import check_is_fitted
 
+from cbp import _plots
 from cbp._base import hidden_outputs, network_of
-from cbp._evidence import MOVED, STEP_LATER
+from cbp._catalog import ACTIVATIONS
+from cbp._colors import (
+    HEALTHY_RATIOS,
+    HIGHEST_COST,
+    LINE_COLORS,
+    LINE_STYLES,
+    RATIO_RANGE,
+)
+from cbp._fit_record import FitRecord, score_name
+from cbp.diagnosis import Diagnosis, Finding
 from cbp.gradient_flow import FailedFlow, GradientFlow
 
 if TYPE_CHECKING:
@@ -32,52 +41,16 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.floating[Any]]
 
-# All pictures have the same scale, so you can compare any two: from a millionth to a
-# million times the output layer's gradient. The colours go from blue through grey to
-# yellow, for readers who are colour-blind. They become brighter all the way: printed in
-# grey, vanishing is dark and exploding is bright. With a white middle both would look
-# the same.
-DECADES = 6
-GRADIENT_COLORS = [
-    (0.0, "#0b1a4a"),
-    (0.25, "#2f6fb5"),
-    (0.5, "#a8a8a8"),
-    (0.7, "#f7d02f"),
-    (1.0, "#ffffb0"),
+__all__ = [
+    "HEALTHY_RATIOS",
+    "RATIO_RANGE",
+    "ActivationDisplay",
+    "GradientFlowDisplay",
+    "LossCurveDisplay",
 ]
-SHARE_COLORS = "Blues"
-SHARE_RANGE = (1e-3, 1.0)
-HISTOGRAM_BINS = 60
-WIDE = 10.0  # activations beyond this are drawn on a symmetric logarithmic axis
 
-# Okabe and Ito's colours for colour-blind readers; printed in grey, the dashes differ.
-# Six colours and five dashes make thirty lines before a pair comes again.
-LINE_COLORS = ["#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00"]
-LINE_STYLES = ["-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1))]
-TITLE_SIZE = 10
-
-# Update/weight of one step. Below this range, a thousand steps do not move the weights
-# by a tenth. Above it, diagnose calls a step too large.
-HEALTHY_RATIOS = (MOVED / 1000, STEP_LATER)
-RATIO_RANGE = (1e-7, 1.0)
-
-
-def _pyplot():
-    """matplotlib.pyplot, imported on first use."""
-    try:
-        import matplotlib.pyplot as plt
-    except ImportError as error:
-        raise ImportError(
-            'Pictures need matplotlib. Install it with: pip install "cbp-learn[plot]"'
-        ) from error
-    return plt
-
-
-def _gradient_colors():
-    """The colour map of gradients."""
-    from matplotlib.colors import LinearSegmentedColormap
-
-    return LinearSegmentedColormap.from_list("cbp_gradient", GRADIENT_COLORS)
+# Findings that speak of the errors that the map shows.
+_OF_ERRORS = ("vanishing-gradient", "exploding-gradient")
 
 
 def _check_estimator(estimator) -> None:
@@ -99,23 +72,6 @@ def _check_fits(fits) -> None:
             "fits must be a dictionary of names and fitted estimators, for example "
             "{'sigmoid': a, 'relu': b}."
         )
-
-
-def _check_axes(name: str, ax) -> None:
-    """Refuse all but a single Axes, for example the array that `subplots` returns."""
-    if isinstance(ax, _pyplot().Axes):
-        return
-    if isinstance(ax, np.ndarray):
-        got = f"an array of shape {ax.shape}"
-    elif isinstance(ax, list | tuple):
-        got = f"a {type(ax).__name__} of length {len(ax)}"
-    else:
-        got = f"a {type(ax).__name__}"
-    raise ValueError(
-        f"{name} must be one matplotlib Axes, got {got}. Pass a single Axes, for "
-        "example of figure.add_subplot(): all parts of a picture share its room. Or "
-        "pass None for a new figure."
-    )
 
 
 def _failed_flow(estimator) -> FailedFlow | None:
@@ -143,72 +99,21 @@ def _flow_of(fit) -> GradientFlow:
     return flow
 
 
-def _split(
-    ax: Axes, ratios: Sequence[float], *, below: bool = False, gap: float = 0.02
-) -> Axes:
-    """New axes next to ax (or below it); both share the space that ax had before."""
-    spec = ax.get_subplotspec()
-    if spec is None:
-        box = ax.get_position()
-        spec = ax.figure.add_gridspec(
-            left=box.x0, right=box.x1, bottom=box.y0, top=box.y1
-        )[0]
-    if below:
-        grid = spec.subgridspec(2, 1, height_ratios=ratios)
-    else:
-        grid = spec.subgridspec(1, 2, width_ratios=ratios, wspace=gap)
-    ax.set_subplotspec(grid[0])
-    return ax.figure.add_subplot(grid[1])
-
-
-def _set_title(ax: Axes, name: str | None, text: str | None, width: float) -> None:
-    """A title over ax and the axes next to it, wrapped to `width` pixels."""
-    points = width / ax.figure.dpi * 72
-    letters = max(int(points / (0.5 * TITLE_SIZE)), 20)  # half as wide as high
-    lines = [textwrap.fill(part, letters) for part in (name, text) if part]
-    ax.set_title("\n".join(lines), loc="left", fontsize=TITLE_SIZE)
-
-
-def _level_titles(axes: Sequence[Axes]) -> None:
-    """Make all titles equally high, and so the axes under them."""
-    titles = [ax.get_title(loc="left") for ax in axes]
-    most = max(title.count("\n") for title in titles)
-    for ax, title in zip(axes, titles, strict=True):
-        filled = title + "\n" * (most - title.count("\n"))
-        ax.set_title(filled, loc="left", fontsize=TITLE_SIZE)
-
-
-def _set_layers(ax: Axes, n_layers: int, output: bool) -> None:
-    """Layers upwards, with a tick for each layer if there is enough space."""
-    step = next(
-        step for step in (1, 2, 5, 10, 20, 50, 100, n_layers) if n_layers <= 12 * step
-    )
-    ticks = {1, *range(step, n_layers + 1, step)}
-    if output:
-        ticks = {t for t in ticks if t == 1 or n_layers - t >= step / 2} | {n_layers}
-    labels = {n_layers: "output"} if output else {}
-    ax.set_yticks(sorted(ticks), [labels.get(t, str(t)) for t in sorted(ticks)])
-    ax.set_ylim(0.5, n_layers + 0.5)
-    ax.set_ylabel("layer")
-
-
-def _edges(epoch) -> Floats:
-    """Borders of cells around epochs: half way between two of them."""
-    middle = (epoch[1:] + epoch[:-1]) / 2
-    return np.concatenate([[epoch[0] - 0.5], middle, [epoch[-1] + 0.5]])
-
-
 class GradientFlowDisplay:
-    """Map of the gradients of a fit, epoch by layer, relative to the output layer.
+    """Map of the errors of a fit, epoch by layer, relative to the output layer.
 
-    Each cell is log10 of the RMS gradient of a layer's weights, divided by the output
-    layer's at that epoch. 0 (grey) is the same size, -3 (dark blue) is a thousandth,
-    and 3 (yellow) is a thousand times as large. Colours mean the same numbers in every
+    Each cell is log10 of the length of a layer's delta, divided by the output layer's
+    in that epoch: `relative_error` of the flow, of which `diagnose` speaks, too. Only
+    errors outside the healthy limits, 1/20 and 10 times, have a colour: blue is too
+    little, orange is too much, and grey is healthy. Up to 100 times orange is pale:
+    when weights have grown, this is usual. Colours mean the same numbers in every
     picture. A hatched cell had a number that is not finite. In a blank cell the layer's
-    gradient and the output layer's are both zero. The axes next to the map show
-    update/weight of every layer: the median over the records (dot), the range from the
-    least to the greatest (line), and the healthy band from 1e-4 to 0.1 (grey). An arrow
-    is a median beyond the axis.
+    error and the output layer's are both zero.
+
+    The line to the right of the map is the error per layer, as a rule that of the
+    second half of the records. A circle marks the number of the verdict. The curves
+    below the map are step/weight: the root mean square of one step over that of the
+    weights. Between the blue and the orange band they are fine.
 
     Parameters
     ----------
@@ -218,15 +123,22 @@ class GradientFlowDisplay:
         Sentence for the title.
     name : str, default=None
         Name of the fit. It comes before the verdict.
+    finding : Finding, default=None
+        The finding whose number is marked.
+    n_steps : int, default=None
+        Steps of the fit, from which the limit of too small steps follows. None means a
+        thousand.
 
     Attributes
     ----------
     ax_ : matplotlib Axes
         The map.
+    error_ax_ : matplotlib Axes or None
+        The error per layer.
     update_ax_ : matplotlib Axes or None
-        The update/weight ratios.
+        The steps.
     figure_ : matplotlib Figure
-        The figure that holds both.
+        The figure that holds all.
     mesh_ : matplotlib QuadMesh
         The cells.
     colorbar_ : matplotlib Colorbar or None
@@ -248,6 +160,7 @@ class GradientFlowDisplay:
     """
 
     ax_: Axes
+    error_ax_: Axes | None
     update_ax_: Axes | None
     colorbar_: Colorbar | None
     figure_: Figure | SubFigure
@@ -258,10 +171,14 @@ class GradientFlowDisplay:
         flow: GradientFlow,
         verdict: str | None = None,
         name: str | None = None,
+        finding: Finding | None = None,
+        n_steps: int | None = None,
     ) -> None:
         self.flow = flow
         self.verdict = verdict
         self.name = name
+        self.finding = finding
+        self.n_steps = n_steps
 
     @classmethod
     def from_estimator(
@@ -276,7 +193,7 @@ class GradientFlowDisplay:
         name : str, default=None
             Name of the fit. It comes before the verdict.
         ax : matplotlib Axes, default=None
-            Where to draw. The map and the axes next to it share this space. This works
+            Where to draw. The map and the axes around it share this space. This works
             best in a figure made with ``layout="constrained"``. None makes a new
             figure.
         **kwargs
@@ -343,7 +260,7 @@ class GradientFlowDisplay:
 
     @classmethod
     def compare(cls, fits: Mapping[str, Any], **kwargs) -> list[Self]:
-        """Draw several fits side by side on one scale.
+        """Draw several fits below each other on one scale, with what they reached.
 
         Parameters
         ----------
@@ -355,8 +272,8 @@ class GradientFlowDisplay:
         Returns
         -------
         displays : list of GradientFlowDisplay
-            One per fit, all in the same `figure_`. Each title has the first sentence of
-            the verdict.
+            One per fit, all in the same `figure_`. Each has a row: its map, and beside
+            it the name, the verdict, the score and the worst layer.
 
         Raises
         ------
@@ -364,29 +281,51 @@ class GradientFlowDisplay:
             As `from_estimator`.
         """
         _check_fits(fits)
-        plt = _pyplot()
-        displays = [cls._of(fit, name) for name, fit in fits.items()]
-        columns = min(len(displays), 3)
-        rows = -(-len(displays) // columns)
-        size = 4.4 * columns + 0.8, 4.1 * rows
-        figure = plt.figure(figsize=size, layout="constrained")
-        figure.get_layout_engine().set(w_pad=0.08)
-        widths = [1.0] * columns + [0.04]
-        grid = figure.add_gridspec(rows, columns + 1, width_ratios=widths)
-        for i, display in enumerate(displays):
-            ax = figure.add_subplot(grid[i // columns, i % columns])
-            if display.verdict:  # there is space only for its first sentence
-                display.verdict = display.verdict.split(". ")[0].rstrip(".") + "."
-            display.plot(ax, colorbar=False, **kwargs)
-        _level_titles([display.ax_ for display in displays])
-        displays[0]._add_colorbar(cax=figure.add_subplot(grid[:, -1]))
+        diagnoses = {name: _diagnosis_of(fit) for name, fit in fits.items()}
+        displays = [cls._of(fit, name, diagnoses[name]) for name, fit in fits.items()]
+        n = len(displays)
+        figure = _plots.pyplot().figure(figsize=(9, 1.9 * n + 1), layout="constrained")
+        figure.get_layout_engine().set(h_pad=0.1)
+        grid = figure.add_gridspec(
+            n + 1, 2, width_ratios=[1, 1.3], height_ratios=[1.0] * n + [0.1]
+        )
+        options = {"update_ratio": False, "error_line": False, **kwargs}
+        for i, (name, display) in enumerate(zip(fits, displays, strict=True)):
+            verdict, display.verdict, display.name = display.verdict, None, None
+            display.plot(figure.add_subplot(grid[i, 0]), colorbar=False, **options)
+            display.verdict, display.name = verdict, name
+            if i < n - 1:
+                display.ax_.set_xlabel("")
+            record = getattr(diagnoses[name], "record", None)
+            _write_row(figure.add_subplot(grid[i, 1]), display, record)
+        displays[0]._add_colorbar(
+            cax=figure.add_subplot(grid[n, :]), orientation="horizontal"
+        )
         return displays
 
     @classmethod
-    def _of(cls, fit, name: str | None) -> Self:
+    def _of(cls, fit, name: str | None, diagnosis: Diagnosis | None = None) -> Self:
         flow = _flow_of(fit)
-        verdict = None if fit is flow else fit.diagnose().verdict
-        return cls(flow=flow, verdict=verdict, name=name)
+        if diagnosis is None:
+            diagnosis = _diagnosis_of(fit)
+        if diagnosis is None:
+            return cls(flow=flow, name=name)
+        return cls._of_diagnosis(flow, diagnosis, name)
+
+    @classmethod
+    def _of_diagnosis(
+        cls, flow: GradientFlow, diagnosis: Diagnosis, name: str | None = None
+    ) -> Self:
+        """Records with the diagnosis that explains them; not yet drawn."""
+        found = [each for each in diagnosis.findings if each.code in _OF_ERRORS]
+        record = diagnosis.record
+        return cls(
+            flow=flow,
+            verdict=diagnosis.verdict,
+            name=name,
+            finding=found[0] if found else None,
+            n_steps=None if record is None else record.n_steps,
+        )
 
     def plot(
         self,
@@ -394,6 +333,7 @@ class GradientFlowDisplay:
         *,
         update_ratio: bool = True,
         colorbar: bool = True,
+        error_line: bool = True,
         **kwargs,
     ) -> Self:
         """Draw.
@@ -401,13 +341,15 @@ class GradientFlowDisplay:
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Where to draw. The map and the axes next to it share this space. This works
+            Where to draw. The map and the axes around it share this space. This works
             best in a figure made with ``layout="constrained"``. None makes a new
             figure.
         update_ratio : bool, default=True
-            Whether to draw update/weight next to the map.
+            Whether to draw the steps below the map.
         colorbar : bool, default=True
             Whether to draw the scale.
+        error_line : bool, default=True
+            Whether to draw the error per layer beside the map.
         **kwargs
             Passed on to matplotlib's `pcolormesh`. The default limits are ``vmin=-6,
             vmax=6``. With other limits you cannot compare the picture with others.
@@ -421,109 +363,105 @@ class GradientFlowDisplay:
         ValueError
             If `ax` is not an Axes.
         """
-        plt = _pyplot()
         if ax is None:
-            _, ax = plt.subplots(figsize=(8, 3.8), layout="constrained")
-        _check_axes("ax", ax)
-        width = ax.get_window_extent().width
+            size = (9, 5.8 if update_ratio else 3.8)
+            _, ax = _plots.pyplot().subplots(figsize=size, layout="constrained")
+        _plots.check_axes("ax", ax)
+        width, height = ax.get_window_extent().size  # the box itself is about to shrink
         self.ax_, self.figure_ = ax, ax.figure
-        self.update_ax_ = self.colorbar_ = None
+        self.update_ax_ = self.error_ax_ = self.colorbar_ = None
+        beside = error_line or update_ratio
+        widths, heights = [4, 1.4][: 1 + beside], [3, 2][: 1 + update_ratio]
+        rooms = _plots.split(ax, widths, heights)
+        self.mesh_ = _plots.draw_error_map(ax, self.flow, kwargs)
+        lines = height / self.figure_.dpi * 72 / 13 * heights[0] / sum(heights)
+        most = int(np.clip(lines, 2, 12))
+        _plots.set_layers(ax, self.flow.n_layers, output=True, most=most)
+        if error_line:
+            self._draw_errors(rooms[0][1])
+        elif beside:
+            rooms[0][1].set_axis_off()
         if update_ratio:
-            self.update_ax_ = _split(ax, [4, 1.3])
-        self._draw_map(kwargs)
-        _set_layers(ax, self.flow.n_layers, output=True)
-        if self.update_ax_ is not None:
-            self._draw_update_ratio(self.update_ax_)
+            self._draw_steps(*rooms[1])
         if colorbar:
-            self._add_colorbar(ax=self.update_ax_ or ax)
-        _set_title(ax, self.name, self.verdict, width)
+            self._add_colorbar(ax=[each for row in rooms for each in row])
+        _plots.set_title(ax, self.name, self.verdict, width)
         return self
 
-    def _draw_map(self, kwargs) -> None:
-        flow, ax = self.flow, self.ax_
-        gradient, output = flow.gradient, flow.gradient[:, -1:]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            decades = np.log10(gradient) - np.log10(output)
-        # A gradient of zero is outside every scale, but it has a colour.
-        decades = np.clip(decades, -99, 99)
-        finite = np.isfinite(gradient) & np.isfinite(output) & (flow.nonfinite == 0)
-        not_finite = ~finite
-        borders = _edges(flow.epoch + 1), np.arange(flow.n_layers + 1) + 0.5
-        options = {"cmap": _gradient_colors(), **kwargs}
-        if "norm" not in kwargs:
-            options = {"vmin": -DECADES, "vmax": DECADES, **options}
-        cells = np.ma.masked_where(not_finite | np.isnan(decades), decades)
-        self.mesh_ = ax.pcolormesh(*borders, cells.T, **options)
-        if not_finite.any():
-            self._hatch(borders[0], not_finite)
-        ax.set_xlabel("epoch")
-        ax.locator_params(axis="x", integer=True, min_n_ticks=1)
-
-    def _hatch(self, borders, not_finite) -> None:
-        # Neighbouring cells are joined: thousands of hatched ones take half a minute.
-        steps = np.diff(np.pad(not_finite, ((1, 1), (0, 0))).astype(int), axis=0)
-        for layer, step in enumerate(steps.T, 1):
-            left, right = borders[step == 1], borders[step == -1]
-            self.ax_.broken_barh(
-                list(zip(left, right - left, strict=True)),
-                (layer - 0.5, 1),
-                facecolor="white",
-                edgecolor="black",
-                linewidth=0,
-                hatch="////",
-            )
-        # A single record may be narrower than a pixel, so a text says it, too.
-        first = int(not_finite.any(axis=1).argmax())
-        edge = borders[first]
-        late = edge > (borders[0] + borders[-1]) / 2
-        self.ax_.annotate(
-            f"not finite from epoch {self.flow.epoch[first] + 1}",
-            (edge, np.flatnonzero(not_finite[first]).mean() + 1),
-            xytext=(-8 if late else 8, 0),
-            textcoords="offset points",
-            ha="right" if late else "left",
-            va="center",
-            bbox={"facecolor": "white", "edgecolor": "black"},
-        )
-
-    def _draw_update_ratio(self, ax: Axes) -> None:
-        layers = np.arange(1, self.flow.n_layers + 1)
-        ratio = np.array(self.flow.update_ratio, np.float64)
-        known = np.isfinite(ratio).any(axis=0)
-        ratio[~np.isfinite(ratio)] = np.nan
-        ratio, layers = ratio[:, known], layers[known]
-        low, middle, high = (
-            np.clip(f(ratio, axis=0), *RATIO_RANGE)
-            for f in (np.nanmin, np.nanmedian, np.nanmax)
-        )
-        ax.axvspan(*HEALTHY_RATIOS, color="0.85")
-        ax.hlines(layers, low, high, color="black", linewidth=1)
-        size = np.clip(120 / self.flow.n_layers, 2.5, 6)
-        least, most = RATIO_RANGE
-        for layer, x in zip(layers, middle, strict=True):
-            marker = "<" if x <= least else ">" if x >= most else "o"
-            ax.plot(x, layer, marker, color="black", markersize=size, clip_on=False)
-        ax.set_xscale("log")
-        ax.set_xlim(least, most)
-        ax.set_xticks([1e-6, 1e-3, 1])
-        ax.set_xticks([], minor=True)
-        ax.set_xlabel("update / weight\n(grey: healthy)")
+    def _draw_errors(self, ax: Axes) -> None:
+        errors, marked = self._errors()
+        _plots.draw_errors(ax, errors, marked)
         ax.sharey(self.ax_)
         ax.tick_params(labelleft=False)
-        ax.tick_params(axis="x", labelsize="small")
+        ax.set_xlabel("error per layer", fontsize=_plots.SMALL)
+        self.error_ax_ = ax
+
+    def _errors(self) -> tuple[Floats, int | None]:
+        """The error of every layer, and the layer of which the verdict speaks."""
+        errors = _plots.typical_errors(self.flow)
+        if self.finding is None:
+            return errors, None
+        judged = np.asarray(self.finding.evidence.get("relative_error", ()), np.float64)
+        if len(judged) == len(errors):
+            errors = judged
+        return errors, self.finding.layer
+
+    def _draw_steps(self, ax: Axes, beside: Axes) -> None:
+        lines = _plots.draw_steps(ax, self.flow, self.n_steps)
+        _plots.draw_layer_names(beside, lines)
+        self.ax_.tick_params(labelbottom=False)
+        self.ax_.set_xlabel("")
+        ax.sharex(self.ax_)
+        self.update_ax_ = ax
 
     def _add_colorbar(self, **where) -> None:
-        label = r"$\log_{10}$ (gradient / output layer's)"
-        self.colorbar_ = self.figure_.colorbar(
-            self.mesh_, extend="both", label=label, **where
-        )
+        self.colorbar_ = _plots.add_error_scale(self.mesh_, self.figure_, **where)
+
+
+def _diagnosis_of(fit) -> Diagnosis | None:
+    """What `diagnose` says of a fit; None of records without their estimator."""
+    _flow_of(fit)  # raises the errors that say what to pass
+    return None if isinstance(fit, GradientFlow) else fit.diagnose()
+
+
+def _write_row(ax: Axes, display, record: FitRecord | None) -> None:
+    """What `compare` says of a fit beside its map."""
+    ax.set_axis_off()
+    errors, marked = display._errors()
+    worst = marked or _plots.worst_layer(errors)
+    if worst is None:
+        known = np.isfinite(errors).any()
+        layer = "none is outside the limits" if known else "unknown"
+    else:
+        share = _plots.share_text(float(errors[worst - 1]))
+        layer = f"layer {worst}, with {share} of the output layer's error"
+        if errors[worst - 1] > 1:
+            layer = f"layer {worst}, with {share} the output layer's error"
+    letters = _plots.letters_in(ax, ax.figure.bbox.width * 0.52, _plots.SMALL)
+    lines = textwrap.wrap(display.verdict or "", letters)
+    if len(lines) > 4:
+        lines = [*lines[:3], lines[3][: letters - 4] + " ..."]
+    if record is not None and record.score:
+        lines += textwrap.wrap(f"Score: {record.score}.", letters)
+    lines += textwrap.wrap(f"Worst layer: {layer}.", letters)
+    style = {"va": "top", "transform": ax.transAxes, "parse_math": False}
+    name = ax.text(
+        0, 1, str(display.name), weight="bold", size=_plots.TITLE_SIZE, **style
+    )
+    text = ax.text(0, 0.86, "\n".join(lines), size=_plots.SMALL, **style)
+    name.set_in_layout(False)
+    text.set_in_layout(False)
+    display.text_ = text
 
 
 class LossCurveDisplay:
-    """Training loss after every epoch, and the validation score if there is one.
+    """Loss after every epoch, and the score of held-out rows if there is one.
 
-    A circle marks the epoch with the best score, or, without scores, with the best
-    loss. Several fits can share the axes; they differ in dashes and colours.
+    The loss is that of the training rows and, if rows were held out, theirs; the gap
+    between both is shaded. A dashed line is the loss of guessing the average: the best
+    answer that is the same for all rows. A circle marks the best epoch of the held-out
+    rows, by their score or else by their loss; without held-out rows there is no best
+    epoch. Several fits can share the axes; they differ in dashes and colours.
 
     Parameters
     ----------
@@ -535,6 +473,12 @@ class LossCurveDisplay:
         Name in the legend.
     score_name : str, default="validation score"
         Name of the score.
+    validation_loss_curve : array-like of shape (n_epochs,), default=None
+        Loss on held-out rows after every epoch.
+    constant_cost : float, default=None
+        Loss of guessing the average.
+    least_cost : float, default=0.0
+        Loss of perfect answers, which is above 0 if labels are smoothed.
 
     Attributes
     ----------
@@ -545,11 +489,16 @@ class LossCurveDisplay:
     figure_ : matplotlib Figure
         The figure that holds both.
     line_ : matplotlib Line2D
-        The loss.
+        The training loss.
+    held_out_line_ : matplotlib Line2D or None
+        The loss of held-out rows.
     score_line_ : matplotlib Line2D or None
         The score.
+    constant_line_ : matplotlib Line2D or None
+        The loss of guessing the average.
     best_epoch_ : int or None
-        The best epoch, counted from 1. None if no number is finite.
+        The best epoch of the held-out rows, counted from 1. None without such rows, or
+        if no number is finite.
 
     See Also
     --------
@@ -575,11 +524,17 @@ class LossCurveDisplay:
         validation_scores=None,
         name: str | None = None,
         score_name: str = "validation score",
+        validation_loss_curve=None,
+        constant_cost: float | None = None,
+        least_cost: float = 0.0,
     ) -> None:
         self.loss_curve = loss_curve
         self.validation_scores = validation_scores
         self.name = name
         self.score_name = score_name
+        self.validation_loss_curve = validation_loss_curve
+        self.constant_cost = constant_cost
+        self.least_cost = least_cost
 
     @classmethod
     def from_estimator(
@@ -598,7 +553,7 @@ class LossCurveDisplay:
         estimator : BPClassifier or BPRegressor
             Fitted. Validation scores exist after ``early_stopping=True``.
         name : str, default=None
-            Name in the legend. None takes the name of the class.
+            Name in the legend. None: the legend says which rows a curve is of.
         ax, score_ax : matplotlib Axes, default=None
             As in `plot`.
         **kwargs
@@ -625,6 +580,9 @@ class LossCurveDisplay:
     ) -> list[Self]:
         """Draw the curves of several fitted estimators on the same axes.
 
+        Losses are relative to the loss of guessing the average, so that fits with
+        different losses and targets can be compared. What is above 10 is drawn at 10.
+
         Parameters
         ----------
         fits : dict of str to estimator
@@ -649,39 +607,65 @@ class LossCurveDisplay:
         if ax is None:
             ax = _curve_axes(any(d.validation_scores is not None for d in displays))
         score_ax = None
+        # Not of a fit with monitor=False: nothing is known of its data.
+        relative = all(display.constant_cost for display in displays)
+        kwargs = {"relative": relative} | kwargs
         for display in displays:
             display.plot(ax, score_ax=score_ax, **kwargs)
             ax, score_ax = display.ax_, display.score_ax_ or score_ax
+        if score_ax is not None:
+            ax.set_xlabel("")
         return displays
 
     @classmethod
     def _of(cls, estimator, name: str | None) -> Self:
         failed = _failed_flow(estimator)
+        scores = held_out = None
         if failed is None:
             _check_estimator(estimator)
             loss_curve = estimator.loss_curve_
             scores = getattr(estimator, "validation_scores_", None) or None
+            held_out = getattr(estimator, "validation_loss_curve_", None) or None
+            summary = getattr(estimator, "_fit_summary", None)
         else:
-            loss_curve, scores = failed.loss_curve, None
+            loss_curve, summary = failed.loss_curve, failed.summary
         if len(loss_curve) == 0:
             raise ValueError(
                 f"This {type(estimator).__name__} has no loss to draw: training ended "
                 "before its first epoch did. Call fit(X, y)."
             )
-        kind = "score"
-        if is_classifier(estimator):
-            kind = "accuracy"
-        elif is_regressor(estimator):
-            kind = "R\u00b2"
+        least = 0.0 if summary is None else summary.least_cost
+        constant = None if summary is None else summary.constant_cost + least
         return cls(
             loss_curve=loss_curve,
             validation_scores=scores,
-            name=type(estimator).__name__ if name is None else name,
-            score_name=f"validation {kind}",
+            name=name,
+            score_name=score_name(estimator),
+            validation_loss_curve=held_out,
+            constant_cost=constant,
+            least_cost=least,
+        )
+
+    @classmethod
+    def _of_record(cls, record: FitRecord, name: str | None = None) -> Self:
+        """What a diagnosis keeps of a fit; not yet drawn."""
+        return cls(
+            loss_curve=record.loss_curve,
+            validation_scores=record.validation_scores,
+            name=name,
+            score_name=record.score_name,
+            validation_loss_curve=record.validation_loss_curve,
+            constant_cost=record.constant_cost,
+            least_cost=record.least_cost,
         )
 
     def plot(
-        self, ax: Axes | None = None, *, score_ax: Axes | None = None, **kwargs
+        self,
+        ax: Axes | None = None,
+        *,
+        score_ax: Axes | None = None,
+        relative: bool = False,
+        **kwargs,
     ) -> Self:
         """Draw.
 
@@ -692,8 +676,11 @@ class LossCurveDisplay:
         score_ax : matplotlib Axes, default=None
             Where to draw the score. None uses a part of `ax`, below the loss. To add a
             fit to the picture of another fit, pass the other's `ax_` and `score_ax_`.
+        relative : bool, default=False
+            Whether to divide losses by that of guessing the average (`constant_cost`).
+            What is above 10 is drawn at 10.
         **kwargs
-            Passed on to matplotlib's `plot`, for both curves.
+            Passed on to matplotlib's `plot`, for all curves.
 
         Returns
         -------
@@ -702,97 +689,165 @@ class LossCurveDisplay:
         Raises
         ------
         ValueError
-            If `ax` or `score_ax` is not an Axes.
+            If `ax` or `score_ax` is not an Axes, or if losses shall be relative to a
+            `constant_cost` that is not known.
         """
-        loss = np.asarray(self.loss_curve, np.float64)
+        if relative and not self.constant_cost:
+            raise ValueError(
+                "relative=True needs constant_cost, the loss of guessing the average. "
+                "Give it, or fit with monitor=True."
+            )
         scores = self.validation_scores
         scores = None if scores is None else np.asarray(scores, np.float64)
         if score_ax is not None:
-            _check_axes("score_ax", score_ax)
+            _plots.check_axes("score_ax", score_ax)
         if ax is None:
             ax = _curve_axes(scores is not None)
-        _check_axes("ax", ax)
+        _plots.check_axes("ax", ax)
         from matplotlib import cbook, lines
 
-        best = _argmax(-loss if scores is None else scores)
-        self.best_epoch_ = None if best is None else best + 1
-        number = len(ax.get_lines())
-        style = {
-            "color": LINE_COLORS[number % len(LINE_COLORS)],
-            "linestyle": LINE_STYLES[number % len(LINE_STYLES)],
-            "marker": "o",
-            "markersize": 8,
-            "markerfacecolor": "white",
-            "markevery": [] if best is None else [best],
-            "label": self._label(loss if scores is None else scores),
-            **cbook.normalize_kwargs(kwargs, lines.Line2D),
-        }
-        self.score_ax_ = self.score_line_ = None
-        if scores is not None:
-            if score_ax is None:
-                score_ax = _split(ax, [1, 1], below=True)
-                score_ax.sharex(ax)
-            self.score_ax_ = score_ax
-            (self.score_line_,) = score_ax.plot(
-                np.arange(len(scores)) + 1, scores, **style
-            )
-            same = score_ax.get_ylabel() in ("", self.score_name)
-            score_ax.set_ylabel(self.score_name if same else "validation score")
-        (self.line_,) = ax.plot(np.arange(len(loss)) + 1, loss, **style)
-        ax.set_ylabel("training loss")
-        ax.set_xlabel("" if score_ax else "epoch")
-        if score_ax:
-            score_ax.set_xlabel("epoch")
-        ax.locator_params(axis="x", integer=True, min_n_ticks=1)
-        _set_loss_scale(ax)
-        _set_legend(ax)
+        kwargs = cbook.normalize_kwargs(kwargs, lines.Line2D)
         self.ax_, self.figure_ = ax, ax.figure
+        self.score_ax_ = self.score_line_ = None
+        loss, held_out = self._scaled(relative)
+        best = None
+        if scores is not None or held_out is not None:
+            best = _plots.argmax(-held_out if scores is None else scores)
+        self.best_epoch_ = None if best is None else best + 1
+        drawn = {line.get_gid() for line in ax.get_lines()}
+        alone = not relative and "loss" not in drawn
+        words = self._best(held_out if scores is None else scores)
+        style = self._style(best) | kwargs
+        if scores is not None:
+            self._draw_scores(score_ax, scores, style, words if alone else "")
+        self._draw_losses(loss, held_out, style, words, alone)
+        self._draw_constant(1.0 if relative else self.constant_cost)
+        self._set_axes(relative)
         return self
 
-    def _label(self, judged) -> str:
-        label = "" if self.name is None else f"{self.name}, "
+    def _scaled(self, relative: bool) -> tuple[Floats, Floats | None]:
+        """The losses of the training rows and of the held-out rows."""
+        curves = [np.asarray(self.loss_curve, np.float64), None]
+        if self.validation_loss_curve is not None:
+            curves[1] = np.asarray(self.validation_loss_curve, np.float64)
+        if relative:
+            unit = max(self.constant_cost - self.least_cost, np.finfo(float).tiny)
+            for i, curve in enumerate(curves):
+                if curve is not None:
+                    shares = (curve - self.least_cost) / unit
+                    curves[i] = np.minimum(shares, HIGHEST_COST)
+        return curves[0], curves[1]
+
+    def _style(self, best: int | None) -> dict[str, Any]:
+        number = sum(line.get_gid() == "loss" for line in self.ax_.get_lines())
+        return {
+            "color": LINE_COLORS[number % len(LINE_COLORS)],
+            "linestyle": LINE_STYLES[number % len(LINE_STYLES)],
+            "marker": "" if best is None else "o",
+            "markersize": 8,
+            "markerfacecolor": "white",
+            "markevery": None if best is None else [best],
+        }
+
+    def _draw_scores(self, score_ax: Axes | None, scores, style, label: str) -> None:
+        if score_ax is None:
+            score_ax = _plots.split(self.ax_, heights=[1, 1], gap=0)[1][0]
+            score_ax.sharex(self.ax_)
+        epochs = np.arange(len(scores)) + 1
+        style = {"label": label or "_nolegend_", **style}
+        (self.score_line_,) = score_ax.plot(epochs, scores, **style)
+        same = score_ax.get_ylabel() in ("", self.score_name)
+        score_ax.set_ylabel(self.score_name if same else "validation score")
+        score_ax.set_xlabel("epoch")
+        if label:
+            _plots.set_legend(score_ax)
+        self.score_ax_ = score_ax
+
+    def _draw_losses(self, loss, held_out, style, words: str, alone: bool) -> None:
+        """words: the best epoch of the held-out rows; alone: whether nothing else is
+        on these axes, so that there is a label for each curve."""
+        ax = self.ax_
+        drawn = {line.get_gid() for line in ax.get_lines()}
+        label = self.name or "training rows"
+        if words and not alone:
+            label += f", {words}"
+        if not np.isfinite(loss).any():
+            label += ", no finite number"
+        epochs = np.arange(len(loss)) + 1
+        dot = {"marker": "o" if len(loss) == 1 else "", "markevery": None}
+        plain = {"label": label, **style, **dot}
+        (self.line_,) = ax.plot(epochs, loss, **plain, gid="loss")
+        self.held_out_line_ = None
+        if held_out is None:
+            return
+        if alone:
+            label = "held-out rows"
+            if words and self.validation_scores is None:
+                label += f", {words}"
+        else:
+            label = "_nolegend_" if "held out" in drawn else "held-out rows: thin lines"
+        look = {"linewidth": 1.2, "markersize": 6, "linestyle": (0, (2, 1))}
+        style = {**style, **look, "label": label, "gid": "held out"}
+        epochs = np.arange(len(held_out)) + 1
+        (self.held_out_line_,) = ax.plot(epochs, held_out, **style)
+        if len(held_out) == len(loss):
+            shade = {"color": style["color"], "alpha": 0.15, "linewidth": 0}
+            ax.fill_between(epochs, loss, held_out, **shade)
+
+    def _draw_constant(self, height: float | None) -> None:
+        """A dashed line at the loss of guessing the average."""
+        ax = self.ax_
+        drawn = [line for line in ax.get_lines() if line.get_gid() == "constant"]
+        self.constant_line_ = None
+        if height and height not in [line.get_ydata()[0] for line in drawn]:
+            self.constant_line_ = ax.axhline(
+                height,
+                color="0.45",
+                linestyle=(0, (6, 3)),
+                linewidth=1.2,
+                label="_nolegend_" if drawn else "guessing the average",
+                gid="constant",
+            )
+
+    def _set_axes(self, relative: bool) -> None:
+        ax = self.ax_
+        held_out = any(line.get_gid() == "held out" for line in ax.get_lines())
+        words = "loss" if held_out else "training loss"
+        ax.set_ylabel("loss / guessing the average" if relative else words)
+        ax.set_xlabel("" if self.score_ax_ else "epoch")
+        lines = [line for line in ax.get_lines() if line.get_gid() == "loss"]
+        most = max(len(line.get_xdata()) for line in lines)
+        ax.set_xlim(0.5, most + max(0.5, 0.02 * most))
+        _plots.whole_numbers(ax)
+        known = self.constant_cost is not None
+        _plots.set_loss_scale(ax, 0.0 if relative else self.least_cost, known)
+        _plots.set_legend(ax)
+
+    def _best(self, judged) -> str:
         if self.best_epoch_ is None:
-            return f"{label}no finite number"
-        return (
-            f"{label}best epoch {self.best_epoch_}: {judged[self.best_epoch_ - 1]:.4g}"
-        )
+            return ""
+        return f"best epoch {self.best_epoch_}: {judged[self.best_epoch_ - 1]:.3g}"
 
 
 def _curve_axes(with_scores: bool) -> Axes:
     """Axes of a new figure, with space for the score below the loss."""
-    size = (7, 5.5 if with_scores else 3.8)
-    return _pyplot().subplots(figsize=size, layout="constrained")[1]
-
-
-def _argmax(values: Floats) -> int | None:
-    """The first place of the greatest finite value."""
-    values = np.where(np.isfinite(values), values, -np.inf)
-    return int(values.argmax()) if np.isfinite(values).any() else None
-
-
-def _set_legend(ax: Axes) -> None:
-    """A legend above the axes; inside them it would cover curves."""
-    long = max(len(str(line.get_label())) for line in ax.get_lines()) > 32
-    columns = 1 if long else 2
-    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, frameon=False)
-
-
-def _set_loss_scale(ax: Axes) -> None:
-    """A logarithmic axis if the losses on it span more than a decade."""
-    losses = np.concatenate([line.get_ydata() for line in ax.get_lines()])
-    losses = losses[np.isfinite(losses)]
-    if losses.size and losses.min() > 0 and losses.max() > 10 * losses.min():
-        ax.set_yscale("log")
+    size = (9, 5.6 if with_scores else 4)
+    return _plots.pyplot().subplots(figsize=size, layout="constrained")[1]
 
 
 class ActivationDisplay:
-    """Distribution of the hidden units' a and f'(z), layer by layer, on given rows.
+    """What the hidden units do on given rows, layer by layer.
 
-    Each row of a map is a histogram over all units of a layer and all rows of X. A
-    darker cell has a larger share of the values. A dot marks the root mean square. For
-    f' the dot is about the factor by which the activation shrinks the error on its way
-    back through the layer. For logistic units it is at most 1/4. If all values of f'
-    are at the left edge, the layer passes nothing back.
+    The bars are the share of units that learn nothing more. Units of relu and the like
+    are dead if they pass nothing on in any row. Outputs of logistic, tanh and the like
+    are saturated if f' is below 1 % of its maximum. `diagnose` may name a layer that
+    passes the dashed limit.
+
+    Each row of the two maps is a histogram over all units of a layer and all rows of X,
+    of a and of f'(z). A darker cell has a larger share of the values. A dot marks the
+    root mean square. For f' the dot is about the factor by which the activation shrinks
+    the error on its way back through the layer. For logistic units it is at most 1/4.
+    If all values of f' are at the left edge, the layer passes nothing back.
 
     Parameters
     ----------
@@ -800,6 +855,8 @@ class ActivationDisplay:
         a of every hidden layer.
     derivatives : list of arrays of shape (n_samples, n_units)
         f'(z) of every hidden layer.
+    names : sequence of str, default=None
+        Names of the activations. None takes all for saturating ones.
 
     Attributes
     ----------
@@ -807,8 +864,10 @@ class ActivationDisplay:
         The activations a.
     derivative_ax_ : matplotlib Axes
         The derivatives f'(z).
+    units_ax_ : matplotlib Axes
+        The bars.
     figure_ : matplotlib Figure
-        The figure that holds both.
+        The figure that holds all.
     mesh_, derivative_mesh_ : matplotlib QuadMesh
         The two maps.
     colorbar_ : matplotlib Colorbar or None
@@ -833,9 +892,16 @@ class ActivationDisplay:
     colorbar_: Colorbar | None
     figure_: Figure | SubFigure
 
-    def __init__(self, *, activations: list, derivatives: list) -> None:
+    def __init__(
+        self,
+        *,
+        activations: list,
+        derivatives: list,
+        names: Sequence[str] | None = None,
+    ) -> None:
         self.activations = activations
         self.derivatives = derivatives
+        self.names = names
 
     @classmethod
     def from_estimator(cls, estimator, X, *, ax: Axes | None = None, **kwargs) -> Self:
@@ -881,7 +947,8 @@ class ActivationDisplay:
                     f"Row {bad[0]} of X overflows layer {layer} of the network. "
                     "Scale X as for the fit."
                 )
-        display = cls(activations=activations, derivatives=derivatives)
+        names = network_of(estimator).activations
+        display = cls(activations=activations, derivatives=derivatives, names=names)
         return display.plot(ax, **kwargs)
 
     def plot(self, ax: Axes | None = None, *, colorbar: bool = True, **kwargs) -> Self:
@@ -905,58 +972,63 @@ class ActivationDisplay:
         ValueError
             If `ax` is not an Axes.
         """
-        plt = _pyplot()
         if ax is None:
-            _, ax = plt.subplots(figsize=(8, 3.8), layout="constrained")
-        _check_axes("ax", ax)
-        right = _split(ax, [1, 1], gap=0.08)
+            _, ax = _plots.pyplot().subplots(figsize=(9, 4.2), layout="constrained")
+        _plots.check_axes("ax", ax)
+        n_layers = len(self.activations)
+        ((units, middle, right),) = _plots.split(ax, [1, 1.2, 1.2], gap=0.08)
         low = min(0.0, *(a.min() for a in self.activations))
         high = max(1.0, *(a.max() for a in self.activations))
-        self.mesh_ = _draw_shares(ax, self.activations, low, high, kwargs)
-        self.derivative_mesh_ = _draw_shares(right, self.derivatives, 0, 1, kwargs)
-        ax.set_xlabel("activation a")
-        right.set_xlabel("derivative f'(z)")
-        right.set_xticks([0, 0.25, 0.5, 0.75, 1])  # 1/4: the most of a logistic unit
-        _set_layers(ax, len(self.activations), output=False)
-        right.sharey(ax)
-        right.tick_params(labelleft=False)
-        self.ax_, self.derivative_ax_, self.figure_ = ax, right, ax.figure
+        self.mesh_ = _plots.draw_shares(middle, self.activations, low, high, kwargs)
+        top = max(1.0, *(slope.max() for slope in self.derivatives))
+        self.derivative_mesh_ = _plots.draw_shares(
+            right,
+            self.derivatives,
+            min(0.0, *map(np.min, self.derivatives)),
+            top,
+            kwargs,
+        )
+        _plots.draw_units(units, *self.lost_units())
+        _plots.set_layers(units, n_layers, output=False)
+        for each, title in (
+            (units, "lost units"),
+            (middle, "activations a"),
+            (right, "derivatives f'(z)"),
+        ):
+            each.set_title(title, loc="left", fontsize=_plots.TITLE_SIZE)
+            if each is not units:
+                each.sharey(units)
+                each.tick_params(labelleft=False)
+        self.ax_, self.derivative_ax_, self.units_ax_ = middle, right, units
+        self.figure_ = ax.figure
         self.colorbar_ = None
         if colorbar:
             self.colorbar_ = self.figure_.colorbar(
                 self.mesh_, ax=right, extend="min", label="share of the layer's values"
             )
+            if "norm" not in kwargs:
+                _plots.set_percents(self.colorbar_)
         return self
 
+    def lost_units(self) -> tuple[list[float], list[str]]:
+        """The share of dead or saturated units of every layer, and which of both.
 
-def _draw_shares(ax: Axes, layers, low: float, high: float, kwargs):
-    """For each layer a histogram as a row of shades, and a dot at the RMS."""
-    from matplotlib.colors import LogNorm
-
-    borders = np.linspace(low, high, HISTOGRAM_BINS + 1)
-    if max(-low, high) > WIDE:
-        # Finer about 0: bounded and unbounded activations on one axis.
-        borders = np.sinh(np.linspace(np.arcsinh(low), np.arcsinh(high), len(borders)))
-        borders[[0, -1]] = low, high
-        ax.set_xscale("symlog", linthresh=1)
-    counts = np.array([np.histogram(layer, borders)[0] for layer in layers])
-    shares = counts / [[layer.size] for layer in layers]
-    options = {"cmap": SHARE_COLORS, **kwargs}
-    if not {"norm", "vmin", "vmax"} & set(kwargs):
-        options["norm"] = LogNorm(*SHARE_RANGE)
-    mesh = ax.pcolormesh(
-        borders,
-        np.arange(len(layers) + 1) + 0.5,
-        np.ma.masked_equal(shares, 0),
-        **options,
-    )
-    ax.plot(
-        [np.sqrt(np.mean(np.square(layer, dtype=np.float64))) for layer in layers],
-        np.arange(len(layers)) + 1,
-        "o",
-        color="black",
-        markersize=np.clip(120 / len(layers), 3.5, 6),
-        markeredgecolor="white",
-        markeredgewidth=0.7,
-    )
-    return mesh
+        Returns
+        -------
+        shares : list of float
+            Of a layer of relu or the like, the units that pass nothing back in any row;
+            of others, the values of f' below 1 % of its maximum.
+        kinds : list of {"dead", "saturated", ""}
+            "" of a layer that can lose no units.
+        """
+        names = self.names or [""] * len(self.derivatives)
+        kinds = [
+            ACTIVATIONS[name].lost_units if name else "saturated" for name in names
+        ]
+        shares = []
+        for kind, name, slope in zip(kinds, names, self.derivatives, strict=True):
+            limit = 0.0025 if name in ("logistic", "sigmoid") else 0.011
+            flat = np.abs(slope) < limit
+            lost = flat.all(axis=0) if kind == "dead" else flat
+            shares.append(float(lost.mean()) if kind else 0.0)
+        return shares, kinds

@@ -256,8 +256,12 @@ INLINE double FN(row_loss)(const cbp_online *rows, ptrdiff_t i) {
     if (!labels)
         memcpy(rows->T.data, (const real *)rows->Y + sample * y->n_out,
                (size_t)y->n_out * sizeof(real));
-    else if (rows->loss.kind >= CBP_N_SOFTMAX_LOSSES)
-        FN(fill_targets)(labels, 1, y->n_out, groups, rows->T);
+    else if (rows->loss.kind >= CBP_N_SOFTMAX_LOSSES) {
+        if (y->n_out == 1)
+            *(real *)rows->T.data = (real)*labels;
+        else
+            FN(fill_targets)(labels, 1, y->n_out, groups, rows->T);
+    }
     FN(compute_loss_row)(y->A.data, rows->T.data, labels, w, y->n_out, &rows->loss,
                          &loss, rows->scratch);
     return w ? loss * (double)*w : loss;

@@ -190,7 +190,7 @@ def planted(sets):
         ],
     )
     yield from plant(
-        "update-too-small",
+        "unscaled-target",
         numbers,
         [
             net(1, 40, target_scale=77, target_shift=152),
@@ -333,6 +333,9 @@ def healthy(sets):
             rings = name in ("circles", "quantiles")
             if rings and parameters.get("activation") == "logistic":
                 continue  # Adam may stop at a constant answer
+            if name == "diabetes" and parameters.get("learning_rate_init") == 0.03:
+                # So fast it learns the noise: R2 of other rows is 0.07, not 0.41.
+                parameters = {**parameters, "learning_rate_init": 0.003}
             yield Case("healthy", name, seed, parameters)
 
 

@@ -39,7 +39,7 @@ def test_more_steps_are_proposed_by_what_ended_them(moons):
     model.gradient_flow_ = flow
     model.loss_curve_ = [1 - 1e-6 * epoch for epoch in range(20)]
     code = "update-too-small"
-    assert advice_of(ended(model, "max_iter"), code) == "max_iter=100"
+    assert advice_of(ended(model, "max_iter"), code) == "max_iter=200"
     patient = ended(model, "converged", max_iter=500)
     assert advice_of(patient, code) == "n_iter_no_change=100"
     both = "n_iter_no_change=100, max_iter=100"

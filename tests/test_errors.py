@@ -581,7 +581,7 @@ def test_divergence_with_early_stopping_keeps_finite_weights(estimator, solver):
     good = estimator(max_iter=5, activation="identity", random_state=0).fit(X, y)
     good.set_params(**{**model.get_params(), "warm_start": True})
     before = good.coefs_[0].copy()
-    with pytest.warns(ConvergenceWarning, match="diverged.*best validation score"):
+    with pytest.warns(ConvergenceWarning, match="best validation score.*diverged"):
         good.fit(data, y)
     assert np.isnan(good.validation_scores_[-1])
     np.testing.assert_array_equal(good.coefs_[0], before)
@@ -733,8 +733,8 @@ def begun(monkeypatch):
     """Whether an epoch, or an iteration of L-BFGS, was ended in some fit."""
     runs, make_run = [], _fitting.Run
 
-    def keep_run(*arguments):
-        runs.append(make_run(*arguments))
+    def keep_run(*arguments, **more):
+        runs.append(make_run(*arguments, **more))
         return runs[-1]
 
     monkeypatch.setattr(_fitting, "Run", keep_run)

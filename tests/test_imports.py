@@ -9,7 +9,8 @@ PACKAGE = Path(__file__).parent.parent / "cbp"
 
 # From the ground up. A module imports from lower floors, never from its own.
 FLOORS = [
-    "_catalog _memory _safetensors _stop _version _warn _whole_file",
+    "_catalog _columns _given_rows _memory _safetensors _stop _version _warn "
+    "_whole_file",
     "_kernels",
     "_network _progress _shuffle _sums _threads",
     "_data _verbose _weights",
@@ -17,20 +18,23 @@ FLOORS = [
     "_batch",
     "_held_out",
     "_training",
+    "_texts _worth",
     "_fit_summary",
     "gradient_flow",
     "_fitted _init _parameters",
-    "_solvers _split _targets _validation",
-    "_callbacks _checkpoint _divergence _label_columns _scoring _stream",
+    "_inside _solvers _split _targets _validation",
+    "_callbacks _checkpoint _divergence _label_columns _paste _scoring _stream",
     "_fitting",
     "_evidence",
-    "_advice",
-    "diagnosis",
+    "_advice _colors _finding _fit_record",
+    "_rules",
+    "_data_rules _model_rules",
+    "diagnosis _plots",
     "_base",
     "_classifier _regressor",
     "estimators",
     "datasets features inspection plotting",
-    "callbacks",
+    "_report callbacks",
     "__init__",
     "__main__",
 ]
@@ -38,8 +42,10 @@ FLOORS = [
 pytestmark = pytest.mark.skipif(not PACKAGE.is_dir(), reason="the sources are not here")
 
 FLOOR = {name: i for i, floor in enumerate(FLOORS) for name in floor.split()}
-# On first use, for old pickles that name what has moved.
-LATE = {("gradient_flow", "diagnosis")}
+# On first use: for old pickles that name what has moved, and for a page with pictures
+# and the version.
+LATE = {("gradient_flow", "diagnosis"), ("diagnosis", "_report")}
+LATE |= {("_report", "__init__")}
 FILES = sorted(
     path for end in ("py", "pyx", "pxd") for path in PACKAGE.glob(f"*.{end}")
 )

@@ -1,15 +1,18 @@
 """Writes pickles of small models, and beside each what it must predict and say.
 
     python tests/golden/make.py
+    python tests/golden/make.py words    # after a change of the words of a diagnosis
 
 Users keep pickles for years, and a pickle names its classes by module. So these files
 are made once and never again: a file that is there is left alone, and a later version
 adds its own under other names. tests/test_golden.py loads them all. Data are sixteenths
-of small integers, so that no other library has a say in them.
+of small integers, so that no other library has a say in them. With `words` what the
+diagnosis of the loaded models says is noted anew, and nothing else.
 """
 
 import json
 import pickle
+import sys
 import warnings
 from pathlib import Path
 
@@ -121,9 +124,22 @@ def write(name, thing, said):
         print(f"{path.name} is there and stays as it is")
         return
     path.write_bytes(pickle.dumps(thing, protocol=4))
+    note(path, said)
+    print(f"{path.name}: {path.stat().st_size} bytes")
+
+
+def note(path, said):
     lines = ",\n".join(f"{json.dumps(key)}: {json.dumps(said[key])}" for key in said)
     path.with_suffix(".json").write_text(f"{{\n{lines}\n}}\n", encoding="utf-8")
-    print(f"{path.name}: {path.stat().st_size} bytes")
+
+
+def note_words():
+    """Notes what is said of the pickles that are there."""
+    for path in sorted(FOLDER.glob("*.pickle")):
+        thing = pickle.loads(path.read_bytes())
+        found = thing.diagnose() if hasattr(thing, "diagnose") else thing
+        said = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        note(path, said | {"diagnosis": str(found)})
 
 
 def main():
@@ -138,4 +154,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    note_words() if "words" in sys.argv else main()
