@@ -67,10 +67,11 @@ test: $(BUILT) $(TEST_TOOLS)
 	$(PY) -m pytest -n auto $(PYTEST_ARGS)
 
 # A Python of its own and an environment of its own. Where pip has no build of the newest
-# NumPy for it, it is to take an older one, not to compile. There is no polars at all.
+# NumPy for it, it is to take an older one, not to compile. There is no polars at all, and
+# no safetensors.
 test-freethreaded: $(FREETHREADED)/bin/python3t
 	PIP_ONLY_BINARY=:all: $(MAKE) PYTHON=$(CURDIR)/$< VENV=$(FREETHREADED)/venv \
-	    LEFT_OUT=polars PYTEST_ARGS="--parallel-threads=4 $(PYTEST_ARGS)" test-threads
+	    LEFT_OUT="polars safetensors" PYTEST_ARGS="--parallel-threads=4 $(PYTEST_ARGS)" test-threads
 
 $(FREETHREADED)/bin/python3t:
 	@echo "== building a Python without the GIL (six minutes of CPU time)"
@@ -177,7 +178,7 @@ $(BUILT): $(RUN_TOOLS) $(COMPILED) setup.py pyproject.toml
 
 $(TEST_TOOLS): $(MADE) pyproject.toml
 	@echo "== installing what the tests need"
-	@$(REQUIREMENTS) test $(LEFT_OUT:%=-%) > $(VENV)/requirements-test.txt
+	@$(REQUIREMENTS) test files $(LEFT_OUT:%=-%) > $(VENV)/requirements-test.txt
 	@$(PIP) install -r $(VENV)/requirements-test.txt
 	@touch $@
 

@@ -1,9 +1,10 @@
 """Multilayer perceptrons trained by compiled backpropagation, for scikit-learn."""
 
 import importlib as _importlib
-import importlib.metadata as _metadata
+import typing as _typing
 
 try:
+    from cbp._version import VERSION as __version__
     from cbp.diagnosis import diagnose
     from cbp.estimators import BPClassifier, BPRegressor
     from cbp.features import NetworkFeatures
@@ -17,30 +18,41 @@ except ModuleNotFoundError as error:
         ) from error
     raise
 
-try:
-    __version__ = _metadata.version("cbp-learn")
-except _metadata.PackageNotFoundError:  # built in place, not installed
-    __version__ = "unknown"
+if _typing.TYPE_CHECKING:
+    from cbp._from_weights import from_weights
+    from cbp.model_file import ModelFileError, load, save
 
 __all__ = [
     "BPClassifier",
     "BPRegressor",
+    "ModelFileError",
     "NetworkFeatures",
     "__version__",
     "backpropagate",
     "check_gradient",
     "diagnose",
+    "from_weights",
+    "load",
+    "save",
 ]
 
-# Modules for users, imported on first use.
+# Modules for users, imported on first use, and what else stands in such a module.
 _MODULES = ("callbacks", "datasets", "plotting")
+_LATE = {
+    "ModelFileError": "model_file",
+    "from_weights": "_from_weights",
+    "load": "model_file",
+    "save": "model_file",
+}
 
 
 def __getattr__(name):
     if name in _MODULES:
         return _importlib.import_module(f"cbp.{name}")
+    if name in _LATE:
+        return getattr(_importlib.import_module(f"cbp.{_LATE[name]}"), name)
     raise AttributeError(f"module 'cbp' has no attribute {name!r}")
 
 
 def __dir__():
-    return [*globals(), *_MODULES]
+    return [*globals(), *_MODULES, *_LATE]

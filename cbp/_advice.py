@@ -36,21 +36,25 @@ def without_columns(fit: Fit, columns: list[int]) -> str:
     """Without some columns of X."""
     others = "remainder='passthrough'"
     drop = f"make_column_transformer(('drop', {columns}), {others})"
-    return f"make_pipeline({drop}, StandardScaler(), model)"
+    return f"make_pipeline({drop}, {_scaler(fit)}, model)"
 
 
 def each_row_once(fit: Fit) -> str:
     """A fit in which copies of a row and its target count once."""
-    rows = "X.toarray()" if fit.summary.is_sparse else "X"
-    found = f"np.unique(np.column_stack(({rows}, y)), axis=0, return_index=True)"
+    sparse = fit.summary.is_sparse
+    rows = "X.toarray()" if sparse else "X"
+    numbers = "np.unique(y, return_inverse=True)[1]"  # y may be of words
+    found = f"np.unique(np.column_stack(({rows}, {numbers})), axis=0, "
+    found += "return_index=True)[1]"
     weight = "" if fit.mean_weight == 1 else ", sample_weight=w[i]"
-    return f"model.fit(X[(i := {found}[1])], y[i]{weight})"
+    X = "X" if sparse else "np.asarray(X)"  # a data frame, too
+    return f"model.fit({X}[(i := {found})], np.asarray(y)[i]{weight})"
 
 
 def impute(fit: Fit, value: float) -> str:
     """Medians in the place of a number that stands for a missing value."""
     imputer = f"SimpleImputer(missing_values={value!r}, strategy='median')"
-    return f"make_pipeline({imputer}, StandardScaler(), model)"
+    return f"make_pipeline({imputer}, {_scaler(fit)}, model)"
 
 
 def robust_loss(fit: Fit) -> str:
@@ -74,6 +78,14 @@ def classifier(fit: Fit) -> str:
     """The same network as a classifier."""
     hidden = tuple(map(int, fit.flow.layer_sizes[1:-1]))
     return f"BPClassifier(hidden_layer_sizes={hidden})"
+
+
+def _scaler(fit: Fit) -> str:
+    return "MaxAbsScaler()" if fit.summary.is_sparse else "StandardScaler()"
+
+
+def tame_outliers(fit: Fit) -> str:
+    return SCALE_SPARSE_INPUT if fit.summary.is_sparse else RANK_INPUT
 
 
 def scale_input(fit: Fit) -> str:
@@ -180,7 +192,7 @@ def _lower_rate(fit: Fit) -> str:
     factor = 0.02 / fit.first_step.max() if len(fit.flow.epoch) else 0.0
     wanted = min(fit.rate * min(max(factor, 1e-4), 0.1), fit.highest_rate)
     if factor < 1e-4:
-        wanted = min(wanted, 0.001)
+        wanted = min(wanted, fit.usual_rate)
     if wanted < 1e-30:  # then it is not the rate that makes steps large
         return "warm_start=False" if fit.given_weights else other_solver(fit)
     return f"learning_rate_init={one_digit(wanted)}"
@@ -209,10 +221,10 @@ def more_patience(fit: Fit) -> str:
     return _with_more_epochs(fit, f"n_iter_no_change={int(patience)}")
 
 
-def wider(fit: Fit) -> str:
+def wider(fit: Fit, least: int = 0) -> str:
     """The usual width for every hidden layer that is a bottleneck."""
     sizes = [
-        100 if width < fit.least_width else int(width)
+        100 if width < max(fit.least_width, least) else int(width)
         for width in fit.flow.layer_sizes[1:-1]
     ]
     more = ", warm_start=False" if fit.parameters["warm_start"] else ""
@@ -272,7 +284,11 @@ def against_overfitting(fit: Fit, severe: bool = False) -> str:
             return f"dropout={rate}"
     if not fit.parameters["early_stopping"] and fit.summary.n_rows >= _ROWS_TO_SPARE:
         return "early_stopping=True"
-    return f"alpha={one_digit(min(5 * fit.parameters['alpha'], fit.penalty_limit))}"
+    alpha = 5 * fit.parameters["alpha"]
+    if alpha <= fit.penalty_limit:
+        return f"alpha={one_digit(alpha)}"
+    narrow = tuple(max(int(n) // 2, 1) for n in fit.flow.layer_sizes[1:-1])
+    return f"hidden_layer_sizes={narrow}" if narrow else "early_stopping=True"
 
 
 # Rows of which a tenth tells a score.
@@ -292,13 +308,16 @@ def more_power(fit: Fit) -> str:
     if fit.outcome == "max_iter" or fit.still_learning:
         return longer(fit)
     if min(fit.flow.layer_sizes[1:-1], default=100) < 50:
-        return "hidden_layer_sizes=(100,)"
+        return wider(fit, 50)
     return longer(fit)
 
 
 def against_noise(fit: Fit) -> str:
     """A penalty that leaves a constant answer, the best one where nothing is known."""
-    return f"alpha={one_digit(fit.batch * max(fit.mean_weight, TINY))}"
+    if fit.held is None:  # held-out rows tell what is known
+        return "early_stopping=True"
+    alpha = max(fit.batch * max(fit.mean_weight, TINY), fit.parameters["alpha"])
+    return f"alpha={one_digit(alpha)}"
 
 
 def longer(fit: Fit) -> str:

@@ -52,23 +52,28 @@ from cbp._progress import Optimizer
 from cbp._scoring import Given
 from cbp._solvers import SOLVERS
 from cbp._stop import request, under_way
+from cbp._to_sklearn import to_sklearn
 from cbp._validation import checked_rows, is_ready, kernel_ready, refuse_overflow
+from cbp._version import VERSION
 from cbp.diagnosis import Diagnosis, diagnose
 from cbp.gradient_flow import FailedFlow, GradientFlow
 
 if TYPE_CHECKING:
     from typing import Self
 
+    from sklearn.neural_network import MLPClassifier, MLPRegressor
+
     # Dense rows, a data frame, or a SciPy sparse matrix or array.
     Rows: TypeAlias = ArrayLike | sparse.spmatrix | sparse.sparray
     Floats: TypeAlias = NDArray[np.floating[Any]]
 
 # The pickled form of a fitted estimator; to be raised whenever that form changes.
-FORMAT = 1
+# Format 1 had gradient flow, summary and optimizer as objects, 2 has plain values.
+FORMAT = 2
 
 
 @functools.cache
-def _defaults(estimator: type) -> dict[str, Any]:
+def defaults_of(estimator: type) -> dict[str, Any]:
     """The parameters of an estimator and their defaults."""
     given = inspect.signature(estimator.__init__).parameters.values()
     return {p.name: p.default for p in given if p.default is not p.empty}
@@ -85,7 +90,7 @@ _PIECE_ROWS = 256
 @functools.cache
 def _sound_defaults(estimator: type) -> dict[str, Any]:
     """The defaults that need no check; none of a class that a user wrote."""
-    return _defaults(estimator) if estimator.__module__ == "cbp.estimators" else {}
+    return defaults_of(estimator) if estimator.__module__ == "cbp.estimators" else {}
 
 
 class BaseBP(BaseEstimator):
@@ -389,7 +394,7 @@ class BaseBP(BaseEstimator):
             If a parameter, or something of the data, is not that of the lost fit; and
             as in `fit`.
         """
-        saved = newest(os.path.abspath(os.fspath(path)))
+        saved = newest(os.path.abspath(os.fsdecode(path)))
         given = Given(X_val, y_val, sample_weight_val)
         self._train(X, y, sample_weight, given, saved)
         return self
@@ -606,14 +611,36 @@ class BaseBP(BaseEstimator):
         place = hidden_layer(len(self._model()._network.activations), layer)
         return hidden_outputs(self, X)[place]
 
-    # ------------------------------------------------------------------- pickling
+    # -------------------------------------------------------- other forms of a model
+
+    def to_sklearn(self) -> MLPClassifier | MLPRegressor:
+        """A fitted estimator of scikit-learn that predicts the same, up to rounding.
+
+        It opens the tools that know only theirs. It can be trained on; settings of
+        training that theirs has not, such as dropout or the schedule 'cosine', are left
+        out, and the optimizer begins anew.
+
+        Returns
+        -------
+        model : MLPClassifier or MLPRegressor
+
+        Raises
+        ------
+        NotFittedError
+            If the model is not fitted.
+        ValueError
+            If theirs cannot hold the model, with what it cannot hold: hidden layers
+            with several activations, activations or losses that are not theirs,
+            several columns of labels, a single class.
+        """
+        return to_sklearn(self._with(self._fitted))
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(super().__getstate__())
         state.pop("_checked_parameters", None)
         fitted = state.pop("_fitted", self._fitted)
-        if fitted.is_model:
-            state["_format"] = FORMAT
+        if fitted.__dict__:
+            state["_format"], state["_cbp_version"] = FORMAT, VERSION
         keep = self.warm_start or fitted.get("_partially_fitted", False)
         return state | pickled(fitted, keep_optimizer=keep)
 
@@ -622,16 +649,18 @@ class BaseBP(BaseEstimator):
         if not isinstance(state, dict):
             raise ValueError(f"A {name} cannot be made of {type(state).__name__}.")
         state = dict(state)
-        form = state.pop("_format", FORMAT)
+        form, by = state.pop("_format", FORMAT), state.pop("_cbp_version", "")
         if not isinstance(form, int) or form < 1:
             raise ValueError(
                 f"This pickle of a {name} is damaged or was changed: its format is "
                 f"{form!r}."
             )
         if form > FORMAT:
+            named = f" ({by})" if by else ""
             raise ValueError(
-                f"This {name} was saved by a newer version of cbp, in format {form}; "
-                f"this version reads formats up to {FORMAT}. Update cbp to load it."
+                f"This {name} was saved by a newer version of cbp{named}, in format "
+                f"{form}; this version reads formats up to {FORMAT}. Update cbp to "
+                "load it."
             )
         names = attribute_names(type(self)) | PICKLED_ONLY
         held = {name: state.pop(name) for name in names & state.keys()}
@@ -645,7 +674,7 @@ class BaseBP(BaseEstimator):
                 f"This pickle of a {name} is damaged or was changed: {error}."
             ) from error
         # Parameters that are newer than the pickle have their defaults.
-        super().__setstate__(_defaults(type(self)) | state)
+        super().__setstate__(defaults_of(type(self)) | state)
         if held:
             self._fitted = fitted
 

@@ -32,12 +32,14 @@ def find_target_in_features(fit: Fit) -> Finding | None:
     e = fault.evidence
     told = abs(e["correlation"]) if "correlation" in e else 1 - e["wrong"] / e["others"]
     advice = _advice.without_columns(fit, [fault.column])
-    return _found(fault, "target-in-features", advice, told=told)
+    # Where several columns tell it, it is an easy task.
+    severity = PROBLEM if e["n_columns"] == 1 else NOTE
+    return _found(fault, "target-in-features", advice, severity, told=told)
 
 
 def find_id_column(fit: Fit) -> Finding | None:
     fault = _fault(fit, "id-column")
-    if fault is None:
+    if fault is None or fit.flow.layer_sizes[0] == 1:
         return None
     # A number of the rows that tells of y may be time, or an order of the rows.
     severity = PROBLEM if not fit.learned_well else NOTE
@@ -50,7 +52,8 @@ def find_sentinel_values(fit: Fit) -> Finding | None:
     if fault is None:
         return None
     advice = _advice.impute(fit, fault.evidence["value"])
-    severity = NOTE if fit.learned_well else PROBLEM
+    fine = fit.learned_well and not fit.input_off
+    severity = NOTE if fine else PROBLEM
     return _found(fault, "sentinel-values", advice, severity)
 
 
@@ -62,7 +65,7 @@ def find_outliers(fit: Fit) -> Finding | None:
     squeezed = fault.evidence["rest_spread"] < SQUEEZED
     bad = fit.input_off or (squeezed and not fit.learned_well)
     severity = PROBLEM if bad else NOTE
-    return _found(fault, "outliers", _advice.RANK_INPUT, severity)
+    return _found(fault, "outliers", _advice.tame_outliers(fit), severity)
 
 
 def find_outliers_in_target(fit: Fit) -> Finding | None:

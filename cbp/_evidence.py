@@ -163,11 +163,20 @@ class Given:
         What the network and a linear model are worth on them.
     rows : Comparison or None
         Where they lie beside the rows of training.
+    known : float
+        The share of them whose class training has met.
+    folded : bool
+        Whether the linear model was trained on a part of them.
+    target : dict or None
+        Mean and spread of their targets and of those of training, if they lie apart.
     """
 
     held: Worth | None = None
     linear: Worth | None = None
     rows: Comparison | None = None
+    known: float = 1.0
+    folded: bool = False
+    target: dict[str, float] | None = None
 
 
 _NOTHING_GIVEN = Given()
@@ -221,7 +230,8 @@ class Fit:
         )
         self.standing: Standing = self.summary.standing or Standing()
         # What rows that are given now say counts more than what the fit held out.
-        self.rows = given.rows
+        self.rows, self.known = given.rows, given.known
+        self.folded, self.given_target = given.folded, given.target
         self.held = given.held or self.standing.held
         self.linear_held = given.linear if given.held else self.standing.linear_held
         loss = getattr(estimator, "loss_", None)
@@ -249,6 +259,8 @@ class Fit:
     def only_linear(self) -> bool:
         """Whether a linear model does as well on held-out rows, as far as they tell."""
         if self.held is None or self.linear_held is None:
+            return False
+        if self.held.share < NO_SHARE:
             return False
         return self.held.score < self.linear_held.score + self.score_noise / 2
 
@@ -423,7 +435,10 @@ class Fit:
         if not len(self.flow.epoch) or self.mean_weight <= 0:
             return False
         per_row = self.parameters["alpha"] / (self.batch * self.mean_weight)
-        return bool(per_row > PENALTY_FELT and self.shrunk > SHRUNK)
+        # Where other rows are much worse, the penalty is not what is wrong.
+        return bool(
+            per_row > PENALTY_FELT and self.shrunk > SHRUNK and self.generalises
+        )
 
     @property
     def first_errors(self) -> NDArray:

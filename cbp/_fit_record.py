@@ -187,7 +187,7 @@ def _usual(kind: type) -> dict[str, str]:
     """The defaults of a class, as text."""
     try:
         values = kind().get_params(deep=False)
-    except TypeError:  # it cannot be made without arguments
+    except Exception:  # it cannot be made without arguments
         return {}
     return {name: _short(value) for name, value in values.items()}
 

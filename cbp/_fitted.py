@@ -32,6 +32,7 @@ from cbp._fit_summary import FitSummary
 from cbp._kernels import all_finite
 from cbp._network import Network
 from cbp._progress import Optimizer
+from cbp._records import from_plain, to_plain
 from cbp._weights import state_shape
 from cbp.gradient_flow import GradientFlow
 
@@ -264,12 +265,18 @@ def attribute_names(estimator: type) -> set[str]:
 
 # What only a pickle has, instead of the network and the weights.
 PICKLED_ONLY = {"_theta", "_network_arguments", "_labels", "_answers"}
+# What a pickle holds as plain values; a pickle of format 1 has the objects themselves.
+_RECORDS = ("gradient_flow_", "_fit_summary", "_failed_flow", "_optimizer")
 
 
 def pickled(fitted: Fitted, keep_optimizer: bool) -> dict[str, Any]:
-    """The attributes of a fitted object in the form that pickles hold."""
+    """The attributes of a fitted object in the form that pickles hold.
+
+    Nothing in it is of a class of this package, so that whoever trusts the estimators
+    only can load it.
+    """
     if not fitted.is_model:
-        return dict(fitted.__dict__)
+        return _made_plain(fitted.__dict__)
     theta = fitted.theta()
     state = dict(fitted.__dict__)
     network = state.pop("_network")
@@ -283,7 +290,7 @@ def pickled(fitted: Fitted, keep_optimizer: bool) -> dict[str, Any]:
         state["_labels"] = (_counts(state["classes_"]), state["_multilabel"])
     if (n := n_answers(network.loss_parameters)) is not None:  # likewise
         state["_answers"] = n
-    return state | {
+    return _made_plain(state) | {
         "_theta": theta,
         "_network_arguments": {
             "layer_sizes": network.layer_sizes,
@@ -295,8 +302,15 @@ def pickled(fitted: Fitted, keep_optimizer: bool) -> dict[str, Any]:
     }
 
 
-def restored(state: dict[str, Any]) -> Fitted:
+def _made_plain(state: dict[str, Any]) -> dict[str, Any]:
+    plain = {name: to_plain(state[name]) for name in _RECORDS if name in state}
+    return state | plain
+
+
+def restored(state: dict[str, Any], look_at_weights: bool = True) -> Fitted:
     """The fitted object of a pickle, every part of which agrees with the others.
+
+    look_at_weights: whether they must be finite; to know it, all are read.
 
     Raises
     ------
@@ -304,9 +318,10 @@ def restored(state: dict[str, Any]) -> Fitted:
         With the first thing that is wrong; a pickle that was damaged or changed must
         not predict something else.
     """
+    made = {name: from_plain(state[name]) for name in _RECORDS if name in state}
+    state = state | made
     if not state.keys() & PICKLED_ONLY:
         return Fitted(**state)
-    state = dict(state)
     labels, answers = state.pop("_labels", None), state.pop("_answers", None)
     classes = state.get("classes_")
     if classes is not None:
@@ -320,6 +335,10 @@ def restored(state: dict[str, Any]) -> Fitted:
     theta = _native(theta)
     groups = _counts(classes) if isinstance(classes, list) else ()
     network = _restored_network(arguments, theta, groups)
+    _demand(
+        not look_at_weights or all_finite(theta),
+        "some weights are not finite",
+    )
     held = n_answers(network.loss_parameters)
     _demand(held == answers, f"its answers to a y are {held}, but were {answers}")
     _check_numbers(state)
@@ -383,7 +402,6 @@ def _restored_network(
         f"layers {sizes} need {n_params} parameters in float32 or float64, but there "
         f"are {theta.shape} in {theta.dtype}",
     )
-    _demand(all_finite(theta), "some weights are not finite")
     parameters, names = arguments["loss_parameters"], LOSSES[output, loss].parameters
     _demand(
         isinstance(parameters, tuple)

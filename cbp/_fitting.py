@@ -11,8 +11,8 @@ from __future__ import annotations
 import copy
 import functools
 import math
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -83,13 +83,15 @@ _FLOW = ("gradient_flow_", "_fit_summary")
 
 # Rows that are scored at the end of a fit at least, and the share of its work that
 # scores of more of them may take.
-_LEAST_ROWS, _FOR_SCORES = 64, 0.004
+_LEAST_ROWS, _FOR_SCORES = 256, 0.004
+# Entries of X that are copied for them at most, but for so few rows.
+_MOST_ENTRIES = 2**22
 
 # The end of a warning or an error about training.
 _ASK = "For the reasons and what to do, call .diagnose()."
 # A fit that diverges does so early; what is wrong with its data is looked for as if it
 # had lasted that many epochs.
-_EPOCHS_OF_FAILED = 10_000
+_EPOCHS_OF_FAILED = 200
 
 # Parameters that the trainer takes as floats.
 _REAL_PARAMETERS = ("alpha", "learning_rate_init", "power_t", "momentum", "beta_1")
@@ -281,7 +283,9 @@ def fit(
         if run.look and (trainer.recorder.n_records or not incremental):
             _summarize(run, progress.outcome, 0 if incremental else progress.n_iter)
             if not incremental:
-                _judge(run)
+                # Weights of classes are for training: a score counts rows.
+                with harmless():
+                    _judge(run, getattr(est, "class_weight", None) is None)
     except KeyboardInterrupt:
         # Weights that have overflowed are no model, at whatever line it came.
         if all_finite(run.chosen_theta):
@@ -638,6 +642,20 @@ def _diverged(est: Any, run: Run) -> None:
 # ---- what a fit leaves behind
 
 
+# Tests let errors of the look at a fit pass.
+GUARDED = True
+
+
+@contextmanager
+def harmless() -> Iterator[None]:
+    """What is noted for a diagnosis never costs a trained model."""
+    try:
+        yield
+    except Exception:
+        if not GUARDED:
+            raise
+
+
 def _look(
     network: Network,
     data: Checked,
@@ -651,15 +669,16 @@ def _look(
     summary = FitSummary.of_data(network, *of, data.weight, rows)
     if n_epochs:
         work = n_epochs * summary.n_rows * network.n_params
-        faults = look_at(
-            *of,
-            rows,
-            data.weight,
-            work=work,
-            output=network.output,
-            batch_size=batch_size,
-        )
-        summary = replace(summary, faults=faults)
+        with harmless():
+            faults = look_at(
+                *of,
+                rows,
+                data.weight,
+                work=work,
+                output=network.output,
+                batch_size=batch_size,
+            )
+            summary = replace(summary, faults=faults)
     return replace(summary, weight_unit=data.unit, given_weights=went_on)
 
 
@@ -677,7 +696,7 @@ def _summarize(run: Run, outcome: str, n_epochs: int = 0) -> None:
     run.summary = _with_steps(run, summary)
 
 
-def _judge(run: Run) -> None:
+def _judge(run: Run, weighted: bool) -> None:
     """Note what the model is worth, on rows trained on and rows held out."""
     theta, held_out = run.chosen_theta, None
     if not all_finite(theta):
@@ -685,21 +704,43 @@ def _judge(run: Run) -> None:
     n_seen = run.n_rows * max(run.progress.n_iter, 1)
     # Of a pass over a row forwards and backwards a third is the pass forwards.
     at_most = int(min(MOST_ROWS, max(_LEAST_ROWS, 3 * _FOR_SCORES * n_seen)))
+    widest = max(run.network.layer_sizes)
+    most = max(_MOST_ENTRIES // widest, _LEAST_ROWS)
+    at_most = min(at_most, most)
     if run.held_out is not None:
         held_out = _some(*run.held_out, at_most)
-    trained = _some(run.data, run.rows, max(at_most, SIGNAL_ROWS))
+    trained = _some(run.data, run.rows, min(max(at_most, SIGNAL_ROWS), most))
+    if not weighted:
+        trained = (*trained[:2], None)
+        held_out = None if held_out is None else (*held_out[:2], None)
     spent = TRAIN_NS[run.data.X.dtype.itemsize] * run.network.n_params * n_seen
-    standing = stand(run.network, theta, trained, held_out, at_most, spent, run.n_rows)
+    constant, target = None, run.data.target
+    if target.dtype == np.int32 and target.ndim == 1:
+        shares = np.bincount(target if run.rows is None else target[run.rows])
+        constant = float(shares.max() / run.n_rows)
+    standing = stand(
+        run.network,
+        theta,
+        trained,
+        held_out,
+        at_most,
+        spent,
+        run.n_rows,
+        constant,
+    )
     run.summary = replace(run.summary, standing=standing)
 
 
 def _some(data: Checked, rows: NDArray | None, at_most: int) -> tuple[Any, Any, Any]:
     """X, target and weights of rows that are spread evenly."""
+    weight = data.weight
+    if weight is not None and not weight.all():  # rows without weight do not count
+        rows = np.arange(len(weight)) if rows is None else rows
+        rows = rows[weight[rows] > 0] if weight[rows].any() else rows
     n_rows = data.X.shape[0] if rows is None else len(rows)
     some: Any = slice(0, n_rows, -(-n_rows // at_most))
     if rows is not None:
         some = rows[some]
-    weight = data.weight
     target = data.target[some]
     if not sparse.issparse(target):
         target = np.ascontiguousarray(target)

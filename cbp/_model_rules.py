@@ -31,21 +31,27 @@ from cbp._evidence import (
     Fit,
 )
 from cbp._finding import NOTE, PROBLEM, Finding
-from cbp._texts import say
+from cbp._texts import explained, say
 from cbp._worth import Signal, Worth
 
 
 def find_held_out_scale(fit: Fit) -> Finding | None:
     """Rows that are given and did not go the way of the training rows."""
-    rows = fit.rows
+    rows, target = fit.rows, fit.given_target
+    if target is not None:
+        message = say("held-out-scale.target", **target)
+        advice = _advice.SCALE_TARGET
+        return Finding("held-out-scale", None, message, dict(target), advice)
     if rows is None or not rows.kind:
         return None
-    numbers = dict(rows.evidence or {})
+    # Standardised columns have means that are rounding.
+    numbers = {k: x if abs(x) > 1e-9 else 0.0 for k, x in (rows.evidence or {}).items()}
     if rows.columns:
         numbers["column"] = str(rows.columns[0])
     message = say(f"held-out-scale.{rows.kind}", **numbers)
     evidence = {"columns": list(rows.columns), "n_columns": rows.n_columns, **numbers}
-    severity = NOTE if rows.kind == "columns-shifted" else PROBLEM
+    shifted = rows.kind == "columns-shifted"
+    severity = NOTE if shifted and fit.generalises else PROBLEM
     advice = _advice.scale_input(fit)
     return Finding("held-out-scale", None, message, evidence, advice, severity)
 
@@ -84,12 +90,19 @@ def find_no_signal(fit: Fit) -> Finding | None:
         # Of rows that it was trained on it knows something, of others nothing.
         if fit.train is None or not fit.train.share > 0.3 or held.share > NO_SHARE:
             return None
-        message = say("no-signal.held", held=held.score, linear=linear.score)
+        message = say(
+            "no-signal.held",
+            held=_score(held),
+            linear=explained(linear.score, linear.kind),
+        )
         evidence = {"held_out": held.score, "linear": linear.score}
     else:
         return None
+    # Without other rows nobody knows what the network has found that a quick model
+    # has not.
+    severity = NOTE if held is None else PROBLEM
     advice = _advice.against_noise(fit)
-    return Finding("no-signal", None, message, evidence, advice)
+    return Finding("no-signal", None, message, evidence, advice, severity)
 
 
 def find_majority_only(fit: Fit) -> Finding | None:
@@ -140,14 +153,14 @@ def note_class_imbalance(fit: Fit) -> Finding | None:
     return Finding("class-imbalance", None, message, evidence, advice, NOTE)
 
 
+def _score(worth: Worth) -> str:
+    return explained(worth.score, worth.kind)
+
+
 def _does(worth: Worth) -> str:
     right = worth.kind in ("accuracy", "labels")
     name = "does.right" if right else "does.explains"
-    return say(name, score=worth.score if right else max(worth.score, 0.0))
-
-
-def _number(worth: Worth) -> float:
-    return worth.score if worth.kind in ("accuracy", "labels") else max(worth.score, 0)
+    return say(name, score=_score(worth))
 
 
 def find_worse_than_linear(fit: Fit) -> Finding | None:
@@ -156,7 +169,8 @@ def find_worse_than_linear(fit: Fit) -> Finding | None:
         return None
     if not linear.score - held.score > LOST_TO_LINEAR + fit.score_noise:
         return None
-    message = say("worse-than-linear", does=_does(linear), held=_number(held))
+    text = "worse-than-linear.folds" if fit.folded else "worse-than-linear"
+    message = say(text, does=_does(linear), held=_score(held))
     evidence = {"linear": linear.score, "held_out": held.score}
     # It fits its own rows better, and others worse: it has learned them by heart. A
     # short fit has no linear model of its rows; one of the given rows stands for it.
@@ -175,7 +189,9 @@ def find_underfitting(fit: Fit) -> Finding | None:
         return None
     if not linear.score - train.score > LOST_TO_LINEAR + fit.score_noise:
         return None
-    message = say("underfitting", does=_does(train), linear=_number(linear))
+    message = say(
+        "underfitting", does=_does(train), linear=explained(linear.score, linear.kind)
+    )
     evidence = {"train": train.score, "linear": linear.score}
     return Finding("underfitting", None, message, evidence, _advice.more_power(fit))
 
@@ -201,7 +217,9 @@ def _overfits_by_gap(fit: Fit) -> Finding | None:
     worse = find_worse_than_linear(fit) is not None and lost > GAP_LEAST * train.share
     if fit.linear_train is not None:
         worse = worse and train.score > fit.linear_train.score
-    if not (worse or lost > max(GAP_NOTE * train.share, 3 * fit.score_noise)):
+    # Of rows of which nearly all are of one class, few tell of the others.
+    noise = fit.score_noise / max(1 - held.constant, 0.01)
+    if not (worse or lost > max(GAP_NOTE * train.share, 3 * noise)):
         return None
     # A gap alone is no harm: a network that beats a linear model may have one.
     # Rows that are known to the last digit were learned by heart.
@@ -217,7 +235,7 @@ def _overfits_by_gap(fit: Fit) -> Finding | None:
     message = say(
         "overfitting.gap",
         does=_does(train),
-        held=_number(held),
+        held=_score(held),
         weights=fit.n_weights,
         rows=fit.summary.n_rows,
     )

@@ -91,7 +91,8 @@ def _finding(finding: Finding, first: bool) -> str:
     advice = ""
     if finding.advice:
         words = "Try this first:" if first else "Try:"
-        advice = f"<div>{words}</div><pre>{escape(finding.advice)}</pre>"
+        lines = "\n".join([*finding.imports, finding.advice])
+        advice = f"<div>{words}</div><pre>{escape(lines)}</pre>"
     return (
         f'<div class="{kind}"><div class="code">{escape(name)}</div>'
         f"<div>{escape(finding.message)}</div>{advice}</div>"

@@ -369,6 +369,9 @@ def find_learning_rate_too_high(fit: Fit) -> Finding | None:
             "rate": fit.rate,
             "usual_rate": fit.usual_rate,
         }
+        # Large steps alone are no proof: many fits learn all the same.
+        proven = fit.rate_is_extreme or not fit.generalises or fit.reached > 0.3
+        severity = severity if proven else NOTE
     message = say(f"learning-rate-too-high.{name}", **numbers)
     evidence = {"typical_rise": swing, "share_of_rises": share, "end": rise}
     evidence["first_step"] = float(fit.first_step.max())
@@ -567,7 +570,9 @@ def find_penalty_too_large(fit: Fit) -> Finding | None:
     per_row = p["alpha"] / max(fit.batch * fit.mean_weight, TINY)
     numbers = {"alpha": p["alpha"], "per_row": per_row, "limit": PENALTY}
     shrunk = fit.shrunk
-    if shrunk > 1.5:
+    if not fit.overpenalized:
+        message = say("penalty-too-large.felt", shrunk=shrunk, **numbers)
+    elif shrunk > 1.5:
         message = say("penalty-too-large", shrunk=shrunk, **numbers)
     else:
         message = say("penalty-too-large.only", **numbers)

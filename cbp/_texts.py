@@ -52,7 +52,7 @@ TITLES = {
     "classes-as-targets": "the targets look like class numbers",
     "constant-columns": "columns of X are constant",
     "id-column": "a column of X numbers the rows",
-    "target-in-features": "a column of X tells the target",
+    "target-in-features": "one column of X alone gives away the target",
     "duplicate-rows": "many rows occur several times",
     "held-out-scale": "the given rows are not scaled as the training rows were",
 }
@@ -63,13 +63,16 @@ TEXTS = {
     "went.diverged": "Training diverged: {title:s}.",
     "went.nowhere": "Training did not get going: {title:s}.",
     "went.badly": "Training did not go well: {title:s}.",
-    "went.improvable": "Training went well, but there is a problem: {title:s}.",
+    "went.improvable": "Training ran without trouble, but {title:s}.",
     "went.by_heart": (
-        "Training has learned its own rows much better than it serves other rows."
+        "The network does much better on its training rows than on other rows."
     ),
     "went.as_linear": (
         "Training ended as it should, but a linear model does as well on held-out rows "
         "({linear:%})."
+    ),
+    "went.perhaps_noise": (
+        "Training ran without trouble, but X may say nothing about y."
     ),
     "went.unsure": "Training brought little, and the gradients do not say why.",
     "went.interrupted": "Training was interrupted after {n:,} {epochs:s}.",
@@ -88,34 +91,38 @@ TEXTS = {
     ),
     # ---- the verdict: what came out
     "worth.accuracy": (
-        "It is right on {score:%} of the training rows; always answering class "
+        "It is right on {score:s} of the training rows; always answering class "
         "{label:s} would be right on {constant:%}."
     ),
     "worth.accuracy_held": (
-        "It is right on {score:%} of the training rows and {held:%} of the held-out "
+        "It is right on {score:s} of the training rows and {held:s} of the held-out "
         "rows; always answering class {label:s} would be right on {constant:%} of "
         "those."
     ),
-    "worth.labels": "On average it is right on {score:%} of a training row's labels.",
+    "worth.labels": "On average it is right on {score:s} of a training row's labels.",
     "worth.labels_held": (
-        "On average it is right on {score:%} of a training row's labels and {held:%} "
+        "On average it is right on {score:s} of a training row's labels and {held:s} "
         "of a held-out row's."
     ),
-    "worth.r2": "It explains {score:%} of the variance of the training targets.",
+    "worth.r2": "It explains {score:s} of the variance of the training targets.",
     "worth.r2_held": (
-        "It explains {score:%} of the variance of the training targets, {held:%} on "
+        "It explains {score:s} of the variance of the training targets, {held:s} on "
         "held-out rows."
     ),
     "worth.share": (
-        "It explains {score:%} of what there is to explain in the training targets."
+        "It explains {score:s} of what there is to explain in the training targets."
     ),
     "worth.share_held": (
-        "It explains {score:%} of what there is to explain in the training targets, "
-        "{held:%} on held-out rows."
+        "It explains {score:s} of what there is to explain in the training targets, "
+        "{held:s} on held-out rows."
     ),
     "worth.nothing": "It explains nothing of the training targets.",
     "worth.cost": "It explains {share:%} of what there is to explain.",
     "worth.no_model": "There is no model to judge.",
+    "worth.held": "On the held-out rows it is right on, or explains, {held:s}.",
+    "worth.unknown": (
+        "{share:%} of the held-out rows are of classes that were not in training."
+    ),
     "worth.given": (
         "How good it is on other rows is not known; pass some: diagnose(X_val, y_val)."
     ),
@@ -211,7 +218,7 @@ TEXTS = {
     ),
     "learning-rate-too-high.steps": (
         "A step changes the weights of layer {layer:d} by {ratio:%} of their size at "
-        "the start, ten times as much as usual. learning_rate_init={rate:g} is far "
+        "the start, much more than the usual 1 %. learning_rate_init={rate:g} is far "
         "above the usual {usual_rate:g}."
     ),
     "learning-rate-too-low": (
@@ -271,6 +278,10 @@ TEXTS = {
     "penalty-too-large": (
         "alpha={alpha:g} is {per_row} per row of a batch; more than {limit} holds the "
         "weights down. They are {shrunk} times smaller than at the start."
+    ),
+    "penalty-too-large.felt": (
+        "alpha={alpha:g} is {per_row} per row of a batch. Under it the weights have "
+        "become {shrunk} times smaller than they were at the start."
     ),
     "penalty-too-large.only": (
         "alpha={alpha:g} is {per_row} per row of a batch; more than {limit} holds the "
@@ -341,21 +352,25 @@ TEXTS = {
         "on falling to {share:%} of what it was."
     ),
     "overfitting.gap": (
-        "It {does:s} on training rows, but only {held:%} on held-out rows. The network "
-        "has {weights:,} weights for {rows:,} rows."
+        "It {does:s} the training targets, but only {held:s} of the held-out ones. The "
+        "network has {weights:,} weights for {rows:,} rows."
     ),
-    "does.right": "is right on {score:%}",
-    "does.explains": "explains {score:%}",
+    "does.right": "is right on {score:s} of",
+    "does.explains": "explains {score:s} of the variance of",
     "underfitting": (
-        "It {does:s} on training rows; there a linear model reaches {linear:%}: "
-        "it has not learned what there is to learn."
+        "It {does:s} the training targets; a linear model reaches {linear:s}. So it "
+        "has not learned what there is to learn."
+    ),
+    "worse-than-linear.folds": (
+        "A linear model that was trained on a part of the held-out rows {does:s} their "
+        "targets, the network only {held:s}."
     ),
     "worse-than-linear": (
-        "A linear model {does:s} on the same held-out rows, the network {held:%}."
+        "A linear model {does:s} the held-out targets, the network only {held:s}."
     ),
     "no-signal.held": (
         "On held-out rows neither the network nor a linear model does better than a "
-        "constant answer ({held:%} and {linear:%}). Perhaps X and y are not in the "
+        "constant answer ({held:s} and {linear:s}). Perhaps X and y are not in the "
         "same order, or X says nothing about y."
     ),
     "majority-only.nearly": (
@@ -425,11 +440,16 @@ TEXTS = {
         "{share:%} of the rows are copies of other rows. Copies of training rows among "
         "held-out rows make their score too good."
     ),
+    "held-out-scale.target": (
+        "The targets of the given rows have a mean of {mean} and a spread of {spread}, "
+        "in training {seen_mean} and {seen_spread}. Were they scaled in the same way?"
+    ),
     "held-out-scale.not-scaled": (
         "Most columns of the given rows lie elsewhere than in training: column "
         "{column:s} has a mean of {mean} and a spread of {spread}, in training "
-        "{seen_mean} and {seen_spread}. A scaler may have been forgotten. What they "
-        "say of the model means nothing."
+        "{seen_mean} and {seen_spread}. A scaler may have been forgotten. "
+        "Results on such rows are meaningless. Give rows as they came to the scaler, "
+        "or use the scaler of training."
     ),
     "held-out-scale.scaler-refitted": (
         "The given rows were scaled by themselves: every column has a mean of exactly "
@@ -475,7 +495,10 @@ def say(text: str, **numbers: Any) -> str:
         Its first letter is a capital if it is a sentence.
     """
     said = _Sentence().vformat(TEXTS[text], (), numbers)
-    return said.replace(" times of ", " times ")  # 126 times their size
+    said = said.replace("Only less than", "Less than")
+    # 126 times their size; less than 0.01 % of it
+    said = said.replace(" times of ", " times ")
+    return said.replace("Only less than", "Less than")
 
 
 def plain(x: float) -> str:
@@ -524,9 +547,17 @@ def percent(share: float) -> str:
     if 99 < hundred < 100:
         # Not 100 % where some are missing.
         return f"{math.floor(10 * hundred) / 10:g} %"
-    if abs(hundred) < 1e4:
+    if abs(hundred) < 1000:
         return f"{hundred:.0f} %"
     return f"{plain(share)} times"
+
+
+def explained(score: float, kind: str) -> str:
+    """A score in words: of R2 below 0 its value, too."""
+    if kind in ("accuracy", "labels") or score > -0.005:
+        return percent(score)
+    name = "R\u00b2" if kind == "r2" else "D\u00b2"
+    return f"0 % ({name} = {plain(score)})"
 
 
 def count(n: int, noun: str) -> str:

@@ -8,7 +8,7 @@ nothing. `by_folds` takes scikit-learn's models where a user waits for an answer
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -280,9 +280,16 @@ def _classes_of(
 
 # Rows that are needed to train on four fifths of them and judge by the others.
 _LEAST_FOLDED = 100
+_MOST_ENTRIES = 2**23
 
 
-def by_folds(network: Network, X: Any, target: Any, common: int | None) -> Worth | None:
+def by_folds(
+    network: Network,
+    X: Any,
+    target: Any,
+    weight: NDArray | None,
+    common: int | None,
+) -> Worth | None:
     """What a linear model of scikit-learn is worth on rows that are given.
 
     Each fifth is judged by a model of the others: for fits that were too short for a
@@ -291,7 +298,7 @@ def by_folds(network: Network, X: Any, target: Any, common: int | None) -> Worth
     Parameters
     ----------
     network : Network
-    X, target
+    X, target, weight
         As `Data` takes them.
     common : int or None
         The number of the commonest class of the training rows.
@@ -299,7 +306,8 @@ def by_folds(network: Network, X: Any, target: Any, common: int | None) -> Worth
     Returns
     -------
     Worth or None
-        None if there are too few rows, or too few of a class.
+        None if there are too few rows, or too few of a class, or more numbers than
+        should be made dense.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression, Ridge
@@ -307,9 +315,14 @@ def by_folds(network: Network, X: Any, target: Any, common: int | None) -> Worth
 
     some = slice(0, None, -(-X.shape[0] // MOST_ROWS))
     X, target = X[some], target[some]
+    weight = None if weight is None else weight[some]
     one_label = target.dtype == np.int32 and target.ndim == 1
     numbers = not sparse.issparse(target) and target.dtype != np.int32
-    if len(target) < _LEAST_FOLDED or not (one_label or numbers):
+    if X.shape[0] < _LEAST_FOLDED or not (one_label or numbers):
+        return None
+    if not one_label and _is_robust(network):
+        return None
+    if X.shape[0] * X.shape[1] > _MOST_ENTRIES:  # they would be made dense
         return None
     mean, scale = _scale_of(X)
     Z = ((X.toarray() if sparse.issparse(X) else X) - mean) / scale
@@ -320,7 +333,8 @@ def by_folds(network: Network, X: Any, target: Any, common: int | None) -> Worth
         for train, test in KFold(5, shuffle=True, random_state=0).split(Z):
             if one_label and len(np.unique(target[train])) < 2:
                 return None
-            model.fit(Z[train], target[train])
+            w = None if weight is None else weight[train]
+            model.fit(Z[train], target[train], w)
             if not one_label:
                 found = model.predict(Z[test]).reshape(len(test), -1)
                 outputs[test] = found
@@ -328,7 +342,7 @@ def by_folds(network: Network, X: Any, target: Any, common: int | None) -> Worth
                 outputs[test, 0] = model.predict_proba(Z[test])[:, 1]
             else:
                 outputs[np.ix_(test, model.classes_)] = model.predict_proba(Z[test])
-    return judge(network, outputs, target, None, common)
+    return judge(network, outputs, target, weight, common)
 
 
 def _scale_of(X: Any) -> tuple[NDArray, NDArray]:
@@ -375,8 +389,9 @@ _BEYOND_CHANCE = 5.0
 # Random features, rows for them, and how often targets are shuffled for comparison.
 _FEATURES, SIGNAL_ROWS, _LEAST_ROWS, _SHUFFLES = 48, 1024, 128, 9
 _MOST_COLUMNS = 4  # of targets
-_TOGETHER = 32  # columns of X
-# Few fits come so far; of them it may take that long anyway.
+# Columns of X that are looked at one by one, and together.
+_ONE_BY_ONE, _TOGETHER = 1024, 32
+# Few fits come so far; of them it may take that long, or a third of the fit.
 _SUSPICIOUS_NS = 4e6
 
 
@@ -398,24 +413,28 @@ def find_signal(network: Network, X: Any, target: Any, budget: float) -> Signal 
     """
     if X.shape[0] < 16 or sparse.issparse(X):
         return None
-    some = slice(0, None, -(-X.shape[0] // SIGNAL_ROWS))
+    # Drawn, as rows may be sorted, and the first of them are looked at.
+    some = np.random.default_rng(0).permutation(X.shape[0])[:SIGNAL_ROWS]
+    X = X[np.ix_(some, range(0, X.shape[1], -(-X.shape[1] // _ONE_BY_ONE)))]
     with np.errstate(all="ignore"):
         y = _columns_of(target[some])
-        mean, scale = _scale_of(X[some])
-        Z = np.clip((X[some] - mean) / scale, -5, 5)
+        mean, scale = _scale_of(X)
+        Z = np.clip((X - mean) / scale, -5, 5)
         spread = np.maximum(y.std(0), 1e-300)
         correlations = Z.T @ ((y - y.mean(0)) / spread) / len(y)
         largest, n_rows = float(np.abs(correlations).max(initial=0)), len(y)
         if largest * n_rows**0.5 > _BEYOND_CHANCE:
             return Signal(largest**2, _BEYOND_CHANCE**2 / n_rows, 0, n_rows)
         # All columns were looked at one by one, some are looked at together.
-        together = X[some][:, :: -(-X.shape[1] // _TOGETHER)]
-        cost = _CALLS_NS + n_rows * _FEATURES * (0.2 * together.shape[1] + _FEATURE_NS)
-        cost += _RANK_NS * together.size
-        if n_rows < _LEAST_ROWS or cost > max(budget, _SUSPICIOUS_NS):
+        together = X[:, :: -(-X.shape[1] // _TOGETHER)]
+        cost = _FEATURES * (0.2 * together.shape[1] + _FEATURE_NS)  # of a row
+        cost += _RANK_NS * together.shape[1]
+        most = max(int((budget - _CALLS_NS) / cost), 0)
+        together, y = together[:most], y[:most]
+        if len(y) < _LEAST_ROWS:
             return None
         # Ranks, as a few far values may hide all others.
-        Z = np.argsort(np.argsort(together, axis=0), axis=0) / n_rows - 0.5
+        Z = np.argsort(np.argsort(together, axis=0), axis=0) / len(y) - 0.5
         return _signal_of(Z * 12**0.5, y)
 
 
@@ -430,7 +449,12 @@ def _columns_of(target: Any) -> NDArray:
         ]
         y = np.column_stack(columns).astype(np.float64)
     else:
-        y = target.toarray() if sparse.issparse(target) else target
+        # Those that vary most, before any is made dense or sorted.
+        mean = np.asarray(target.mean(0)).ravel()
+        square = target.multiply(target) if sparse.issparse(target) else target * target
+        variance = np.asarray(square.mean(0)).ravel() - mean * mean
+        y = target[:, np.argsort(-variance, kind="stable")[:_MOST_COLUMNS]]
+        y = y.toarray() if sparse.issparse(y) else y
         y = np.argsort(np.argsort(y, axis=0), axis=0).astype(np.float64)
     common = np.argsort(-y.var(0), kind="stable")[:_MOST_COLUMNS]
     return y[:, common]
@@ -453,7 +477,7 @@ def _signal_of(Z: NDArray, y: NDArray) -> Signal | None:
     for train, test in (halves, halves[::-1]):
         center, middle = H[train].mean(0), Y[train].mean(0)
         A = H[train] - center
-        gram = A.T @ A + 0.03 * len(A) * A.var() * np.eye(_FEATURES)
+        gram = A.T @ A + len(A) * max(0.03 * A.var(), 1e-12) * np.eye(_FEATURES)
         weights = np.linalg.solve(gram, A.T @ (Y[train] - middle))
         missed = Y[test] - middle - (H[test] - center) @ weights
         left += (missed**2).sum(0)
@@ -484,6 +508,8 @@ class Standing:
     signal : Signal or None
     seen : Seen or None
         Where the columns of the training rows lie.
+    target_mean, target_spread : float or None
+        Mean and standard deviation of a single column of numbers.
     """
 
     common: int | None = None
@@ -494,6 +520,15 @@ class Standing:
     linear: Linear | None = None
     signal: Signal | None = None
     seen: Seen | None = None
+    target_mean: float | None = None
+    target_spread: float | None = None
+
+
+def _with_constant(worth: Worth | None, constant: float | None) -> Worth | None:
+    """With the share of the commonest class in all rows, not in those scored."""
+    if worth is None or constant is None:
+        return worth
+    return replace(worth, constant=constant)
 
 
 def stand(
@@ -504,6 +539,7 @@ def stand(
     n_scored: int,
     spent: float,
     n_rows: int,
+    constant: float | None = None,
 ) -> Standing:
     """Judges the model that a fit ends with.
 
@@ -520,6 +556,8 @@ def stand(
         Nanoseconds that the fit took, as its size tells: no clock decides.
     n_rows : int
         Rows that were trained on.
+    constant : float, default=None
+        The share of the commonest class in all rows. None if there are no classes.
 
     Returns
     -------
@@ -541,14 +579,20 @@ def stand(
         return predict(network, theta, X)
 
     found: dict[str, Any] = {"common": common, "seen": Seen.of(X, n_rows)}
-    found["train"] = score(of_network, *scored)
+    if target.dtype != np.int32 and not sparse.issparse(target):
+        if target.shape[1] == 1:
+            found["target_mean"] = float(target.mean(dtype=np.float64))
+            found["target_spread"] = float(target.std(dtype=np.float64))
+    found["train"] = _with_constant(score(of_network, *scored), constant)
     linear = linear_model(network, X, target, weight, _FOR_LINEAR * spent)
     if linear is not None:
         found["linear"] = linear
-        found["linear_train"] = score(linear.outputs, *scored)
+        of_linear = score(linear.outputs, *scored)
+        found["linear_train"] = _with_constant(of_linear, constant)
     if held_out is not None:
         found["held"] = score(of_network, *held_out)
         if linear is not None:
             found["linear_held"] = score(linear.outputs, *held_out)
-    found["signal"] = find_signal(network, X, target, _FOR_SIGNAL * spent)
+    budget = max(_FOR_SIGNAL * spent, min(_SUSPICIOUS_NS, 0.3 * spent))
+    found["signal"] = find_signal(network, X, target, budget)
     return Standing(**found)

@@ -444,7 +444,7 @@ class Checkpoint(_Callback):
         on_error: str = "warn",
     ) -> None:
         super().__init__()
-        self.path = os.path.abspath(os.fspath(path))
+        self.path = os.path.abspath(os.fsdecode(path))
         self.every = every
         self._epochs, self._seconds = _interval(every)
         if on_error not in ("warn", "raise"):

@@ -30,7 +30,7 @@ from cbp._given_rows import compare_rows
 from cbp._inside import Inside, find_network
 from cbp._paste import rewrite
 from cbp._prediction import predict
-from cbp._texts import TITLES, count, say
+from cbp._texts import TITLES, count, explained, say
 from cbp._worth import Standing, Worth, by_folds, judge
 from cbp.gradient_flow import import_pandas
 
@@ -231,15 +231,17 @@ def diagnose(
 
     Parameters
     ----------
-    estimator : BPClassifier or BPRegressor
-        Fitted with ``monitor=True``; a fit that raised because it diverged counts.
-        Of it are read its parameters, which should still be those of the fit, and
-
-        - `_fitted`, a Fitted: whether there is a model;
-        - `_failed_flow`, a FailedFlow, if the last fit diverged; otherwise
-        - `gradient_flow_`, a GradientFlow; `_fit_summary`, a FitSummary; `coefs_`,
-          `loss_`, `loss_curve_`, `n_iter_`; `validation_scores_` and
-          `validation_loss_curve_` if rows are held out, `classes_` of a classifier.
+    model : estimator
+        A BPClassifier or BPRegressor that was fitted with ``monitor=True``, or a model
+        that holds one: a pipeline, a search, another meta-estimator. A fit that raised
+        because it diverged counts. Parameters should still be those of the fit.
+    X_val : {array-like, sparse matrix} of shape (n_samples, n_features), default=None
+        Rows that the model was not trained on, as `model` takes them. None means those
+        that the fit held out, if it did.
+    y_val : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
+        Their targets.
+    sample_weight_val : array-like of shape (n_samples,), default=None
+        Their weights.
 
     Returns
     -------
@@ -251,9 +253,10 @@ def diagnose(
         If there was no training yet.
     ValueError
         If it was not monitored, or interrupted before the first record; if the records
-        are of another network; if its solver is unknown.
+        are of another network; if its solver is unknown; if the given rows do not fit
+        the model.
     TypeError
-        If it is another kind of estimator.
+        If there is no network in it.
 
     Examples
     --------
@@ -308,15 +311,38 @@ def _judge_given(inside: Inside, X: Any, y: Any, sample_weight: Any) -> Given:
     X, y, sample_weight, known = _of_known_classes(model, X, y, sample_weight)
     network, theta, X, target, weight = _fitting.one_batch(model, X, y, sample_weight)
     standing = summary.standing or Standing()
+    if getattr(model, "class_weight", None) is not None:  # a score counts rows
+        weight = None if sample_weight is None else np.asarray(sample_weight, float)
     outputs = predict(network, theta, X)
     held = judge(network, outputs, target, weight, standing.common)
     if standing.linear is None:
-        linear = by_folds(network, X, target, standing.common)
+        linear = by_folds(network, X, target, weight, standing.common)
     else:
         outputs = standing.linear.outputs(X)
         linear = judge(network, outputs, target, weight, standing.common)
     rows = None if standing.seen is None else compare_rows(standing.seen, X)
-    return Given(_of_all(held, known), _of_all(linear, known), rows)
+    return Given(
+        _of_all(held, known),
+        _of_all(linear, known),
+        rows,
+        known=known,
+        folded=standing.linear is None,
+        target=_differing_target(standing, target),
+    )
+
+
+def _differing_target(standing: Standing, target: Any) -> dict[str, float] | None:
+    """Means and spreads of given targets and those of training, if they lie apart."""
+    mean, spread = standing.target_mean, standing.target_spread
+    if mean is None or spread is None or sparse.issparse(target) or len(target) < 5:
+        return None
+    of_given = float(target.mean(dtype=np.float64)), float(target.std(dtype=np.float64))
+    apart = abs(of_given[0] - mean) > 3 * (spread + of_given[1])
+    if not (apart or of_given[1] > 10 * spread or spread > 10 * of_given[1] > 0):
+        return None
+    return dict(
+        mean=of_given[0], spread=of_given[1], seen_mean=mean, seen_spread=spread
+    )
 
 
 def _of_all(worth: Worth | None, known: float) -> Worth | None:
@@ -334,17 +360,23 @@ def _of_known_classes(
     is wrong."""
     classes = getattr(model, "classes_", None)
     y_array = np.asarray(y) if not sparse.issparse(y) else None
+    if y_array is not None and y_array.ndim == 2 and y_array.shape[1] == 1:
+        y_array = y_array.ravel()
     one_label = isinstance(classes, np.ndarray) and y_array is not None
     if not one_label or y_array.ndim != 1 or len(y_array) == 0:
         return X, y, sample_weight, 1.0
     same_type = (y_array.dtype.kind in "OUS") == (classes.dtype.kind in "OUS")
     known = np.isin(y_array, classes) if same_type else np.zeros(len(y_array), bool)
-    if known.all() or not known.any() or _num_samples(X) != len(y_array):
+    weight = np.ones(len(y_array)) if sample_weight is None else sample_weight
+    weight = np.asarray(weight)
+    fits = _num_samples(X) == len(y_array) and weight.shape == y_array.shape
+    if known.all() or not known.any() or not fits or weight.dtype.kind not in "biuf":
         return X, y, sample_weight, 1.0
+    share = float(weight[known].sum() / max(weight.sum(), TINY))
     if sample_weight is not None:
-        sample_weight = np.asarray(sample_weight)[known]
+        sample_weight = weight[known]
     rows = np.flatnonzero(known)
-    return _safe_indexing(X, rows), y_array[known], sample_weight, float(known.mean())
+    return _safe_indexing(X, rows), y_array[known], sample_weight, share
 
 
 def _settings_of(advice: str) -> dict[str, str] | None:
@@ -362,6 +394,7 @@ def _settings_of(advice: str) -> dict[str, str] | None:
 # far from usual ones.
 _OF_SETTINGS = ("penalty-too-large", "too-few-steps", "network-too-small")
 _OF_SETTINGS += ("label-smoothing", "clipped-steps", "starved-layer", "plateau")
+_OF_SETTINGS += ("row-order",)
 _OF_LOW_RATES = ("learning-rate-too-low", "update-too-small")
 _OF_HIGH_RATES = ("learning-rate-too-high", "update-too-large", "divergence")
 
@@ -397,9 +430,12 @@ def _without_consequences(findings: list[Finding]) -> list[Finding]:
     """
     if any(f.code == "outliers" for f in findings):  # they spoil means and spreads
         findings = [f for f in findings if f.code != "held-out-scale"]
-    if any(f.code == "no-signal" for f in findings):
+    if any(f.code == "no-signal" and f.severity == PROBLEM for f in findings):
         findings = [f for f in findings if f.code not in _WITHOUT_SIGNAL]
-    if any(f.code == "held-out-scale" for f in findings):
+    if any(f.code == "overfitting" for f in findings):  # longer, it overfits more
+        findings = [f for f in findings if f.code != "not-converged"]
+    scaled = [f for f in findings if f.code == "held-out-scale"]
+    if any(f.severity == PROBLEM for f in scaled):
         findings = [f for f in findings if f.code not in _ON_OTHER_ROWS]
     problems = [f for f in findings if f.severity == PROBLEM]
     others = any(f.code not in ("plateau", *_OF_THE_MODEL) for f in problems)
@@ -411,6 +447,8 @@ def _without_contradictions(findings: list[Finding]) -> list[Finding]:
     kept: list[Finding] = []
     said: dict[str, Finding] = {}
     for finding in findings:
+        if kept and finding.code in _CONSEQUENCES and kept[0].severity == PROBLEM:
+            finding = replace(finding, advice=kept[0].advice)
         settings = _settings_of(finding.advice) or {}
         earlier = next((said[name] for name in settings if name in said), None)
         if earlier is not None:
@@ -426,7 +464,7 @@ def _without_contradictions(findings: list[Finding]) -> list[Finding]:
 
 def _verdict(fit: Fit, findings: list[Finding]) -> str:
     """How training went, and what came out, each with its number."""
-    if fit.summary.constant_cost <= TINY and fit.outcome != "diverged":
+    if fit.summary.constant_cost <= TINY and fit.outcome not in ("diverged", "partial"):
         return say("went.constant")
     return " ".join([_went(fit, findings), *_came_out(fit)])
 
@@ -460,6 +498,8 @@ def _went(fit: Fit, findings: list[Finding]) -> str:
         return say("went.unsure")
     if any(finding.code == "overfitting" for finding in findings):
         return say("went.by_heart")
+    if any(finding.code == "no-signal" for finding in findings):
+        return say("went.perhaps_noise")
     if fit.only_linear:
         return say("went.as_linear", linear=max(fit.linear_held.score, 0.0))
     return say("went.well")
@@ -467,9 +507,12 @@ def _went(fit: Fit, findings: list[Finding]) -> str:
 
 # What follows if there is nothing to learn.
 _WITHOUT_SIGNAL = ("overfitting", "worse-than-linear", "majority-only", "underfitting")
+_WITHOUT_SIGNAL += ("penalty-too-large", "constant-prediction", "not-converged")
 # Notes about data come after those about the model.
 _OF_DATA = ("constant-columns", "outliers", "sentinel-values", "skewed-target")
 _OF_DATA += ("classes-as-targets", "counts-as-targets", "id-column")
+# What follows from another problem: its cure is that of the other one.
+_CONSEQUENCES = ("underfitting", "worse-than-linear", "constant-prediction")
 # What held-out rows say.
 _ON_OTHER_ROWS = ("overfitting", "worse-than-linear", "no-signal", "majority-only")
 
@@ -486,22 +529,27 @@ def _came_out(fit: Fit) -> Iterator[str]:
     if train is None and held is None:
         share = 1 - fit.reached
         known = math.isfinite(share) and share > 0
-        yield say("worth.cost", share=share) if known else say("worth.nothing")
+        if known or fit.outcome != "partial":
+            yield say("worth.cost", share=share) if known else say("worth.nothing")
         if fit.outcome != "partial":
             yield say("worth.given")
         return
+    some = train or held
+    numbers = {
+        "score": explained(some.score, some.kind),
+        "held": explained(held.score, held.kind) if held else "",
+    }
     if train is None:
-        train = held
-    numbers = {"score": train.score, "held": held.score if held else 0.0}
-    if train.kind in ("r2", "share"):
-        numbers = {name: max(number, 0.0) for name, number in numbers.items()}
-    ending = "" if held is None else "_held"
-    if train.kind == "accuracy":
-        numbers["label"] = repr(_label(fit))
-        numbers["constant"] = (held or train).constant
-    yield say(f"worth.{train.kind}{ending}", **numbers)
+        yield say("worth.held", **numbers)
+    else:
+        if train.kind == "accuracy":
+            numbers["label"] = repr(_label(fit))
+            numbers["constant"] = (held or train).constant
+        yield say(f"worth.{train.kind}{'' if held is None else '_held'}", **numbers)
     if held is None:
         yield say("worth.given")
+    elif fit.known < 1:
+        yield say("worth.unknown", share=1 - fit.known)
 
 
 def _label(fit: Fit) -> Any:

@@ -108,7 +108,10 @@ class NetworkFeatures(
                 "NetworkFeatures needs a BPClassifier or BPRegressor, got "
                 f"{type(self.estimator).__name__}."
             )
-        estimator = clone(self.estimator).fit(X, y, **fit_params)
+        return self._take(clone(self.estimator).fit(X, y, **fit_params))
+
+    def _take(self, estimator: BaseBP) -> Self:
+        """Have a trained network, which `transform` then uses."""
         W = estimator.coefs_
         layer = hidden_layer(len(W) - 1, self.layer)
         self.estimator_, self._n_features_out = estimator, W[layer].shape[1]

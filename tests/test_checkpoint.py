@@ -14,6 +14,7 @@ from numpy.testing import assert_array_equal
 from scipy import sparse
 from sklearn.datasets import load_iris, make_regression
 
+import cbp
 from cbp import (
     BPClassifier,
     BPRegressor,
@@ -521,6 +522,25 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(path):
         pass
     with pytest.raises(ModelFileError, match="hash.*too short|too short.*hash"):
         model.resume(path, X, y)
+
+
+def test_paths_of_every_kind_are_taken(tmp_path):
+    model = BPClassifier(8, max_iter=3, random_state=0)
+    for number, kind in enumerate([str, os.fsencode, lambda path: path]):
+        path = kind(tmp_path / f"f\u00fcr {number}")
+        copy.deepcopy(model).set_callbacks(Checkpoint(path)).fit(X, y)
+        copy.deepcopy(model).resume(path, X, y)
+
+
+def test_a_checkpoint_is_no_model_file(path):
+    model = BPClassifier(8, max_iter=3, random_state=0)
+    copy.deepcopy(model).set_callbacks(Checkpoint(path)).fit(X, y)
+    with pytest.raises(ModelFileError, match="holds no model"):
+        cbp.load(f"{path}.1")
+    other = f"{path} of a model"
+    cbp.save(model.fit(X, y), other)
+    with pytest.raises(ModelFileError, match="holds no checkpoint"):
+        model.resume(other, X, y)
 
 
 def test_without_a_checkpoint_there_is_nothing_to_resume(path):

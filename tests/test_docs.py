@@ -17,6 +17,7 @@ PAGES = [
     "docs/checkpoints.md",
     "docs/differences.md",
     "docs/diagnosis.md",
+    "docs/model_files.md",
     "docs/worked_example.md",
 ]
 

@@ -581,7 +581,7 @@ def test_divergence_with_early_stopping_keeps_finite_weights(estimator, solver):
     good = estimator(max_iter=5, activation="identity", random_state=0).fit(X, y)
     good.set_params(**{**model.get_params(), "warm_start": True})
     before = good.coefs_[0].copy()
-    with pytest.warns(ConvergenceWarning, match="best validation score.*diverged"):
+    with pytest.warns(ConvergenceWarning, match="diverged.*best validation score"):
         good.fit(data, y)
     assert np.isnan(good.validation_scores_[-1])
     np.testing.assert_array_equal(good.coefs_[0], before)

@@ -114,7 +114,10 @@ def test_public_methods_are_annotated(estimator):
 
 def test_the_package_exports_the_estimators_and_its_version():
     names = {"BPClassifier", "BPRegressor", "NetworkFeatures", "__version__"}
-    assert set(cbp.__all__) == names | {"backpropagate", "check_gradient"}
+    names |= {"backpropagate", "check_gradient", "diagnose"}
+    names |= {"save", "load", "ModelFileError", "from_weights"}
+    assert set(cbp.__all__) == names
+    assert all(hasattr(cbp, name) for name in names)
     assert isinstance(cbp.__version__, str)
 
 

@@ -1,11 +1,14 @@
 """What a fit notes of its data: scales, and the costs of answers that are constant."""
 
+import warnings
+
 import numpy as np
 import pytest
 import reference
 from problem import make_trainer
 from scipy import sparse
 
+from cbp import BPRegressor
 from cbp._catalog import LOSSES, output_of_labels
 from cbp._fit_summary import FitSummary
 from cbp._network import Network
@@ -212,3 +215,31 @@ def test_recall_is_that_of_the_rarest_class(single):
     few = summary_of(X[:404], y[:404], output, "log_loss", n_outputs)
     assert few.rare_class == 1
     assert few.at_end("max_iter", 0.0, outputs, lambda rows: y[rows]).recall is None
+
+
+def test_what_goes_wrong_in_a_look_costs_no_model(monkeypatch):
+    from cbp import _fitting
+
+    def fails(*arguments, **more):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(_fitting, "GUARDED", True)
+    monkeypatch.setattr(_fitting, "look_at", fails)
+    monkeypatch.setattr(_fitting, "stand", fails)
+    X = np.random.RandomState(0).randn(60, 3)
+    model = BPRegressor(max_iter=5, random_state=0)
+    with warnings.catch_warnings(action="ignore"):
+        model.fit(X, X[:, 0])
+    assert model._fit_summary.standing is None and not model._fit_summary.faults.faults
+    assert model.diagnose().verdict
+
+
+def test_an_outlier_that_was_not_trained_on_is_none_of_a_few_rows():
+    X = np.random.RandomState(0).randn(15, 3)
+    X[3, 1] = 1e6
+    weight = np.ones(15)
+    weight[3] = 0
+    model = BPRegressor(hidden_layer_sizes=[4], max_iter=5, random_state=0)
+    with warnings.catch_warnings(action="ignore"):
+        model.fit(X, X[:, 0], sample_weight=weight)
+    assert model._fit_summary.faults.of("outliers") is None

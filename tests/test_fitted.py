@@ -273,6 +273,7 @@ def mutants(state):
         for wrong in wrongs:
             yield f"{name} {wrong!r}", {**state, name: wrong}
     if state.get("_optimizer") is not None:
+        moments = state["_optimizer"]["fields"]["state"]
         for name, wrong in [
             ("steps", -1),
             ("steps", 2**63),
@@ -282,12 +283,12 @@ def mutants(state):
             ("solver", "lbfgs"),
             ("solver", "sgd"),
             ("state", None),
-            ("state", state["_optimizer"].state[:, :-16]),
-            ("state", state["_optimizer"].state.astype(np.float32)),
-            ("state", state["_optimizer"].state * np.nan),
+            ("state", moments[:, :-16]),
+            ("state", moments.astype(np.float32)),
+            ("state", moments * np.nan),
         ]:
-            optimizer = copy.copy(state["_optimizer"])
-            setattr(optimizer, name, wrong)
+            optimizer = copy.deepcopy(state["_optimizer"])
+            optimizer["fields"][name] = wrong
             yield f"optimizer {name}", {**state, "_optimizer": optimizer}
     if "classes_" not in state:
         yield "classes of a regressor", {**state, "classes_": np.arange(3)}

@@ -198,6 +198,11 @@ def test_a_share_above_one_is_a_number_of_times():
     assert "by 126 times their size at the start" in said
 
 
+def test_hardly_anything_is_less_than_something():
+    said = say("vanishing-gradient.only", size=1e-9, layer=1)
+    assert said.startswith("Less than 0.01 % of the output layer's error")
+
+
 def test_nouns_follow_their_number():
     assert (count(1, "epoch"), count(2, "epoch"), count(0, "unit")) == (
         "epoch",

@@ -222,7 +222,7 @@ def test_folds_have_the_scores_of_cross_validation():
     for name in ("diabetes", "breast_cancer", "iris"):
         X, y = load(name, 0, False)
         network, _, rows, target, _ = parts(short(X, y), X, y)
-        worth = by_folds(network, rows, target, None)
+        worth = by_folds(network, rows, target, None, None)
         classes = y.dtype.kind != "f"
         theirs = LogisticRegression() if classes else Ridge()
         found = cross_val_predict(theirs, X, y, cv=folds)
@@ -234,21 +234,21 @@ def test_folds_have_the_scores_of_cross_validation():
 def test_folds_of_few_rows_or_of_many_labels_say_nothing():
     X, y = load("iris", 0, False)
     network, _, rows, target, _ = parts(short(X, y), X, y)
-    assert by_folds(network, rows[:60], target[:60], None) is None
+    assert by_folds(network, rows[:60], target[:60], None, None) is None
     # Only one class in some fold.
     alone = np.zeros_like(target)
     alone[0] = 1
-    assert by_folds(network, rows, alone, None) is None
+    assert by_folds(network, rows, alone, None, None) is None
     several = np.column_stack([y, y == 1])
     network, _, rows, target, _ = parts(short(X, several), X, several)
-    assert by_folds(network, rows, target, None) is None
+    assert by_folds(network, rows, target, None, None) is None
 
 
 def test_folds_take_sparse_rows():
     X, y = load("breast_cancer", 0, False)
     network, _, rows, target, _ = parts(short(X, y), X, y)
-    dense = by_folds(network, rows, target, 1)
-    some = by_folds(network, sparse.csr_array(rows), target, 1)
+    dense = by_folds(network, rows, target, None, 1)
+    some = by_folds(network, sparse.csr_array(rows), target, None, 1)
     assert some.score == pytest.approx(dense.score, abs=0.01)
 
 

@@ -1,13 +1,14 @@
-"""Writes pickles of small models, and beside each what it must predict and say.
+"""Writes pickles and files of small models, and beside each what it must predict.
 
     python tests/golden/make.py
     python tests/golden/make.py words    # after a change of the words of a diagnosis
 
-Users keep pickles for years, and a pickle names its classes by module. So these files
+Users keep models for years, and a pickle names its classes by module. So these files
 are made once and never again: a file that is there is left alone, and a later version
 adds its own under other names. tests/test_golden.py loads them all. Data are sixteenths
 of small integers, so that no other library has a say in them. With `words` what the
-diagnosis of the loaded models says is noted anew, and nothing else.
+diagnosis of the loaded models says is noted anew, and nothing else. The first pickles
+are of format 1; names of what is newer begin with its format, pickle2 or file1.
 """
 
 import json
@@ -17,8 +18,9 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+from scipy import sparse
 
-from cbp import BPClassifier, BPRegressor
+from cbp import BPClassifier, BPRegressor, save
 
 FOLDER = Path(__file__).parent
 
@@ -93,6 +95,48 @@ def diagnosis():
     return fitted(model, 32 * X, labels).diagnose()
 
 
+def several_kinds():
+    """Names, models and data: every kind of targets, labels of several types."""
+    X, labels, score = data()
+    codes = (score > -1).astype(int) + (score > 1)
+    small = {"max_iter": 6, "random_state": 0, "batch_size": 8}
+    classes = {
+        "texts": (BPClassifier((3, 2), ("relu", "gelu"), **small), labels),
+        "numbers": (BPClassifier(3, "selu", **small), (codes - 1).astype(np.int8)),
+        "floats": (
+            BPClassifier(2, "softplus", precision="float32", **small),
+            codes / 1,
+        ),
+        "bools": (BPClassifier(2, "elu", loss="squared_error", **small), codes > 0),
+        "days": (BPClassifier((), **small), codes.astype("datetime64[D]")),
+        "one": (BPClassifier(2, **small), np.zeros(24, np.uint64)),
+        "several": (
+            BPClassifier(3, "mish", **small),
+            np.column_stack([labels.astype(object), codes > 0]),
+        ),
+        "multilabel": (BPClassifier(3, "silu", **small), np.eye(3, dtype=int)[codes]),
+        "sparse": (
+            BPClassifier(3, focal_gamma=1.5, monitor=False, **small),
+            sparse.csr_matrix(np.eye(3, dtype=int)[codes]),
+        ),
+        "judged": (BPClassifier(4, max_iter=99, random_state=0), labels),
+        "focal": (
+            BPClassifier(3, "leaky_relu", label_smoothing=0.1, **small),
+            labels,
+        ),
+    }
+    numbers = {
+        "one_output": (BPRegressor(hidden_layer_sizes=3, **small), score),
+        "outputs": (BPRegressor(hidden_layer_sizes=(2, 2), average=0.5, **small), X),
+        "quantiles": (BPRegressor("quantile", 3, quantile=(0.1, 0.5), **small), score),
+        "huber": (BPRegressor("huber", 2, "tanh", huber_delta=0.25, **small), score),
+        "tweedie": (BPRegressor("tweedie", 2, power=1.25, **small), score + 9),
+        "held_out": (BPRegressor(early_stopping=True, solver="sgd", **small), score),
+    }
+    for name, (model, y) in (classes | numbers).items():
+        yield name, fitted(model, X, y), X, y
+
+
 def bits(array):
     """The bytes of an array, in hexadecimal digits, the lowest byte first."""
     return array.astype(array.dtype.newbyteorder("<")).tobytes().hex()
@@ -139,7 +183,39 @@ def note_words():
         thing = pickle.loads(path.read_bytes())
         found = thing.diagnose() if hasattr(thing, "diagnose") else thing
         said = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        if "diagnosis" not in said:
+            continue
         note(path, said | {"diagnosis": str(found)})
+
+
+def raw_outputs(model, X):
+    """Bits of the network's own outputs, in which no other library has a say."""
+    classifies = hasattr(model, "classes_")
+    return bits((model.decision_function if classifies else model.predict)(X))
+
+
+def outputs_and_labels(model, X):
+    """What a loaded file must come to."""
+    predicted = model.predict(X)
+    predicted = predicted.toarray() if sparse.issparse(predicted) else predicted
+    labels = [str(label) for label in np.ravel(predicted)]
+    return {
+        "outputs": raw_outputs(model, X),
+        "labels": labels if hasattr(model, "classes_") else None,
+        "parameters": {name: str(x) for name, x in model.get_params().items()},
+    }
+
+
+def write_file(name, model, X, y):
+    path = FOLDER / f"{name}.cbp"
+    if path.exists():
+        print(f"{path.name} is there and stays as it is")
+        return
+    goes_on = model._optimizer is not None and not sparse.issparse(y)
+    said = {"X": X.tolist()} | outputs_and_labels(model, X)
+    save(model, path, optimizer=goes_on)
+    note(path, said)
+    print(f"{path.name}: {path.stat().st_size} bytes")
 
 
 def main():
@@ -149,6 +225,15 @@ def main():
         model, X, y = make()
         said = expected(model, X, y, goes_on=make is classifier_partial_fit)
         write(make.__name__, model, said)
+    for make in (classifier_partial_fit, regressor_diverged):
+        model, X, y = make()
+        said = expected(model, X, y, goes_on=make is classifier_partial_fit)
+        del said["diagnosis"]  # its words may change
+        write(f"pickle2_{make.__name__}", model, said)
+    for name, model, X, y in several_kinds():
+        write_file(f"file1_{name}", model, X, y)
+    model, X, y = regressor_diverged()
+    write_file("file1_diverged", model, X, y)
     found = diagnosis()
     write("diagnosis", found, {"diagnosis": str(found)})
 
