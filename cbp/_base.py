@@ -11,6 +11,7 @@ import copy
 import functools
 import inspect
 import operator
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from numbers import Integral, Real
@@ -30,6 +31,7 @@ from sklearn.utils.validation import check_is_fitted
 from cbp import _fitting
 from cbp._callbacks import Session, demand_callbacks, listens
 from cbp._catalog import ACTIVATIONS, ALIASES, SCHEDULES
+from cbp._checkpoint import Saved, newest
 from cbp._divergence import DivergenceError
 from cbp._fit_summary import FitSummary
 from cbp._fitted import (
@@ -49,6 +51,7 @@ from cbp._prediction import predict
 from cbp._progress import Optimizer
 from cbp._scoring import Given
 from cbp._solvers import SOLVERS
+from cbp._stop import request, under_way
 from cbp._to_sklearn import to_sklearn
 from cbp._validation import checked_rows, is_ready, kernel_ready, refuse_overflow
 from cbp._version import VERSION
@@ -342,9 +345,70 @@ class BaseBP(BaseEstimator):
             If `max_iter` or `max_fun` ended training; if training diverged with early
             stopping.
         """
-        with self._trial() as trial:
+        self._train(X, y, sample_weight, Given(X_val, y_val, sample_weight_val))
+        return self
+
+    def resume(
+        self,
+        path: str | os.PathLike,
+        X: Rows,
+        y: ArrayLike,
+        sample_weight: ArrayLike | float | None = None,
+        *,
+        X_val: Rows | None = None,
+        y_val: ArrayLike | None = None,
+        sample_weight_val: ArrayLike | float | None = None,
+    ) -> Self:
+        """Go on with a fit that was lost, from its last checkpoint.
+
+        The model ends with the bits that `fit` would have given if nobody had ended it.
+        So it must have the parameters of that fit, but for `verbose` and `n_jobs`, and
+        the call must have its data. A fit that had come to its end is not trained any
+        further. Only if `set_callbacks` has set a `Checkpoint` again, others are
+        written.
+
+        Parameters
+        ----------
+        path : str or path-like
+            That of the `cbp.callbacks.Checkpoint`. Of its two files the one is used
+            that was written last; if it is damaged, the other.
+
+        X, y, sample_weight : as in `fit`
+            Those of the lost fit.
+
+        X_val, y_val, sample_weight_val : as in `fit`
+            Likewise.
+
+        Returns
+        -------
+        self : estimator
+            The fitted estimator itself.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no checkpoint.
+        ModelFileError
+            If none can be read; a ValueError.
+        ValueError
+            If a parameter, or something of the data, is not that of the lost fit; and
+            as in `fit`.
+        """
+        saved = newest(os.path.abspath(os.fsdecode(path)))
+        given = Given(X_val, y_val, sample_weight_val)
+        self._train(X, y, sample_weight, given, saved)
+        return self
+
+    def _train(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any,
+        given: Given,
+        saved: Saved | None = None,
+    ) -> None:
+        with self._trial() as trial, under_way(self) as stop:
             trial._check_parameters()
-            given = Given(X_val, y_val, sample_weight_val)
             # What fails, in a callback too, leaves the model as it was.
             with Session(self) if listens(self) else nullcontext() as session:
                 _fitting.fit(
@@ -355,10 +419,27 @@ class BaseBP(BaseEstimator):
                     incremental=False,
                     validation=given,
                     session=session,
+                    saved=saved,
+                    stop=stop,
                 )
                 if session is not None:
                     session.end(trial._fitted)
-        return self
+
+    def request_stop(self) -> bool:
+        """End the fits of this estimator that are under way in other threads.
+
+        Each ends as Ctrl-C would end it: within a tenth of a second or so, by a
+        KeyboardInterrupt in the thread that called `fit` or `resume`, and the
+        estimator is left with the weights of the last step (`partial_fit`, one epoch,
+        is not ended). Signals reach the main thread only; this reaches all. In a
+        pipeline it is asked of the network itself.
+
+        Returns
+        -------
+        bool
+            Whether there was a fit to end.
+        """
+        return request(self)
 
     def set_callbacks(self, *callbacks: Any) -> Self:
         """Set the callbacks that `fit` calls, by scikit-learn's protocol.

@@ -337,6 +337,8 @@ class Session:
         self.context = _root(estimator, int(estimator.max_iter))
         self._set_up: list = []
         self._epoch: Any = None  # the context of the one under way
+        self.source: Callable | None = None
+        self.goes_on = True  # as far as is known, after this epoch
         self._data: dict[str, Callable] = {}  # what hooks may ask for
         self._state: dict[str, Callable] = {}  # the same, and a fitted estimator
 
@@ -344,6 +346,11 @@ class Session:
     def listens(self) -> bool:
         """Whether anybody wants to know of epochs."""
         return bool(self.callbacks)
+
+    @property
+    def keeps_state(self) -> bool:
+        """Whether anybody asks for all that a fit needs to be resumed."""
+        return any(getattr(each, "keeps_state", False) for each in self.callbacks)
 
     def __enter__(self) -> Session:
         merged = hasattr(self.estimator, "_parent_callback_ctx")
@@ -365,6 +372,7 @@ class Session:
         finally:
             # They lead back here: only the garbage collector would free the data.
             self._state = self._data = {}
+            self.source = None
 
     def _tear_down(self) -> None:
         """All of them, whatever one of them raises; an interrupt is raised last."""
@@ -392,6 +400,7 @@ class Session:
         recorder: Recorder | None,
         flow: Callable | None,
         model: Callable,
+        source: Callable,
     ) -> None:
         """Training is about to begin.
 
@@ -405,8 +414,11 @@ class Session:
             The records so far.
         model : callable() -> Fitted
             What the fit would leave behind if it ended now. May share arrays with it.
+        source : callable() -> Source
+            What makes checkpoints of the fit.
         """
         self.recorder, self.flow, self.model = recorder, flow, model
+        self.source = source
         self.n_rows = n_rows
         self._on_begin = Hook(self.callbacks, "on_fit_task_begin")
         self._on_end = Hook(self.callbacks, "on_fit_task_end")
@@ -440,6 +452,7 @@ class Session:
             # its weights are those of the end.
             self._begin_epoch(self._data)
         scored, rate = progress.scored, progress.learning_rate
+        self.goes_on = progress.goes_on
         shown = Epoch.begin(
             {
                 "epoch": progress.n_iter,

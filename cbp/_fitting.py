@@ -24,6 +24,7 @@ from sklearn.exceptions import ConvergenceWarning
 from cbp import _stream
 from cbp._batch import fit_bytes, most_entries
 from cbp._callbacks import Rows, Session
+from cbp._checkpoint import Saved, Source, generator_state
 from cbp._columns import TRAIN_NS, look_at
 from cbp._data import Data
 from cbp._divergence import DivergenceError, message_of_divergence
@@ -49,6 +50,7 @@ from cbp._solvers import (
     SOLVERS,
     AfterEpoch,
     Limits,
+    OpenLBFGS,
     demand_endless,
     demand_steps,
 )
@@ -123,7 +125,14 @@ class Run:
     summary: FitSummary | None = None
     # Scores the held-out rows if the engine does not.
     score: Callable[[Progress], float] | None = None
+    # What only checkpoints ask for: rows that are scored, a generator and its state
+    # when the first weights had been drawn, L-BFGS whose state can be had, and whether
+    # the weights to begin with were those of an earlier fit.
     held_out: HeldOut | None = None
+    rng: Any = None
+    first: dict[str, Any] | None = None
+    opened: OpenLBFGS | None = None
+    went_on: bool = False
 
     @property
     def n_rows(self) -> int:
@@ -156,6 +165,8 @@ def fit(
     incremental: bool,
     validation: Given = _NOTHING_GIVEN,
     session: Session | None = None,
+    saved: Saved | None = None,
+    stop: Any = None,
 ) -> None:
     """Train from new weights, or go on; `est._fitted` is set at the end.
 
@@ -172,12 +183,19 @@ def fit(
         Rows to score instead of a split of X.
     session : Session or None
         The callbacks to tell.
+    saved : Saved or None
+        The checkpoint of a fit that was lost, to go on with that.
+    stop : threading.Event or None
+        What another thread sets to interrupt the training.
 
     Raises
     ------
     KeyboardInterrupt
         With `est._fitted` set to the weights reached, if they are finite.
     """
+    if saved is not None:
+        saved.demand_parameters(est)
+        est._fitted = Fitted()
     kept = _stream.take(est) if incremental else None
     layers = hidden_layers(est) if kept is None else kept.layers
     early_stopping = bool(est.early_stopping) and not incremental
@@ -190,7 +208,15 @@ def fit(
     if incremental:
         demand_endless(est)
     fresh = not (est._fitted.has_weights and (est.warm_start or incremental))
-    data = check_data(est, X, y, sample_weight, fresh=fresh, incremental=incremental)
+    data = check_data(
+        est,
+        X,
+        y,
+        sample_weight,
+        fresh=fresh,
+        incremental=incremental,
+        dtypes=None if saved is None else saved.dtypes(),
+    )
     # Only partial_fit comes here with rows that weigh nothing: they change nothing.
     idle = data.weighs_nothing
     if idle and not fresh:
@@ -204,14 +230,20 @@ def fit(
     rng = None
     if fresh or splits or drops or (est.shuffle and data.X.shape[0] > 1):
         rng = generator(est.random_state)
-    if fresh:
+    if saved is not None:
+        rng = saved.generator(est.random_state)
+        theta, progress = np.zeros(network.n_params, network.dtype), Progress()
+    elif fresh:
         theta = _first_weights(est, network, rng)
         progress = Progress()
     else:
         theta = est._fitted.copy_theta(network)
         optimizer = _optimizer(est, network) if incremental else None
         progress = _progress_of(est._fitted, optimizer)
+    first = None if session is None else generator_state(rng)
     rows, held_out = _hold_out(est, data, validation, splits, rng)
+    if saved is not None:
+        saved.demand_data(est, data, held_out)
     _warn_if_clipped(est, data.X.shape[0] if rows is None else len(rows))
     if kept is None:
         trainer = _make_trainer(
@@ -221,8 +253,17 @@ def fit(
         trainer = kept.trainer
         rows_of = Data(network, data.X, data.target, data.weight)
         trainer.renew(theta, rows_of, progress, rng)
+    if stop is not None:
+        trainer.watch(stop)
     n_asked = trainer.n_threads
-    run = Run(network, theta, data, rows, progress, trainer, held_out=held_out)
+    run = Run(network, theta, data, rows, progress, trainer)
+    run.held_out, run.rng, run.first = held_out, rng, first
+    run.went_on = bool(est.warm_start) and not fresh and not incremental
+    keeps = saved is not None or (session is not None and session.keeps_state)
+    if keeps and not SOLVERS[est.solver].stochastic:
+        run.opened = OpenLBFGS()
+    if saved is not None:
+        saved.restore(run)
     if held_out is not None and settings_name(est) == "told":
         run.score = make_scorer(est, network, theta, *held_out)
     if early_stopping and not fresh:
@@ -230,11 +271,12 @@ def fit(
         score = None if run.score is None else run.score(progress)
         trainer.score_weights(theta, score, starting=True)
     if est.monitor:
-        went_on = bool(est.warm_start) and not fresh and not incremental
         batch = None if est.shuffle else _batch_size(est, run.n_rows)
-        run.look = functools.partial(_look, network, data, rows, went_on, batch)
+        run.look = functools.partial(_look, network, data, rows, run.went_on, batch)
     if session is not None:
-        _begin(session, est, run, X, sample_weight)
+        best = -math.inf if saved is None else saved.best
+        source = functools.partial(Source, est, run, best)
+        _begin(session, est, run, X, sample_weight, source)
     try:
         if not idle:
             _train(est, run, incremental, session)
@@ -524,7 +566,14 @@ def _warn_if_clipped(est: Any, n_rows: int) -> None:
         )
 
 
-def _begin(session: Session, est: Any, run: Run, X: Any, sample_weight: Any) -> None:
+def _begin(
+    session: Session,
+    est: Any,
+    run: Run,
+    X: Any,
+    sample_weight: Any,
+    source: Callable[[], Source],
+) -> None:
     """Tell callbacks that training begins, and what they may ask for during it."""
     named = est._fitted.get("feature_names_in_") is not None
     rows = Rows(X, run.data, run.rows, sample_weight, named)
@@ -532,7 +581,7 @@ def _begin(session: Session, est: Any, run: Run, X: Any, sample_weight: Any) -> 
         run.look = functools.cache(run.look)
     model = functools.partial(_model_so_far, est, run)
     flow = functools.partial(_flow, run) if run.look else None
-    session.begin(rows, run.n_rows, run.trainer.recorder, flow, model)
+    session.begin(rows, run.n_rows, run.trainer.recorder, flow, model, source)
 
 
 def _train(est: Any, run: Run, incremental: bool, session: Session | None) -> None:
@@ -555,7 +604,13 @@ def _train(est: Any, run: Run, incremental: bool, session: Session | None) -> No
         listeners.append(session.after_epoch)
     with line:
         end = solver.run(
-            run.trainer, run.theta, run.data.target, limits, listeners, run.score
+            run.trainer,
+            run.theta,
+            run.data.target,
+            limits,
+            listeners,
+            run.score,
+            run.opened,
         )
     progress.outcome = "partial" if incremental else end.outcome
     if end.reason == "diverged":

@@ -46,6 +46,8 @@ cdef class Progress:
     cdef public bint scored, goes_on
     cdef readonly object optimizer
     cdef public str outcome
+    cdef dict numbers(self)
+    cdef take(self, dict numbers, dict arrays)
 
 
 @cython.final
@@ -89,6 +91,8 @@ cdef class Schedule:
         return self.weight_decay * (self.base * self.factor)
     cdef void end_epoch(self, int64_t t) noexcept nogil
     cdef bint lower(self) noexcept nogil
+    cdef dict numbers(self)
+    cdef take(self, dict numbers)
 
 
 cdef double number(x, str name) except? -1

@@ -219,6 +219,32 @@ cdef class Progress:
             self.loss = self.loss_curve[len(self.loss_curve) - 1]
         self.optimizer, self.outcome = optimizer, "interrupted"
 
+    cdef dict numbers(self):
+        """All numbers but the curves, for a checkpoint."""
+        return {
+            "n_iter": self.n_iter, "t": self.t, "best_iter": self.best_iter,
+            "no_improvement_count": self.no_improvement_count,
+            "scored": int(self.scored), "loss": self.loss, "best_loss": self.best_loss,
+            "best_score": self.best_score, "rate": self.learning_rate,
+            "clipped": self.clipped,
+        }
+
+    cdef take(self, dict numbers, dict arrays):
+        """What `numbers` gave, and the curves; each thing is checked."""
+        self.n_iter = count(numbers["n_iter"], "n_iter", 1)
+        self.t = count(numbers["t"], "t", 0)
+        self.best_iter = count(numbers["best_iter"], "best_iter", 0)
+        self.no_improvement_count = count(
+            numbers["no_improvement_count"], "no_improvement_count", 0
+        )
+        self.scored = count(numbers["scored"], "scored", 0)
+        self.loss, self.best_loss = numbers["loss"], numbers["best_loss"]
+        self.best_score, self.learning_rate = numbers["best_score"], numbers["rate"]
+        self.clipped = numbers["clipped"]
+        self.loss_curve = arrays["loss_curve"].tolist()
+        self.validation_scores = arrays["validation_scores"].tolist()
+        self.validation_loss_curve = arrays["validation_loss_curve"].tolist()
+
 
 @cython.final
 cdef class Schedule:
@@ -338,6 +364,26 @@ cdef class Schedule:
         self.base /= 5
         self.learning_rate = self.base
         return True
+
+    cdef dict numbers(self):
+        """Where it stands after an epoch, for a checkpoint."""
+        return {
+            "first_step": self.first_step, "base": self.base, "factor": self.factor,
+            "last_rate": self.learning_rate,
+            "power_1.hi": self.power_1.hi, "power_1.lo": self.power_1.lo,
+            "power_2.hi": self.power_2.hi, "power_2.lo": self.power_2.lo,
+        }
+
+    cdef take(self, dict numbers):
+        """What `numbers` gave, in a run that has begun."""
+        self.first_step = count(numbers["first_step"], "first_step", 0)
+        self.base = number(numbers["base"], "base")
+        self.factor = number(numbers["factor"], "factor")
+        self.learning_rate = number(numbers["last_rate"], "last_rate")
+        self.power_1.hi = number(numbers["power_1.hi"], "power_1.hi")
+        self.power_1.lo = number(numbers["power_1.lo"], "power_1.lo")
+        self.power_2.hi = number(numbers["power_2.hi"], "power_2.hi")
+        self.power_2.lo = number(numbers["power_2.lo"], "power_2.lo")
 
 
 cdef double between(double end, double start, double progress) noexcept nogil:

@@ -34,7 +34,7 @@ cdef class Recorder:
     cdef double[:, ::1] sums      # n_layers x N_SUMS, this epoch
     cdef int64_t watched          # batches in them
     cdef int64_t every            # steps from one watched batch to the next
-    cdef int64_t stride           # epochs from one record to the next
+    cdef readonly int64_t stride  # epochs from one record to the next
     cdef int room                 # records that fit
     cdef readonly int n_records
     cdef double[:, :, ::1] records
@@ -53,3 +53,5 @@ cdef class Recorder:
                         const double *weight_squares) noexcept nogil
     cdef void end_epoch(self, int64_t epoch) noexcept nogil
     cdef void _thin(self) noexcept nogil
+    cdef dict arrays(self)
+    cdef take(self, dict arrays, stride)

@@ -204,6 +204,32 @@ cdef class Recorder:
                 kept += 1
         self.n_records = kept
 
+    cdef dict arrays(self):
+        """The records between two epochs, for a checkpoint."""
+        records = np.array(self.records)[: self.n_records]
+        return {
+            "records": records.reshape(self.n_records, self.n_layers * N_SUMS),
+            "record_epochs": np.array(self.epochs)[: self.n_records],
+        }
+
+    cdef take(self, dict arrays, stride):
+        """What `arrays` gave, and the stride."""
+        records, epochs = arrays["records"], arrays["record_epochs"]
+        n = len(epochs)
+        fits = (
+            records.shape == (n, self.n_layers * N_SUMS)
+            and records.dtype == np.float64
+            and epochs.shape == (n,) and epochs.dtype == np.int64
+            and n <= self.room and (np.diff(epochs) > 0).all()
+            and (n == 0 or epochs[0] >= 0)
+        )
+        if not fits or not 1 <= stride < 2**31:
+            raise ValueError("the records of gradient flow are not of this network")
+        self.clear()
+        np.asarray(self.records)[:n] = records.reshape(n, self.n_layers, N_SUMS)
+        np.asarray(self.epochs)[:n] = epochs
+        self.n_records, self.stride = n, stride
+
     def last_gradient(self):
         """The epoch of the last record, counted from 0, and "gradient" of its layers.
 

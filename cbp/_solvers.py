@@ -79,6 +79,7 @@ def run_stochastic(
     limits: Limits,
     listeners: Sequence[AfterEpoch] = (),
     score: Score | None = None,
+    opened: OpenLBFGS | None = None,
 ) -> End:
     """Epochs of compiled batches; theta is the trainer's own."""
     after_epoch = functools.partial(_tell, listeners) if listeners else None
@@ -110,19 +111,24 @@ def run_lbfgs(
     limits: Limits,
     listeners: Sequence[AfterEpoch] = (),
     score: Score | None = None,
+    opened: OpenLBFGS | None = None,
 ) -> End:
     """SciPy's L-BFGS-B on loss and gradient over all rows.
 
     Theta is that of the last iteration. It is not the trainer's own, into which the
-    trainer writes every theta that SciPy asks about.
+    trainer writes every theta that SciPy asks about. `opened` is for who asks for the
+    state between two iterations, or has restored it.
     """
     run, progress = _LBFGS(trainer, theta, target, listeners, score), trainer.progress
+    run.opened = opened
     try:
         with trainer, _OneBlasThread():
             return run.minimize(limits)
     except _Stop as stop:
         return End(*stop.args)
     finally:
+        if opened is not None:
+            opened.run = None  # which holds it
         curve = progress.loss_curve
         progress.loss = curve[-1] if curve else progress.loss
         progress.best_loss = min(curve, default=progress.loss)
@@ -156,10 +162,14 @@ class _LBFGS:
         self.loss: float | None = None
         self.first_loss = math.inf
         self.overflowed = False
+        self.opened: OpenLBFGS | None = None
 
     def minimize(self, limits: Limits) -> End:
         from scipy.optimize import minimize
 
+        if self.opened is not None:
+            self.opened.hand_over(self)
+            minimize = self.opened.minimize
         start = self.theta.astype(np.float64)
         result = minimize(
             self.loss_gradient,
@@ -221,6 +231,166 @@ class _LBFGS:
             raise _Stop("stopped")
         if worn_out:
             raise _Stop("patience")
+
+
+class OpenLBFGS:
+    """SciPy's L-BFGS-B with its state in sight: the loop of `minimize`, call for call.
+
+    SciPy's own loop hands nothing out but x, and shares the compiled part that is
+    called here. That is not public: `is_there` says whether it does here what it is to
+    do.
+    """
+
+    _ARRAYS = ("x", "g", "wa", "iwa", "task", "lsave", "isave", "dsave", "ln_task")
+    _NUMBERS = ("f", "n_iterations", "n_evaluations")
+    _OF_RUN = ("loss", "first_loss", "overflowed")
+    _M, _FTOL, _MAXLS = 10, 2.2204460492503131e-09, 20  # SciPy's defaults
+
+    def __init__(self) -> None:
+        self.run: Any = None  # the _LBFGS, or none in a test
+        self._restored: dict[str, Any] | None = None
+
+    @staticmethod
+    @functools.cache
+    def is_there() -> bool:
+        """Whether a small problem comes to the bits of SciPy's `minimize`."""
+        from scipy.optimize import minimize, rosen, rosen_der
+
+        def problem(x: Floats) -> tuple[float, Floats]:
+            return rosen(x), rosen_der(x)
+
+        ends = []
+        for solve in (minimize, OpenLBFGS().minimize):
+            steps: list[bytes] = []
+            options = {"maxfun": 99, "maxiter": 12, "gtol": 1e-5}
+            try:
+                end = solve(
+                    problem,
+                    np.linspace(-1, 2, 5),
+                    method="L-BFGS-B",
+                    jac=True,
+                    callback=lambda x, steps=steps: steps.append(x.tobytes()),
+                    options=options,
+                )
+            except Exception:  # whatever another version of SciPy has instead
+                return False
+            ends.append((steps, end.x.tobytes(), end.nit, end.status, end.message))
+        return ends[0] == ends[1]
+
+    def minimize(
+        self,
+        fun: Callable[[Floats], tuple[float, Floats]],
+        x0: Floats,
+        *,
+        callback: Callable[[Floats], None],
+        options: dict[str, Any],
+        **same: Any,
+    ) -> Any:
+        """As SciPy's function of this name, with the arguments that it gets here."""
+        from scipy.optimize import OptimizeResult, _lbfgsb_py
+        from scipy.optimize._lbfgsb import setulb
+
+        n, m = x0.size, self._M
+        goes_on = self._restored is not None
+        if not goes_on:
+            self._begin(x0)
+        elif self.x.size != n:
+            raise ValueError("the state of L-BFGS is of another network")
+        bounds = np.zeros(n), np.zeros(n), np.zeros(n, np.int32)
+        factr = self._FTOL / np.finfo(float).eps
+        # x, f, g of the last evaluation.
+        if goes_on:
+            known = (self.x.copy(), self.f, self.g)
+        else:
+            known = (self.x.copy(), *fun(self.x.copy()))
+            self.n_evaluations = 1
+        task = self.task
+        while True:
+            if not goes_on:
+                self.g = self.g.astype(np.float64)
+                setulb(m, self.x, *bounds, self.f, self.g, factr, options["gtol"],
+                       self.wa, self.iwa, task, self.lsave, self.isave, self.dsave,
+                       self._MAXLS, self.ln_task)  # fmt: skip
+            if task[0] == 3:
+                if not np.array_equal(known[0], self.x):
+                    known = (self.x.copy(), *fun(self.x.copy()))
+                    self.n_evaluations += 1
+                self.f, self.g = float(known[1]), known[2]
+            elif task[0] == 1:
+                if not goes_on:
+                    self.n_iterations += 1
+                    callback(self.x.copy())
+                goes_on = False
+                if self.n_iterations >= options["maxiter"]:
+                    task[0], task[1] = 5, 504
+                elif self.n_evaluations > options["maxfun"]:
+                    task[0], task[1] = 5, 502
+            else:
+                break
+        status = 2
+        if task[0] == 4:
+            status = 0
+        elif (
+            self.n_evaluations > options["maxfun"]
+            or self.n_iterations >= options["maxiter"]
+        ):
+            status = 1
+        said = _lbfgsb_py.status_messages[task[0]], _lbfgsb_py.task_messages[task[1]]
+        return OptimizeResult(
+            x=self.x,
+            fun=self.f,
+            nit=self.n_iterations,
+            status=status,
+            message=": ".join(said),
+        )
+
+    def _begin(self, x0: Floats) -> None:
+        for name, array in zip(self._ARRAYS, self._zeros(x0.size), strict=True):
+            setattr(self, name, array)
+        self.x[...] = x0
+        self.f: Any = np.array(0.0)
+        self.n_iterations = self.n_evaluations = 0
+
+    def _zeros(self, n: int) -> list[NDArray]:
+        m = self._M
+        n_work = 2 * m * n + 5 * n + 11 * m * m + 8 * m
+        sizes = {"x": n, "g": n, "wa": n_work, "iwa": 3 * n, "task": 2, "lsave": 4}
+        sizes |= {"isave": 44, "dsave": 29, "ln_task": 2}
+        floats = ("x", "g", "wa", "dsave")
+        return [
+            np.zeros(sizes[name], np.float64 if name in floats else np.int32)
+            for name in self._ARRAYS
+        ]
+
+    def state(self) -> tuple[dict[str, Any], dict[str, NDArray]]:
+        """Numbers and arrays, after an iteration and while its callback is called."""
+        numbers = {name: getattr(self, name) for name in self._NUMBERS}
+        numbers |= {name: getattr(self.run, name) for name in self._OF_RUN}
+        numbers["overflowed"] = int(numbers["overflowed"])
+        said = {f"lbfgs.{name}": number for name, number in numbers.items()}
+        return said, {f"lbfgs.{name}": getattr(self, name) for name in self._ARRAYS}
+
+    def restore(
+        self, numbers: dict[str, Any], arrays: dict[str, NDArray], n: int
+    ) -> None:
+        """The next `minimize`, of n parameters, goes on where `state` was asked for."""
+        for name, like in zip(self._ARRAYS, self._zeros(n), strict=True):
+            array = arrays[f"lbfgs.{name}"]
+            if array.shape != like.shape or array.dtype != like.dtype:
+                raise ValueError(f"{name} of L-BFGS is of another network")
+            setattr(self, name, array.copy())
+        self.f = float(numbers["lbfgs.f"])
+        self.n_iterations = int(numbers["lbfgs.n_iterations"])
+        self.n_evaluations = int(numbers["lbfgs.n_evaluations"])
+        self._restored = {name: numbers[f"lbfgs.{name}"] for name in self._OF_RUN}
+        if self.task[0] != 1 or self.n_iterations < 1:
+            raise ValueError("the state of L-BFGS is not that after an iteration")
+
+    def hand_over(self, run: Any) -> None:
+        """What a run that goes on knows beside SciPy's state."""
+        self.run = run
+        for name, value in (self._restored or {}).items():
+            setattr(run, name, value)
 
 
 def _output_unit(trainer: Trainer, target: NDArray) -> float:

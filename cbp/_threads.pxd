@@ -12,6 +12,7 @@ cdef class Signals:
     cdef bint stop_requested       # to come back to Python when the batch is done
     cdef bint interrupted          # to do so at once; a batch may be left half done
     cdef object error              # what interrupted, to be raised
+    cdef object asked              # an event, set by another thread to interrupt
     # Thread 0 writes these time and again: on a line that no other thread reads
     # (64-100-10, batch 200, float32, two threads: 2 % faster).
     cdef char space_before[64]
@@ -21,6 +22,7 @@ cdef class Signals:
     cdef void look(self) noexcept nogil
     cdef void _check(self) noexcept with gil
     cdef interrupt(self, error)
+    cdef look_for_request(self)
     cdef reraise(self)
     cdef inline void poll(self, double flops) noexcept nogil:
         """Counts work; reads the clock once per megaflop. For thread 0 only."""

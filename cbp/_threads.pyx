@@ -84,12 +84,18 @@ cdef class Signals:
     cdef void _check(self) noexcept with gil:
         try:
             PyErr_CheckSignals()
+            self.look_for_request()
         except BaseException as error:
             self.interrupt(error)
 
     cdef interrupt(self, error):
         """Ends the run with an exception, at the next place where threads meet."""
         self.error, self.interrupted, self.stop_requested = error, True, True
+
+    cdef look_for_request(self):
+        """KeyboardInterrupt if another thread has asked for it."""
+        if self.asked is not None and self.asked.is_set():
+            raise KeyboardInterrupt("request_stop was called")
 
     cdef reraise(self):
         """Raises what interrupted the compiled loop, if anything."""

@@ -1,4 +1,5 @@
 # Types of what _training.pyx shows to Python.
+import threading
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -55,6 +56,16 @@ class Trainer:
         score: Callable[[Progress], float] | None = None,
     ) -> Literal["max_iter", "converged", "diverged", "stopped"]: ...
     def loss_gradient(self, theta: _Floats) -> tuple[float, NDArray[np.float64]]: ...
+    def watch(self, event: threading.Event | None) -> None: ...
+    def state(
+        self,
+    ) -> tuple[dict[str, int | float | str], dict[str, NDArray[Any]]]: ...
+    def restore(
+        self,
+        theta: _Floats,
+        numbers: dict[str, int | float | str],
+        arrays: dict[str, NDArray[Any]],
+    ) -> None: ...
     def let_go(self) -> None: ...
     def renew(
         self,

@@ -10,7 +10,7 @@ here are the checks without which a kernel would leave its buffers, for any call
 import numpy as np
 
 from libc.math cimport isfinite
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t
 
 from cpython.pycapsule cimport PyCapsule_GetPointer
 
@@ -34,6 +34,7 @@ from cbp._progress cimport (
     number,
 )
 from cbp._recorder cimport UPDATE_SQUARES, Recorder
+from cbp._shuffle cimport bitgen_t, shuffle
 from cbp._sums cimport sum_squares
 from cbp._threads cimport FLOPS_PER_TICK, Signals, Team, Worker
 from cbp._weights cimport Weights, aligned_empty, aligned_zeros
@@ -48,15 +49,6 @@ cdef extern from "barrier.h" nogil:
         pass
     bint cbp_claim(cbp_claimed *claimed)
     void cbp_unclaim(cbp_claimed *claimed)
-
-
-# NumPy's public interface to a bit generator (numpy/random/bitgen.h).
-ctypedef struct bitgen_t:
-    void *state
-    uint64_t (*next_uint64)(void *) noexcept nogil
-    uint32_t (*next_uint32)(void *) noexcept nogil
-    double (*next_double)(void *) noexcept nogil
-    uint64_t (*next_raw)(void *) noexcept nogil
 
 
 # Why the compiled epochs came back to Python.
@@ -90,34 +82,6 @@ cdef struct RowSteps:
     double eta[MAX_ROWS]
     double decay[MAX_ROWS]
     double share[MAX_ROWS]         # in the mean of the weights
-
-
-cdef void shuffle(int64_t *x, ptrdiff_t n, bitgen_t *bits) noexcept nogil:
-    """Fisher and Yates as numpy's RandomState.shuffle draws: the same permutation."""
-    cdef uint64_t i = n - 1, mask = i, j
-    cdef bint taken
-    cdef int64_t kept
-    mask |= mask >> 1
-    mask |= mask >> 2
-    mask |= mask >> 4
-    mask |= mask >> 8
-    mask |= mask >> 16
-    mask |= mask >> 32
-    while i > 0:
-        if mask >> 1 >= i:
-            mask >>= 1
-        if i <= 0xFFFFFFFFULL:
-            j = bits.next_uint32(bits.state) & mask
-        else:
-            j = bits.next_uint64(bits.state) & mask
-        # A draw beyond i is void. Without a branch, which no CPU could predict, it
-        # exchanges x[i] with itself.
-        taken = j <= i
-        j = j if taken else i
-        kept = x[j]
-        x[j] = x[i]
-        x[i] = kept
-        i -= taken
 
 
 # ---- the epochs ---------------------------------------------------------------------
@@ -160,6 +124,7 @@ cdef class Epochs(Worker):
     # The run.
     cdef int max_iter, status
     cdef int64_t epochs            # of this run
+    cdef bint resumed              # the next run goes on with that of a checkpoint
     cdef bint listening            # come back to Python after each epoch
     cdef bint stopping             # stop_requested as it was when threads last met
     cdef int64_t iteration         # of L-BFGS, the one under way
@@ -757,6 +722,7 @@ cdef class Trainer(Epochs):
         """Compiled epochs until one of them has a reason to come back, by all threads
         of the team, or of one for this call."""
         cdef bint own = self.team is None
+        self.signals.look_for_request()  # short calls end before they look
         if own:
             self._start_team()
         try:
@@ -775,6 +741,10 @@ cdef class Trainer(Epochs):
             if own:
                 self._end_team()
         self.signals.reraise()
+
+    def watch(self, event):
+        """From now on a run ends with KeyboardInterrupt when `event.is_set()`."""
+        self.signals.asked = event
 
     def run(self, max_iter, after_epoch=None, score=None):
         """Trains until patience runs out or max_iter epochs are done.
@@ -817,15 +787,26 @@ cdef class Trainer(Epochs):
         if (score is not None) != told:
             raise ValueError('a score goes with held_out and scoring="told"')
 
-    cdef _run(self, int max_iter, after_epoch, score):
-        cdef bint own = self.team is None
-        self.max_iter, self.epochs, self.progress.n_iter = max_iter, 0, 0
-        self.batch.limit.n_clipped = 0
+    cdef _begin_run(self, int max_iter):
+        cdef dict numbers = self.schedule.numbers()
+        self.max_iter = max_iter
         self.schedule.begin_run(
             self.steps + 1, (self.n_rows + self.batch_size - 1) // self.batch_size,
             max_iter
         )
+        if self.resumed:  # all else stands where it stood
+            self.schedule.take(numbers)
+            self.resumed = False
+            return
+        self.epochs, self.progress.n_iter, self.status = 0, 0, RUNNING
+        self.batch.limit.n_clipped = 0
+
+    cdef _run(self, int max_iter, after_epoch, score):
+        cdef bint own = self.team is None
+        self._begin_run(max_iter)
         self.listening = after_epoch is not None or score is not None
+        if self.status != RUNNING:  # the run of the checkpoint had ended
+            return
         try:
             if own:
                 self._start_team()
@@ -857,6 +838,105 @@ cdef class Trainer(Epochs):
             self.optimizer.steps = self.steps
             self.progress.optimizer = self.optimizer
             self._flush()
+
+    def state(self):
+        """Where a run stands between two epochs: all that `restore` needs.
+
+        For `after_epoch`, while that is called; theta is not in it.
+
+        Returns
+        -------
+        numbers : dict of str to int, float or str
+        arrays : dict of str to ndarray
+            Copies, but for the optimizer's state and the best weights.
+        """
+        cdef char *mean = self.weights.mean
+        numbers = self.progress.numbers() | self.schedule.numbers() | {
+            "steps": self.steps, "n_clipped": self.batch.limit.n_clipped,
+            "first_drop": self.batch.drops.first, "iteration": self.iteration,
+            "status": STATUS_NAMES.get(self.status, ""),
+        }
+        arrays = {
+            "loss_curve": np.array(self.progress.loss_curve, np.float64),
+            "validation_scores": np.array(self.progress.validation_scores, np.float64),
+            "validation_loss_curve": np.array(self.progress.validation_loss_curve,
+                                              np.float64),
+        }
+        if self._steps():
+            arrays["optimizer"] = self.optimizer.state
+        if self._shuffles():
+            arrays["order"] = self._order.copy()
+        if self.best_theta is not None:
+            arrays["best_theta"] = self.best_theta
+        if mean != NULL:  # theta is the mean
+            last = np.empty_like(self.theta)
+            self.weights.mean = NULL
+            self.weights.store(<void *>writable_address(last))
+            self.weights.mean = mean
+            arrays["last_theta"] = last
+        if self.batch.recorder is not None:
+            numbers["stride"] = self.batch.recorder.stride
+            arrays |= self.batch.recorder.arrays()
+        return numbers, arrays
+
+    def restore(self, theta, dict numbers, dict arrays):
+        """The next `run` goes on where `state` was asked for, to the same bits.
+
+        Parameters
+        ----------
+        theta : ndarray of shape (n_params,)
+            As it was then.
+        numbers, arrays : dict
+            What `state` has returned.
+
+        Raises
+        ------
+        ValueError
+            Something does not fit the network, the rows or the settings.
+        KeyError
+            Something is missing.
+        """
+        self._claim()
+        try:
+            self._restore(theta, numbers, arrays)
+        finally:
+            cbp_unclaim(&self.claim)
+
+    cdef _restore(self, theta, dict numbers, dict arrays):
+        cdef char *mean = self.weights.mean
+        names = dict(zip(STATUS_NAMES.values(), STATUS_NAMES), **{"": RUNNING})
+        if self._shuffles():
+            order = arrays["order"]
+            if order.dtype != np.int64 or not np.array_equal(
+                np.sort(order), np.sort(self._order)
+            ):
+                raise ValueError("the order is not one of the rows that are trained")
+            self._order[:] = order
+        self.progress.take(numbers, arrays)
+        self.schedule.take(numbers)
+        if self._steps():
+            self._take_optimizer(Optimizer(
+                self.settings.solver, self.schedule.learning_rate, numbers["steps"],
+                arrays["optimizer"]
+            ))
+        self.schedule.take(numbers)  # a rate that was taken over has no corrections
+        self._take_theta(theta)
+        if mean != NULL:
+            self.weights.mean = NULL
+            try:
+                self._take_theta(arrays["last_theta"])
+            finally:
+                self.weights.mean = mean
+            self.theta[:] = theta
+        if self.best_theta is not None:
+            self.best_theta[:] = arrays["best_theta"]
+        self.epochs = self.progress.n_iter
+        self.iteration = count(numbers["iteration"], "iteration", 0)
+        self.batch.drops.first = count(numbers["first_drop"], "first_drop", 0)
+        self.batch.limit.n_clipped = count(numbers["n_clipped"], "n_clipped", 0)
+        if self.batch.recorder is not None:
+            self.batch.recorder.take(arrays, numbers["stride"])
+        self.status, self.resumed = names[numbers["status"]], True
 
     def score_weights(self, theta, score=None, bint starting=False):
         """Scores theta, and keeps a copy of it if no earlier one was better.

@@ -10,13 +10,19 @@ from collections.abc import Iterable
 from typing import Any
 
 
-def write_whole(path: str | os.PathLike, parts: Iterable[Any]) -> None:
+def write_whole(
+    path: str | os.PathLike, parts: Iterable[Any], new: str | None = None
+) -> None:
     """Put the parts, one after the other, into a file in one step.
 
     They go into a new file in the same folder, which is forced to the disk and then
     takes the place of the one at `path`. Whoever opens that finds the old file or the
     new one whole, also after a crash or a loss of power; whoever has the old one mapped
     into memory keeps it. A link is followed.
+
+    new: the name of the new file, in the same folder, for who writes there alone; what
+    a process that was killed has left there is written over. Else it has a name that no
+    other file has.
 
     Raises
     ------
@@ -28,8 +34,9 @@ def write_whole(path: str | os.PathLike, parts: Iterable[Any]) -> None:
     if os.path.isdir(path):
         raise IsADirectoryError(errno.EISDIR, "This is a folder, not a file", path)
     folder = os.path.dirname(path)
-    new = os.path.join(folder, f".cbp-{secrets.token_hex(8)}.tmp")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    flags = os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0)
+    flags |= os.O_EXCL if new is None else os.O_TRUNC
+    new = new or os.path.join(folder, f".cbp-{secrets.token_hex(8)}.tmp")
     handle = os.open(new, flags, 0o666)
     try:
         with open(handle, "wb", buffering=0) as file:

@@ -1,8 +1,9 @@
 """Callbacks for BPClassifier and BPRegressor, by scikit-learn's protocol.
 
 `History` keeps a table of epochs, `GradientAlarm` stops a fit that goes wrong and says
-why, `LiveDisplay` draws a fit while it runs. They are set by `set_callbacks`, on the
-network itself: of a pipeline on its last step. One object may serve several fits, one
+why, `LiveDisplay` draws a fit while it runs, `Checkpoint` writes it into a file, for
+`resume` to go on with after a crash. They are set by `set_callbacks`, on the network
+itself: of a pipeline on its last step. One object may serve several fits, one
 after the other or in threads. A process of its own, as a search with ``n_jobs`` starts
 them, has copies: what these keep stays with them. Callbacks of your own need no class
 of this module; `Epoch` says what the context of an epoch tells them. How a fit calls
@@ -13,6 +14,8 @@ from __future__ import annotations
 
 import io
 import math
+import os
+import re
 import sys
 import time
 from array import array
@@ -26,7 +29,10 @@ from numpy.typing import NDArray
 from cbp._base import BaseBP
 from cbp._callbacks import Epoch
 from cbp._catalog import SCHEDULES
+from cbp._checkpoint import Source, best_file, keep, last_number, slots, write
 from cbp._plots import pyplot
+from cbp._safetensors import ModelFileError
+from cbp._solvers import SOLVERS, OpenLBFGS
 from cbp._warn import warn
 from cbp.diagnosis import PROBLEM, Diagnosis, Finding
 from cbp.gradient_flow import GradientFlow, import_pandas
@@ -36,7 +42,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-__all__ = ["Epoch", "GradientAlarm", "History", "LiveDisplay"]
+__all__ = ["Checkpoint", "Epoch", "GradientAlarm", "History", "LiveDisplay"]
 
 
 class _Callback:
@@ -366,6 +372,178 @@ class GradientAlarm(_Callback):
             f"GradientAlarm stopped the fit of {name} after epoch {self.epoch}: "
             f"{finding.code}{where}. {finding.message} Try {finding.advice}."
         )
+
+
+# ---- a file
+
+
+_UNITS = {"s": 1, "min": 60, "h": 3600}
+
+
+class Checkpoint(_Callback):
+    """Writes a fit into a file from time to time, so that a kill loses little.
+
+    ``model.resume(path, X, y)`` goes on from the last checkpoint, and ends with the
+    bits of a fit that was never interrupted. The last two checkpoints and the best one
+    are kept: the files `path` and ``path.1`` are written in turn, and ``path.best`` is
+    the one with the best validation score, or without held-out rows the least loss.
+    A file is written whole or not at all: it is forced to the disk before it takes the
+    place of the former one.
+
+    A checkpoint is written after an epoch, and after the last one anyway (with L-BFGS
+    after an iteration, whose last one is not known). It holds a hash of X and y, not
+    the data. It is made for `resume`, not for other versions of
+    this package. One path is for one fit at a time; a search, which fits many models,
+    needs none.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file. Its folder must exist. Checkpoints that are there are written over,
+        any other file is refused.
+    every : int or str, default=5
+        The number of epochs from one checkpoint to the next, >= 1, or a time: "30s",
+        "10min", "1h". What passes this time is written at the end of its epoch.
+    on_error : {'warn', 'raise'}, default='warn'
+        What follows if a file cannot be written, for example because the disk is full:
+        a warning, and the fit goes on and tries again after the next interval; or the
+        OSError, which ends the fit. In both cases the former files are as they were.
+
+    Attributes
+    ----------
+    n_written : int
+        The number of checkpoints that this object has written.
+    error : OSError or None
+        Why the last one could not be written; None if it was.
+
+    See Also
+    --------
+    cbp.BPClassifier.resume : Goes on from the last checkpoint.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> from sklearn.datasets import load_iris
+    >>> from cbp import BPClassifier
+    >>> from cbp.callbacks import Checkpoint
+    >>> path = os.path.join(tempfile.mkdtemp(), "iris.checkpoint")
+    >>> model = BPClassifier(max_iter=20, tol=0, random_state=0)
+    >>> _ = model.set_callbacks(Checkpoint(path)).fit(*load_iris(return_X_y=True))
+    >>> again = BPClassifier(max_iter=20, tol=0, random_state=0)
+    >>> again.resume(path, *load_iris(return_X_y=True)).n_iter_
+    20
+    """
+
+    keeps_state = True
+
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        every: int | str = 5,
+        *,
+        on_error: str = "warn",
+    ) -> None:
+        super().__init__()
+        self.path = os.path.abspath(os.fsdecode(path))
+        self.every = every
+        self._epochs, self._seconds = _interval(every)
+        if on_error not in ("warn", "raise"):
+            raise ValueError(f"on_error must be 'warn' or 'raise', got {on_error!r}.")
+        self.on_error = on_error
+        self.n_written = 0
+        self.error: OSError | None = None
+
+    def _start(self, estimator: BaseBP) -> _Files:
+        stochastic = SOLVERS[estimator.solver].stochastic
+        if not stochastic and not OpenLBFGS.is_there():
+            raise ValueError(
+                f"Checkpoint cannot be used with solver={estimator.solver!r} and this "
+                "version of SciPy: what the solver has learned of the curvature is "
+                "kept within SciPy, and can be had from SciPy 1.15 on. Use 'adam' or "
+                "'sgd', or another SciPy."
+            )
+        if self._fits:
+            raise ValueError(
+                "This Checkpoint is at work for another fit, which writes "
+                f"{self.path!r}. Every fit that runs at the same time needs one of its "
+                "own."
+            )
+        folder = os.path.dirname(self.path)
+        if not os.path.isdir(folder):
+            raise FileNotFoundError(f"Checkpoint: there is no folder {folder!r}.")
+        try:
+            number = last_number(self.path)
+        except ModelFileError as error:
+            raise ValueError(
+                f"Checkpoint would write over {self.path!r} or its '.1', which is no "
+                f"checkpoint: {error}. Remove it, or choose another path."
+            ) from None
+        self.error = None
+        return _Files(number, time.monotonic(), stochastic)
+
+    def _after_epoch(self, files: _Files, progress: Epoch) -> None:
+        session = progress._live()
+        if files.source is None:
+            files.source = session.source()
+        now = time.monotonic()
+        due = files.knows_end and not session.goes_on
+        if self._epochs is not None:
+            due |= progress.epoch % self._epochs == 0
+        else:
+            due |= now - files.written >= self._seconds
+        if due:
+            files.written = now
+            self._write(files, progress.epoch)
+
+    def _write(self, files: _Files, epoch: int) -> None:
+        number = files.number + 1
+        value = files.source.value
+        better = value > files.source.best
+        best = value if better else files.source.best  # no NaN
+        tensors, meta = files.source.take(number, best)
+        path = slots(self.path)[number % 2]
+        try:
+            write(path, tensors, meta)
+            files.number = number
+            if better:
+                written, path = path, best_file(self.path)
+                keep(written, path)
+                files.source.best = best
+        except OSError as error:
+            self.error = OSError(
+                error.errno,
+                f"Checkpoint could not write {path!r} after epoch {epoch} "
+                f"({error.strerror}); the files from before are as they were",
+            )
+            if self.on_error == "raise":
+                raise self.error from error
+            warn(f"{self.error.strerror}. The fit goes on.", RuntimeWarning)
+            return
+        self.error = None
+        self.n_written += 1
+
+
+class _Files:
+    """What a fit has written."""
+
+    def __init__(self, number: int, now: float, knows_end: bool):
+        self.number, self.written = number, now
+        self.knows_end = knows_end  # which epoch is the last
+        self.source: Source | None = None
+
+
+def _interval(every: Any) -> tuple[int | None, float]:
+    """Epochs or seconds."""
+    if isinstance(every, Integral) and not isinstance(every, bool) and every >= 1:
+        return int(every), 0.0
+    if isinstance(every, str):
+        said = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?(s|min|h)", every)
+        if said and float(said[1]) > 0:
+            return None, float(said[1]) * _UNITS[said[2]]
+    raise ValueError(
+        "every must be a number of epochs >= 1, or a time like '30s', '10min' or '1h', "
+        f"got {every!r}."
+    )
 
 
 # ---- a picture

@@ -1048,6 +1048,7 @@ def test_a_live_display_refuses_bad_seconds_and_goes_into_pickles(plt):
 def test_callbacks_are_a_module_of_the_package():
     assert cbp.callbacks is callbacks and "callbacks" in dir(cbp)
     assert set(callbacks.__all__) == {
+        "Checkpoint",
         "Epoch",
         "History",
         "GradientAlarm",

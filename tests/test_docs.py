@@ -14,6 +14,7 @@ PAGES = [
     "README.md",
     "docs/backpropagation.md",
     "docs/callbacks.md",
+    "docs/checkpoints.md",
     "docs/differences.md",
     "docs/diagnosis.md",
     "docs/model_files.md",

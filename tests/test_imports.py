@@ -9,10 +9,10 @@ PACKAGE = Path(__file__).parent.parent / "cbp"
 
 # From the ground up. A module imports from lower floors, never from its own.
 FLOORS = [
-    "_c_text _catalog _columns _given_rows _memory _safetensors _version _warn",
+    "_c_text _catalog _columns _given_rows _memory _safetensors _stop _version _warn "
     "_whole_file",
     "_kernels",
-    "_network _progress _sums _threads",
+    "_network _progress _shuffle _sums _threads",
     "_data _verbose _weights",
     "_prediction _recorder",
     "_batch",
@@ -24,7 +24,7 @@ FLOORS = [
     "_records",
     "_fitted _init _parameters",
     "_inside _solvers _split _targets _validation",
-    "_callbacks _divergence _label_columns _paste _scoring _stream",
+    "_callbacks _checkpoint _divergence _label_columns _paste _scoring _stream",
     "_fitting _model_config _to_sklearn",
     "_evidence",
     "_advice _colors _finding _fit_record",
