@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -121,7 +121,8 @@ class FitSummary:
     recall: float | None = None
     clipped: float = 0.0
     last_rate: float | None = None
-    standing: Standing | None = None
+    # Arrays are not compared: what is equal before it is equal in it, too.
+    standing: Standing | None = field(default=None, compare=False)
     faults: DataFaults = NOTHING_SEEN
 
     @classmethod
