@@ -31,8 +31,8 @@ TOOLS = Path(sys.executable).parent
 # Bytes: what the wheels have, and 4 %. Kernels for three tiers are in a wheel for
 # x86-64, for two in one for arm. Windows keeps tables to unwind the stack; on x86-64 it
 # gets fma() with the rest of zig's run-time library, 30 kB.
-LIMITS = {"x86": 850_000, "arm": 670_000}
-LIMITS_ON_WINDOWS = {"x86": 920_000, "arm": 710_000}
+LIMITS = {"x86": 990_000, "arm": 810_000}
+LIMITS_ON_WINDOWS = {"x86": 1_060_000, "arm": 850_000}
 GLIBC = (2, 17)
 
 # What a module may need of its platform.
