@@ -689,7 +689,15 @@ class _Told:
         others = len(y) - np.bincount(y).max()
         if others < _LEAST_TOLD or wrong > _TOLD_WRONG * others:
             return {}
-        return {"wrong": float(wrong / len(y)), "others": float(others / len(y))}
+        # How far apart the classes lie: a copy of y has gaps, a feature that y was made
+        # from by a limit has none.
+        steps, changing = np.diff(values), np.diff(guess) != 0
+        gap = steps[changing].min(initial=np.inf) / (values[-1] - values[0])
+        return {
+            "wrong": float(wrong / len(y)),
+            "others": float(others / len(y)),
+            "gap": float(gap * max(np.count_nonzero(changing), 1)),
+        }
 
 
 def _correlation(x: NDArray, y: NDArray) -> float:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from cbp import _advice
 from cbp._columns import Fault
-from cbp._evidence import SQUEEZED, Fit
+from cbp._evidence import CLASS_GAP, SQUEEZED, Fit
 from cbp._finding import NOTE, PROBLEM, Finding
 from cbp._texts import say
 
@@ -32,8 +32,10 @@ def find_target_in_features(fit: Fit) -> Finding | None:
     e = fault.evidence
     told = abs(e["correlation"]) if "correlation" in e else 1 - e["wrong"] / e["others"]
     advice = _advice.without_columns(fit, [fault.column])
-    # Where several columns tell it, it is an easy task.
-    severity = PROBLEM if e["n_columns"] == 1 else NOTE
+    # Where several columns tell it, or where classes touch, it may be an easy task.
+    severity = PROBLEM
+    if e["n_columns"] > 1 or e.get("gap", 1.0) < CLASS_GAP:
+        severity = NOTE
     return _found(fault, "target-in-features", advice, severity, told=told)
 
 

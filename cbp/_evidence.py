@@ -114,6 +114,8 @@ SIGNAL_CLEAR = 0.005
 # Rows that are not of the commonest class, below which that model misses signals: with
 # 20 of them it missed 3 of 10, with 40 one of 6, with 50 none.
 SIGNAL_ROWS = 50
+# Gaps between classes in a column that tells them, of all of its width.
+CLASS_GAP = 0.2
 # Spread of a column without its outliers, once it is scaled with them.
 SQUEEZED = 0.5
 # Rows from which on it explains more than nothing wherever there is a signal. With 130
@@ -477,7 +479,9 @@ class Fit:
         p = self.parameters
         early = self.n_epochs < p["max_iter"] / 2
         impatient = p["n_iter_no_change"] < 5
-        return early and (impatient or self.reached > NOTHING_LEARNED)
+        # Losses that are flat near right answers say little of how many are right.
+        nothing = self.reached > NOTHING_LEARNED and self.delta_tells
+        return early and (impatient or nothing)
 
     def typical(self, records: NDArray) -> NDArray:
         """Geometric mean of the later records, per layer; NaN if there is none."""

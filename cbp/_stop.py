@@ -16,11 +16,11 @@ _running: dict[int, tuple[int, threading.Event]] = {}
 def under_way(estimator: Any) -> Iterator[threading.Event]:
     """For the time of a fit: the event that `request` sets."""
     event = threading.Event()
-    _running[id(event)] = id(estimator), event
-    try:
+    try:  # an interrupt may come at any line
+        _running[id(event)] = id(estimator), event
         yield event
     finally:
-        del _running[id(event)]
+        _running.pop(id(event), None)
 
 
 def request(estimator: Any) -> bool:

@@ -425,4 +425,7 @@ def test_a_diagnosis_goes_by_what_ended_training(solver):
     options = {"solver": solver, "tol": 0.5, "n_iter_no_change": 2, "max_iter": 60}
     model = fit(classifier(**options))
     plain = classifier(**options).fit(X[TRAIN], LABELS[TRAIN])
-    assert str(model.diagnose()) == str(plain.diagnose())
+    said, plainly = model.diagnose(), plain.diagnose()
+    assert said.findings[:1] == plainly.findings[:1]
+    # The verdict tells what the held-out rows say, too.
+    assert said.verdict.split(". ")[0] == plainly.verdict.split(". ")[0]
