@@ -1,7 +1,7 @@
 """Advice: what would change a fit, given what it was and how it ended.
 
 Each function returns Python to paste: parameters and their values, or an expression.
-Which finding asks for which advice is decided in diagnosis.py.
+Which finding asks for which advice is decided by the rules.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a diagnosis is made of: one fit as numbers, and the thresholds they are held to.
 
 `Fit` gathers the records of an estimator's last fit, the summary of its data and its
-parameters. What is wrong is said in diagnosis.py, what to do about it in _advice.py.
+parameters. What is wrong is said by the rules, what to do about it in _advice.py.
 """
 
 from __future__ import annotations
@@ -108,6 +108,8 @@ NO_SHARE = 0.05
 # is most of them; share of a class that is rare; and share of what there is to know,
 # averaged over classes, below which hardly any of its rows are found.
 ONE_ANSWER, MOST, RARE, RARE_FOUND = 0.995, 0.9, 0.12, 0.35
+# Which part of what a network knows of its training rows it must know of others to have
+# learned them, not by heart.
 GENERAL = 0.75
 # By how much a quick model must explain other rows better than shuffled targets.
 SIGNAL_CLEAR = 0.005
@@ -376,8 +378,7 @@ class Fit:
         step = self.first_step.max()
         if (step > 2 * STEP_FIRST or self.rate_is_extreme) and self.reached > 0.02:
             return True
-        unsettled = step > STEP_LARGE and self.share_of_rises > RISES / 2
-        return bool(self.ended and unsettled)
+        return bool(step > STEP_LARGE and self.share_of_rises > RISES / 2)
 
     @property
     def rate_is_low(self) -> bool:
@@ -420,10 +421,6 @@ class Fit:
     def still_learning(self) -> bool:
         """Whether the cost was still falling when training ended."""
         return self.late_fall > 0.02
-
-    @property
-    def usual_batch(self) -> int:
-        return USUAL_BATCH
 
     @property
     def shrunk(self) -> float:

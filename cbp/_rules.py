@@ -40,6 +40,7 @@ from cbp._evidence import (
     TINY,
     TOL_LARGE,
     UNDONE,
+    USUAL_BATCH,
     VANISHING,
     WEIGHT_SMALL,
     Fit,
@@ -443,8 +444,6 @@ def find_learning_rate_too_low(fit: Fit) -> Finding | None:
         return Finding("learning-rate-too-low", None, message, evidence, advice)
     if not fit.rate_is_low:
         return None
-    if fit.batch > fit.usual_batch and fit.rate >= 0.5 * fit.usual_rate:
-        return None
     ratio = float(finite(fit.typical(fit.step_ratio)).max())
     message = say(
         "learning-rate-too-low",
@@ -460,7 +459,7 @@ def find_too_few_steps(fit: Fit) -> Finding | None:
     """A batch so large that an epoch is a step or two, or few epochs."""
     if fit.chooses_its_steps or fit.learned or fit.outcome != "max_iter":
         return None
-    steps, large = fit.n_steps, fit.batch > 2 * fit.usual_batch
+    steps, large = fit.n_steps, fit.batch > 2 * USUAL_BATCH
     if not (fit.still_learning and (large or fit.few_steps)):
         return None
     message = say(

@@ -1,8 +1,8 @@
 """Every sentence of a diagnosis, in one table, and how its numbers are written.
 
-Rules name a text and give its numbers (diagnosis.py, _rules.py, _model_rules.py); `say`
-puts them together. A place in a text names a number and how it is written: `{share:%}`
-is a percentage, `{size}` a number of two digits, `{n:,}` a count, `{name:s}` a word.
+Rules name a text and give its numbers; `say` puts them together. A place in a text
+names a number and how it is written: `{share:%}` is a percentage, `{size}` a number of
+two digits, `{n:,}` a count, `{name:s}` a word.
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
-"""Why a network does or does not learn: the rules, their findings and the verdict.
+"""What a model is worth, and why: the findings about a fit, their order, the verdict.
 
-`diagnose` lets each rule look at the evidence of a fit (_evidence.py) and returns a
-`Diagnosis`: a verdict in a sentence, and findings with advice (_advice.py). No data are
-looked at again. Layers are counted from 1 to L, the output layer; docs/diagnosis.md
+`diagnose` finds the network in a model (_inside.py), lets each rule look at the
+evidence of its fit (_evidence.py) and returns a `Diagnosis`: a verdict of two
+statements, and findings with advice (_advice.py) that is written for the model
+(_paste.py). The rules stand in _rules.py, _model_rules.py and _data_rules.py, their
+words in _texts.py. Of data only rows that are given now are read. docs/diagnosis.md
 explains every finding.
 """
 
