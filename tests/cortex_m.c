@@ -45,7 +45,8 @@ static void start(void) {
     }
     if (!cbp_same_bits) call(4, "other bits\n");
     call(0x18, (const void *)0x20026); /* SYS_EXIT, the application is done */
-    for (;;) {}
+    for (;;) {
+    }
 }
 
 __attribute__((section(".vectors"), used))
