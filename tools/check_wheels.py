@@ -31,8 +31,8 @@ TOOLS = Path(sys.executable).parent
 # Bytes: what the wheels have, and 4 %. Kernels for three tiers are in a wheel for
 # x86-64, for two in one for arm. Windows keeps tables to unwind the stack; on x86-64 it
 # gets fma() with the rest of zig's run-time library, 30 kB.
-LIMITS = {"x86": 1_065_000, "arm": 900_000}
-LIMITS_ON_WINDOWS = {"x86": 1_140_000, "arm": 940_000}
+LIMITS = {"x86": 1_065_000, "arm": 812_000}
+LIMITS_ON_WINDOWS = {"x86": 1_140_000, "arm": 860_000}
 GLIBC = (2, 17)
 
 # What a module may need of its platform.
