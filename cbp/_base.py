@@ -39,6 +39,7 @@ from cbp._fitted import (
     Fitted,
     attribute,
     attribute_names,
+    completed,
     pickled,
     restored,
     weight_list,
@@ -185,7 +186,7 @@ class BaseBP(BaseEstimator):
     _optimizer: Optimizer | None = attribute()
     _no_improvement_count: int = attribute()
     _partially_fitted: bool = attribute()
-    _fit_summary: FitSummary = attribute()
+    _fit_summary: FitSummary = completed()
     _failed_flow: FailedFlow = attribute()
 
     @property

@@ -130,7 +130,8 @@ class Fitted:
     A model has `_network` and `_weights`, and the rest with them. Without these it is
     what an estimator holds before its first fit: nothing, `_failed_flow`, or lists of
     weights that were set by hand for training to begin with. `_kept` is the next
-    `partial_fit`'s (_stream.py) and goes into no deep copy and no pickle.
+    `partial_fit`'s (_stream.py) and goes into no deep copy and no pickle, nor does
+    `_look_later`, which completes `_fit_summary` when somebody asks for it.
     """
 
     def __init__(self, **attributes: Any):
@@ -170,6 +171,15 @@ class Fitted:
         own.update(attributes)
         return twin
 
+    def complete(self) -> None:
+        """Take the look at a fit's data that was put off, if there is one."""
+        if "_look_later" in self.__dict__:
+            with _exchange:  # others wait for what is found
+                later = self.__dict__.get("_look_later")
+                if later is not None:
+                    self._fit_summary = later(self._fit_summary)
+                    self.__dict__.pop("_look_later", None)
+
     def theta(self) -> Floats:
         """The parameters, with what the user put into the lists."""
         weights = self._weights
@@ -193,6 +203,7 @@ class Fitted:
         return _finite(weights.theta.copy())
 
     def __deepcopy__(self, memo: dict) -> Fitted:
+        self.complete()
         attributes = dict(self.__dict__)
         attributes.pop("_kept", None)
         own = {}
@@ -227,6 +238,23 @@ class attribute:
             del estimator._own_fitted().__dict__[self.name]
         except KeyError:
             raise AttributeError(self.name) from None
+
+
+class completed(attribute):
+    """An attribute that a look put off completes when it is asked for."""
+
+    def __get__(self, estimator: Any, owner: type | None = None) -> Any:
+        if estimator is not None:
+            estimator._fitted.complete()
+        return super().__get__(estimator, owner)
+
+    def __set__(self, estimator: Any, value: Any) -> None:
+        estimator._own_fitted().__dict__.pop("_look_later", None)
+        super().__set__(estimator, value)
+
+    def __delete__(self, estimator: Any) -> None:
+        estimator._own_fitted().__dict__.pop("_look_later", None)
+        super().__delete__(estimator)
 
 
 class weight_list(attribute):
@@ -275,6 +303,7 @@ def pickled(fitted: Fitted, keep_optimizer: bool) -> dict[str, Any]:
     Nothing in it is of a class of this package, so that whoever trusts the estimators
     only can load it.
     """
+    fitted.complete()
     if not fitted.is_model:
         return _made_plain(fitted.__dict__)
     theta = fitted.theta()

@@ -66,7 +66,7 @@ from cbp._validation import (
 )
 from cbp._verbose import StatusLine, print_loss, print_patience
 from cbp._warn import warn
-from cbp._worth import MOST_ROWS, SIGNAL_ROWS, stand
+from cbp._worth import MOST_ROWS, SIGNAL_ROWS, Standing, stand
 from cbp.gradient_flow import FailedFlow, GradientFlow
 
 if TYPE_CHECKING:
@@ -277,15 +277,19 @@ def fit(
         best = -math.inf if saved is None else saved.best
         source = functools.partial(Source, est, run, best)
         _begin(session, est, run, X, sample_weight, source)
+    later = None
     try:
         if not idle:
             _train(est, run, incremental, session)
         if run.look and (trainer.recorder.n_records or not incremental):
-            _summarize(run, progress.outcome, 0 if incremental else progress.n_iter)
+            _summarize(run, progress.outcome)
             if not incremental:
                 # Weights of classes are for training: a score counts rows.
-                with harmless():
-                    _judge(run, getattr(est, "class_weight", None) is None)
+                weighted = getattr(est, "class_weight", None) is None
+                look = functools.partial(_look_closely, _with_copies(run, batch))
+                later = functools.partial(look, progress.n_iter, weighted)
+                if look.args[0] is run:  # too large to be kept
+                    run.summary, later = later(run.summary), None
     except KeyboardInterrupt:
         # Weights that have overflowed are no model, at whatever line it came.
         if all_finite(run.chosen_theta):
@@ -294,6 +298,8 @@ def fit(
             est._fitted = _model_after(est._fitted, run, incremental)
         raise
     est._fitted = _model_after(est._fitted, run, incremental)
+    if later is not None:
+        est._fitted._look_later = later
     # Threads that could not be had are asked for again by a new trainer.
     if incremental and trainer.n_threads == n_asked:
         est._fitted._kept = _stream.keep(est, trainer, layers, data)
@@ -682,7 +688,68 @@ def _look(
     return replace(summary, weight_unit=data.unit, given_weights=went_on)
 
 
-def _summarize(run: Run, outcome: str, n_epochs: int = 0) -> None:
+# Bytes of data that are kept beside a model until somebody asks for a diagnosis: a fit
+# on so little data may take less time than the look.
+_KEPT_BYTES = 2**20
+
+
+def _with_copies(run: Run, batch_size: int | None) -> Run:
+    """What a look needs of a run, in copies that nobody changes; the run itself if that
+    is more than is kept."""
+    theta, held_out = run.chosen_theta, run.held_out
+    n_bytes = _bytes_of(run.data) + theta.nbytes
+    if held_out is not None and held_out.data is not run.data:
+        n_bytes += _bytes_of(held_out.data)
+    if n_bytes > _KEPT_BYTES:
+        return run
+    data = _copy_of(run.data)
+    if held_out is not None:
+        same = held_out.data is run.data
+        held_out = HeldOut(data if same else _copy_of(held_out.data), held_out.rows)
+    return Run(
+        run.network,
+        theta.copy(),
+        data,
+        run.rows,
+        Progress(),
+        None,
+        look=functools.partial(
+            _look, run.network, data, run.rows, run.went_on, batch_size
+        ),
+        held_out=held_out,
+    )
+
+
+def _bytes_of(data: Checked) -> int:
+    parts = [data.X, data.target, data.weight]
+    n_bytes = 0
+    for part in parts:
+        if sparse.issparse(part):
+            n_bytes += part.data.nbytes + part.indices.nbytes + part.indptr.nbytes
+        elif part is not None:
+            n_bytes += part.nbytes
+    return n_bytes
+
+
+def _copy_of(data: Checked) -> Checked:
+    weight = None if data.weight is None else data.weight.copy()
+    target = data.target.copy()
+    return data._replace(X=data.X.copy(), target=target, weight=weight, y=None)
+
+
+def _look_closely(
+    run: Run, n_epochs: int, weighted: bool, summary: FitSummary
+) -> FitSummary:
+    """The summary with what is wrong with the data, and what the model is worth."""
+    with harmless():
+        faults = run.look(n_epochs).faults
+        summary = replace(summary, faults=faults)
+    with harmless():
+        summary = replace(summary, standing=_judge(run, n_epochs, weighted))
+    return summary
+
+
+def _summarize(run: Run, outcome: str) -> None:
     X, rows, progress = run.data.X, run.rows, run.progress
 
     def outputs(part: slice | NDArray) -> Floats:
@@ -692,16 +759,16 @@ def _summarize(run: Run, outcome: str, n_epochs: int = 0) -> None:
     def labels(part: NDArray) -> NDArray:
         return run.data.target[part if rows is None else rows[part]]
 
-    summary = run.look(n_epochs).at_end(outcome, progress.loss, outputs, labels)
+    summary = run.look().at_end(outcome, progress.loss, outputs, labels)
     run.summary = _with_steps(run, summary)
 
 
-def _judge(run: Run, weighted: bool) -> None:
-    """Note what the model is worth, on rows trained on and rows held out."""
+def _judge(run: Run, n_epochs: int, weighted: bool) -> Standing | None:
+    """What the model is worth, on rows trained on and rows held out."""
     theta, held_out = run.chosen_theta, None
     if not all_finite(theta):
-        return
-    n_seen = run.n_rows * max(run.progress.n_iter, 1)
+        return None
+    n_seen = run.n_rows * max(n_epochs, 1)
     # Of a pass over a row forwards and backwards a third is the pass forwards.
     at_most = int(min(MOST_ROWS, max(_LEAST_ROWS, 3 * _FOR_SCORES * n_seen)))
     widest = max(run.network.layer_sizes)
@@ -718,7 +785,7 @@ def _judge(run: Run, weighted: bool) -> None:
     if target.dtype == np.int32 and target.ndim == 1:
         shares = np.bincount(target if run.rows is None else target[run.rows])
         constant = float(shares.max() / run.n_rows)
-    standing = stand(
+    return stand(
         run.network,
         theta,
         trained,
@@ -728,7 +795,6 @@ def _judge(run: Run, weighted: bool) -> None:
         run.n_rows,
         constant,
     )
-    run.summary = replace(run.summary, standing=standing)
 
 
 def _some(data: Checked, rows: NDArray | None, at_most: int) -> tuple[Any, Any, Any]:
@@ -792,7 +858,7 @@ def _model_after(former: Fitted, run: Run, incremental: bool) -> Fitted:
             flow["_fit_summary"] = replace(flow["_fit_summary"], outcome="partial")
     network = run.network
     return former.changed(
-        drop=("_failed_flow", "coefs_", "intercepts_", "_kept", *_FLOW),
+        drop=("_failed_flow", "coefs_", "intercepts_", "_kept", "_look_later", *_FLOW),
         _network=network,
         _weights=Weights(network, run.chosen_theta),
         n_layers_=len(network.layer_sizes),

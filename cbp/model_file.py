@@ -56,6 +56,7 @@ _NOT_IN_STATE = PICKLED_ONLY | {
     "coefs_",
     "intercepts_",
     "_kept",
+    "_look_later",
 }
 # The records of training, which predictions do not need.
 _FLOWS = ("gradient_flow_", "_fit_summary", "_failed_flow")

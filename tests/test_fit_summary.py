@@ -1,5 +1,6 @@
 """What a fit notes of its data: scales, and the costs of answers that are constant."""
 
+import pickle
 import warnings
 
 import numpy as np
@@ -8,7 +9,7 @@ import reference
 from problem import make_trainer
 from scipy import sparse
 
-from cbp import BPRegressor
+from cbp import BPClassifier, BPRegressor
 from cbp._catalog import LOSSES, output_of_labels
 from cbp._fit_summary import FitSummary
 from cbp._network import Network
@@ -243,3 +244,36 @@ def test_an_outlier_that_was_not_trained_on_is_none_of_a_few_rows():
     with warnings.catch_warnings(action="ignore"):
         model.fit(X, X[:, 0], sample_weight=weight)
     assert model._fit_summary.faults.of("outliers") is None
+
+
+def classes_of_rows():
+    X = np.random.RandomState(0).randn(200, 4)
+    return X, (X[:, 0] > 0).astype(int)
+
+
+def test_a_look_at_few_data_is_put_off_until_somebody_asks():
+    X, y = classes_of_rows()
+    model = BPClassifier(4, max_iter=30, random_state=0)
+    with warnings.catch_warnings(action="ignore"):
+        model.fit(X, y)
+        at_once = pickle.loads(pickle.dumps(model))
+        assert "_look_later" in model.fit(X, y)._fitted.__dict__
+    # Neither data nor weights that change later are looked at.
+    X[:], y[:] = 0, 0
+    model.coefs_[0][:] = 7
+    assert model._fit_summary == at_once._fit_summary
+    assert model._fit_summary.standing.train == at_once._fit_summary.standing.train
+    assert model._fit_summary.faults == at_once._fit_summary.faults
+    for fitted in (model, at_once):
+        assert "_look_later" not in fitted._fitted.__dict__
+
+
+def test_a_look_at_many_data_is_taken_at_once(monkeypatch):
+    from cbp import _fitting
+
+    monkeypatch.setattr(_fitting, "_KEPT_BYTES", 1000)
+    model = BPClassifier(4, max_iter=30, random_state=0)
+    with warnings.catch_warnings(action="ignore"):
+        model.fit(*classes_of_rows())
+    assert "_look_later" not in model._fitted.__dict__
+    assert model._fit_summary.standing.train is not None
