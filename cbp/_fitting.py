@@ -11,11 +11,11 @@ from __future__ import annotations
 import copy
 import functools
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from numbers import Integral
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import sparse
@@ -25,13 +25,13 @@ from cbp import _stream
 from cbp._batch import fit_bytes, most_entries
 from cbp._callbacks import Rows, Session
 from cbp._checkpoint import Saved, Source, generator_state
-from cbp._columns import TRAIN_NS, look_at
 from cbp._data import Data
 from cbp._divergence import DivergenceError, message_of_divergence
 from cbp._fit_summary import FitSummary
 from cbp._fitted import Fitted, Weights
 from cbp._init import draw_weights
 from cbp._kernels import all_finite
+from cbp._look import HeldOut, Look
 from cbp._memory import demand_memory
 from cbp._network import Network
 from cbp._parameters import (
@@ -43,7 +43,6 @@ from cbp._parameters import (
     n_threads,
     number,
 )
-from cbp._prediction import predict
 from cbp._progress import Optimizer, Progress, Settings
 from cbp._scoring import Given, demand_scoring, make_scorer, named, settings_name
 from cbp._solvers import (
@@ -66,7 +65,6 @@ from cbp._validation import (
 )
 from cbp._verbose import StatusLine, print_loss, print_patience
 from cbp._warn import warn
-from cbp._worth import MOST_ROWS, SIGNAL_ROWS, Standing, stand
 from cbp.gradient_flow import FailedFlow, GradientFlow
 
 if TYPE_CHECKING:
@@ -79,13 +77,7 @@ _SCORES = ("validation_scores_", "validation_loss_curve_", "best_validation_scor
 _SCORES += ("best_iter_",)
 
 # The records of a fit, which `monitor` asks for.
-_FLOW = ("gradient_flow_", "_fit_summary")
-
-# Rows that are scored at the end of a fit at least, and the share of its work that
-# scores of more of them may take.
-_LEAST_ROWS, _FOR_SCORES = 256, 0.004
-# Entries of X that are copied for them at most, but for so few rows.
-_MOST_ENTRIES = 2**22
+_FLOW = ("gradient_flow_", "_fit_summary", "_look_later")
 
 # The end of a warning or an error about training.
 _ASK = "For the reasons and what to do, call .diagnose()."
@@ -96,13 +88,6 @@ _EPOCHS_OF_FAILED = 200
 # Parameters that the trainer takes as floats.
 _REAL_PARAMETERS = ("alpha", "learning_rate_init", "power_t", "momentum", "beta_1")
 _REAL_PARAMETERS += ("beta_2", "epsilon", "tol", "weight_decay", "warmup", "average")
-
-
-class HeldOut(NamedTuple):
-    """Rows of some data that are scored after every epoch."""
-
-    data: Checked
-    rows: NDArray
 
 
 _NOTHING_GIVEN = Given()
@@ -118,10 +103,11 @@ class Run:
     rows: NDArray | None  # those trained on; None means all
     progress: Progress
     trainer: Trainer | None  # None if nothing is trained
-    # Looks at the data for a summary, and for what is wrong with them if it is told how
-    # many epochs there were; None if the run is not monitored. Holds nothing that holds
-    # the run: only the garbage collector would end such a pair.
-    look: Callable[..., FitSummary] | None = None
+    # None if the run is not monitored. Holds nothing that holds the run: only the
+    # garbage collector would end such a pair.
+    look: Look | None = None
+    # Completes the summary when somebody asks for it.
+    later: Callable[[FitSummary], FitSummary] | None = None
     summary: FitSummary | None = None
     # Scores the held-out rows if the engine does not.
     score: Callable[[Progress], float] | None = None
@@ -272,34 +258,26 @@ def fit(
         trainer.score_weights(theta, score, starting=True)
     if est.monitor:
         batch = None if est.shuffle else _batch_size(est, run.n_rows)
-        run.look = functools.partial(_look, network, data, rows, run.went_on, batch)
+        weighted = getattr(est, "class_weight", None) is None
+        run.look = Look(network, data, rows, held_out, run.went_on, batch, weighted)
     if session is not None:
         best = -math.inf if saved is None else saved.best
         source = functools.partial(Source, est, run, best)
         _begin(session, est, run, X, sample_weight, source)
-    later = None
     try:
         if not idle:
             _train(est, run, incremental, session)
         if run.look and (trainer.recorder.n_records or not incremental):
-            _summarize(run, progress.outcome)
-            if not incremental:
-                # Weights of classes are for training: a score counts rows.
-                weighted = getattr(est, "class_weight", None) is None
-                look = functools.partial(_look_closely, _with_copies(run, batch))
-                later = functools.partial(look, progress.n_iter, weighted)
-                if look.args[0] is run:  # too large to be kept
-                    run.summary, later = later(run.summary), None
+            _summarize(run, progress.outcome, closely=not incremental)
     except KeyboardInterrupt:
         # Weights that have overflowed are no model, at whatever line it came.
         if all_finite(run.chosen_theta):
             if run.look:
-                run.summary = _with_steps(run, run.look().at_end("interrupted"))
+                seen = run.look.of_data.at_end("interrupted")
+                run.summary = _with_steps(run, seen)
             est._fitted = _model_after(est._fitted, run, incremental)
         raise
     est._fitted = _model_after(est._fitted, run, incremental)
-    if later is not None:
-        est._fitted._look_later = later
     # Threads that could not be had are asked for again by a new trainer.
     if incremental and trainer.n_threads == n_asked:
         est._fitted._kept = _stream.keep(est, trainer, layers, data)
@@ -583,8 +561,6 @@ def _begin(
     """Tell callbacks that training begins, and what they may ask for during it."""
     named = est._fitted.get("feature_names_in_") is not None
     rows = Rows(X, run.data, run.rows, sample_weight, named)
-    if run.look is not None:  # the data do not change
-        run.look = functools.cache(run.look)
     model = functools.partial(_model_so_far, est, run)
     flow = functools.partial(_flow, run) if run.look else None
     session.begin(rows, run.n_rows, run.trainer.recorder, flow, model, source)
@@ -648,173 +624,16 @@ def _diverged(est: Any, run: Run) -> None:
 # ---- what a fit leaves behind
 
 
-# Tests let errors of the look at a fit pass.
-GUARDED = True
-
-
-@contextmanager
-def harmless() -> Iterator[None]:
-    """What is noted for a diagnosis never costs a trained model."""
-    try:
-        yield
-    except Exception:
-        if not GUARDED:
-            raise
-
-
-def _look(
-    network: Network,
-    data: Checked,
-    rows: Any,
-    went_on: bool,
-    batch_size: int | None,
-    n_epochs: int = 0,
-) -> FitSummary:
-    """What `diagnose` must know of the data."""
-    of = data.X, data.target
-    summary = FitSummary.of_data(network, *of, data.weight, rows)
-    if n_epochs:
-        work = n_epochs * summary.n_rows * network.n_params
-        with harmless():
-            faults = look_at(
-                *of,
-                rows,
-                data.weight,
-                work=work,
-                output=network.output,
-                batch_size=batch_size,
-            )
-            summary = replace(summary, faults=faults)
-    return replace(summary, weight_unit=data.unit, given_weights=went_on)
-
-
-# Bytes of data that are kept beside a model until somebody asks for a diagnosis: a fit
-# on so little data may take less time than the look.
-_KEPT_BYTES = 2**20
-
-
-def _with_copies(run: Run, batch_size: int | None) -> Run:
-    """What a look needs of a run, in copies that nobody changes; the run itself if that
-    is more than is kept."""
-    theta, held_out = run.chosen_theta, run.held_out
-    n_bytes = _bytes_of(run.data) + theta.nbytes
-    if held_out is not None and held_out.data is not run.data:
-        n_bytes += _bytes_of(held_out.data)
-    if n_bytes > _KEPT_BYTES:
-        return run
-    data = _copy_of(run.data)
-    if held_out is not None:
-        same = held_out.data is run.data
-        held_out = HeldOut(data if same else _copy_of(held_out.data), held_out.rows)
-    return Run(
-        run.network,
-        theta.copy(),
-        data,
-        run.rows,
-        Progress(),
-        None,
-        look=functools.partial(
-            _look, run.network, data, run.rows, run.went_on, batch_size
-        ),
-        held_out=held_out,
-    )
-
-
-def _bytes_of(data: Checked) -> int:
-    parts = [data.X, data.target, data.weight]
-    n_bytes = 0
-    for part in parts:
-        if sparse.issparse(part):
-            n_bytes += part.data.nbytes + part.indices.nbytes + part.indptr.nbytes
-        elif part is not None:
-            n_bytes += part.nbytes
-    return n_bytes
-
-
-def _copy_of(data: Checked) -> Checked:
-    weight = None if data.weight is None else data.weight.copy()
-    target = data.target.copy()
-    return data._replace(X=data.X.copy(), target=target, weight=weight, y=None)
-
-
-def _look_closely(
-    run: Run, n_epochs: int, weighted: bool, summary: FitSummary
-) -> FitSummary:
-    """The summary with what is wrong with the data, and what the model is worth."""
-    with harmless():
-        faults = run.look(n_epochs).faults
-        summary = replace(summary, faults=faults)
-    with harmless():
-        summary = replace(summary, standing=_judge(run, n_epochs, weighted))
-    return summary
-
-
-def _summarize(run: Run, outcome: str) -> None:
-    X, rows, progress = run.data.X, run.rows, run.progress
-
-    def outputs(part: slice | NDArray) -> Floats:
-        some = kernel_ready(X[part] if rows is None else X[rows[part]])
-        return predict(run.network, run.chosen_theta, some)
-
-    def labels(part: NDArray) -> NDArray:
-        return run.data.target[part if rows is None else rows[part]]
-
-    summary = run.look().at_end(outcome, progress.loss, outputs, labels)
+def _summarize(run: Run, outcome: str, closely: bool = False) -> None:
+    """Note what `diagnose` must know, or what finds it later."""
+    look, theta, progress = run.look, run.chosen_theta, run.progress
+    summary = look.at_end(theta, outcome, progress.loss)
+    if closely:
+        n_epochs = max(progress.n_iter, 1)
+        run.later = look.later(theta, n_epochs)
+        if run.later is None:
+            summary = look.closely(theta, n_epochs, summary)
     run.summary = _with_steps(run, summary)
-
-
-def _judge(run: Run, n_epochs: int, weighted: bool) -> Standing | None:
-    """What the model is worth, on rows trained on and rows held out."""
-    theta, held_out = run.chosen_theta, None
-    if not all_finite(theta):
-        return None
-    n_seen = run.n_rows * max(n_epochs, 1)
-    # Of a pass over a row forwards and backwards a third is the pass forwards.
-    at_most = int(min(MOST_ROWS, max(_LEAST_ROWS, 3 * _FOR_SCORES * n_seen)))
-    widest = max(run.network.layer_sizes)
-    most = max(_MOST_ENTRIES // widest, _LEAST_ROWS)
-    at_most = min(at_most, most)
-    if run.held_out is not None:
-        held_out = _some(*run.held_out, at_most)
-    trained = _some(run.data, run.rows, min(max(at_most, SIGNAL_ROWS), most))
-    if not weighted:
-        trained = (*trained[:2], None)
-        held_out = None if held_out is None else (*held_out[:2], None)
-    spent = TRAIN_NS[run.data.X.dtype.itemsize] * run.network.n_params * n_seen
-    constant, target = None, run.data.target
-    if target.dtype == np.int32 and target.ndim == 1:
-        shares = np.bincount(target if run.rows is None else target[run.rows])
-        constant = float(shares.max() / run.n_rows)
-    return stand(
-        run.network,
-        theta,
-        trained,
-        held_out,
-        at_most,
-        spent,
-        run.n_rows,
-        constant,
-    )
-
-
-def _some(data: Checked, rows: NDArray | None, at_most: int) -> tuple[Any, Any, Any]:
-    """X, target and weights of rows that are spread evenly."""
-    weight = data.weight
-    if weight is not None and not weight.all():  # rows without weight do not count
-        rows = np.arange(len(weight)) if rows is None else rows
-        rows = rows[weight[rows] > 0] if weight[rows].any() else rows
-    n_rows = data.X.shape[0] if rows is None else len(rows)
-    some: Any = slice(0, n_rows, -(-n_rows // at_most))
-    if rows is not None:
-        some = rows[some]
-    target = data.target[some]
-    if not sparse.issparse(target):
-        target = np.ascontiguousarray(target)
-    return (
-        kernel_ready(data.X[some]),
-        target,
-        None if weight is None else np.ascontiguousarray(weight[some]),
-    )
 
 
 def _with_steps(run: Run, summary: FitSummary) -> FitSummary:
@@ -838,12 +657,14 @@ def _failed_flow(run: Run) -> FailedFlow:
     if run.look is None:
         network = run.network
         return FailedFlow.unrecorded(network.layer_sizes, network.activations)
+    work = run.look.work(_EPOCHS_OF_FAILED)
+    seen = run.look.with_faults(run.look.of_data, work)
     return _flow(
         run,
         FailedFlow,
         loss_curve=tuple(run.progress.loss_curve),
         n_iter=run.progress.n_iter,
-        summary=_with_steps(run, run.look(_EPOCHS_OF_FAILED).at_end("diverged")),
+        summary=_with_steps(run, seen.at_end("diverged")),
     )
 
 
@@ -852,13 +673,16 @@ def _model_after(former: Fitted, run: Run, incremental: bool) -> Fitted:
     flow: dict[str, Any] = {}
     if run.summary is not None:
         flow = {"gradient_flow_": _flow(run), "_fit_summary": run.summary}
+        if run.later is not None:
+            flow["_look_later"] = run.later
     elif incremental and run.look:  # no batch was watched: the last records stay
+        former.complete()
         flow = {name: former.get(name) for name in _FLOW if former.get(name)}
         if flow and flow["_fit_summary"].outcome != "partial":
             flow["_fit_summary"] = replace(flow["_fit_summary"], outcome="partial")
     network = run.network
     return former.changed(
-        drop=("_failed_flow", "coefs_", "intercepts_", "_kept", "_look_later", *_FLOW),
+        drop=("_failed_flow", "coefs_", "intercepts_", "_kept", *_FLOW),
         _network=network,
         _weights=Weights(network, run.chosen_theta),
         n_layers_=len(network.layer_sizes),

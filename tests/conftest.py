@@ -20,9 +20,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 @pytest.fixture(autouse=True)
 def errors_of_a_look_are_seen(monkeypatch):
     """A fit survives what goes wrong while it is looked at; a test should not."""
-    from cbp import _fitting
+    from cbp import _look
 
-    monkeypatch.setattr(_fitting, "GUARDED", False)
+    monkeypatch.setattr(_look, "GUARDED", False)
 
 
 @pytest.fixture(scope="module")

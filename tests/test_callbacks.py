@@ -1011,6 +1011,7 @@ def test_a_live_display_replaces_the_output_of_a_notebooks_cell(plt, monkeypatch
     ipython, parts = types.ModuleType("IPython"), types.ModuleType("IPython.display")
     ipython.get_ipython = lambda: types.SimpleNamespace(kernel=object())
     ipython.version_info = (9, 0, 0, "")  # matplotlib asks for it
+    monkeypatch.setattr(plt, "install_repl_displayhook", lambda: None)
     ipython.display, parts.display, parts.Image = parts, display, lambda data: data
     monkeypatch.setitem(sys.modules, "IPython", ipython)
     monkeypatch.setitem(sys.modules, "IPython.display", parts)

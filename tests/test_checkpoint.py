@@ -94,6 +94,7 @@ def contents(value):
 
 
 def result(model):
+    model._fitted.complete()
     own = {k: v for k, v in vars(model._fitted).items() if k not in ("_network",)}
     weights = own.pop("_weights")
     return contents(own | {"theta": weights.theta})

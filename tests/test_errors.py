@@ -622,6 +622,7 @@ def test_a_poisson_prediction_that_overflows_names_its_rows():
 
 def snapshot(model):
     """Everything a model knows, by value and, for the lists, by identity."""
+    model._fitted.complete()
     known = vars(model) | vars(model._fitted)
     known |= {"coefs_": model.coefs_, "intercepts_": model.intercepts_}
     return {

@@ -219,14 +219,14 @@ def test_recall_is_that_of_the_rarest_class(single):
 
 
 def test_what_goes_wrong_in_a_look_costs_no_model(monkeypatch):
-    from cbp import _fitting
+    from cbp import _look
 
     def fails(*arguments, **more):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(_fitting, "GUARDED", True)
-    monkeypatch.setattr(_fitting, "look_at", fails)
-    monkeypatch.setattr(_fitting, "stand", fails)
+    monkeypatch.setattr(_look, "GUARDED", True)
+    monkeypatch.setattr(_look, "look_at", fails)
+    monkeypatch.setattr(_look, "stand", fails)
     X = np.random.RandomState(0).randn(60, 3)
     model = BPRegressor(max_iter=5, random_state=0)
     with warnings.catch_warnings(action="ignore"):
@@ -269,9 +269,9 @@ def test_a_look_at_few_data_is_put_off_until_somebody_asks():
 
 
 def test_a_look_at_many_data_is_taken_at_once(monkeypatch):
-    from cbp import _fitting
+    from cbp import _look
 
-    monkeypatch.setattr(_fitting, "_KEPT_BYTES", 1000)
+    monkeypatch.setattr(_look, "_KEPT_BYTES", 1000)
     model = BPClassifier(4, max_iter=30, random_state=0)
     with warnings.catch_warnings(action="ignore"):
         model.fit(*classes_of_rows())
