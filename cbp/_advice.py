@@ -299,7 +299,7 @@ def more_power(fit: Fit) -> str:
     """Of a network that does worse than a linear one on its own rows: what holds it."""
     if fit.overpenalized or fit.pressed:
         return lower_alpha(fit)
-    if max(fit.dropout[1:], default=0) > 0.5:
+    if max(fit.dropout[1:], default=0) >= 0.5:
         return "dropout=0.2"
     if not fit.chooses_its_steps and fit.rate < fit.usual_rate / 2:
         return f"learning_rate_init={fit.usual_rate}"

@@ -629,10 +629,10 @@ def _summarize(run: Run, outcome: str, closely: bool = False) -> None:
     look, theta, progress = run.look, run.chosen_theta, run.progress
     summary = look.at_end(theta, outcome, progress.loss)
     if closely:
-        n_epochs = max(progress.n_iter, 1)
-        run.later = look.later(theta, n_epochs)
+        work = look.work(max(progress.n_iter, 1))
+        run.later = look.later(theta, work)
         if run.later is None:
-            summary = look.closely(theta, n_epochs, summary)
+            summary = look.closely(theta, work, summary)
     run.summary = _with_steps(run, summary)
 
 

@@ -31,9 +31,11 @@ if TYPE_CHECKING:
 
 # Bytes that are kept beside a model at most.
 _KEPT_BYTES = 2**20
+# How much more than a fit's own share a look may take for which somebody waits.
+_WAITED_FOR = 10
 # Rows that are scored at least, and the share of a fit's work that scores of more of
 # them may take.
-_LEAST_ROWS, _FOR_SCORES = 256, 0.004
+_LEAST_ROWS, _FOR_SCORES = 256, 0.0015
 # Entries of X that are copied for them at most, but for so few rows.
 _MOST_ENTRIES = 2**22
 
@@ -128,9 +130,8 @@ class Look:
             summary = replace(summary, faults=faults)
         return summary
 
-    def closely(self, theta: Floats, n_epochs: int, summary: FitSummary) -> FitSummary:
+    def closely(self, theta: Floats, work: float, summary: FitSummary) -> FitSummary:
         """A summary with what is wrong with the data, and what the model is worth."""
-        work = self.work(n_epochs)
         summary = self.with_faults(summary, work)
         with harmless():
             summary = replace(summary, standing=self._stand(theta, work))
@@ -141,7 +142,7 @@ class Look:
         return float(n_epochs) * self.n_rows * self.network.n_params
 
     def later(
-        self, theta: Floats, n_epochs: int
+        self, theta: Floats, work: float
     ) -> Callable[[FitSummary], FitSummary] | None:
         """`closely` for whoever asks for it later; None if too much would be kept."""
         held_out = self.held_out
@@ -155,7 +156,7 @@ class Look:
             same = held_out.data is self.data
             held_out = HeldOut(data if same else _copy_of(held_out.data), held_out.rows)
         kept = replace(self, data=data, held_out=held_out)
-        return functools.partial(kept.closely, theta.copy(), n_epochs)
+        return functools.partial(kept.closely, theta.copy(), _WAITED_FOR * work)
 
     def _stand(self, theta: Floats, work: float) -> Standing | None:
         """What the model is worth, on rows trained on and rows held out."""

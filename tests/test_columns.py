@@ -282,7 +282,7 @@ def test_only_rows_that_are_trained_on_count():
 
 def test_what_is_looked_at_follows_what_the_fit_did():
     X, y = np.random.RandomState(0).normal(size=(20000, 10)), np.zeros(20000)
-    short, longer, long = (look(X, y, work=work) for work in (0, 7e8, WORK))
+    short, longer, long = (look(X, y, work=work) for work in (0, 2.4e9, WORK))
     assert 64 <= short.n_rows < longer.n_rows < long.n_rows <= 4096
     assert short.n_all_rows == 0 and long.n_all_rows == 20000
 
