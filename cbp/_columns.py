@@ -40,10 +40,10 @@ _BLOCK = 65536
 # Columns that are looked at once more, of each kind.
 _CANDIDATES = 8
 
-# The look may take one part in three hundred of the fit, but for what its calls take. In
-# nanoseconds, measured on one core with AVX2: of training in float32 or float64 for a
-# row and a weight, no less; of the look for its calls; for an entry of the sample; for
-# an entry and for a row where all rows are looked at, with that part of the time.
+# The look may take one part in three hundred of the fit, but for what its calls take.
+# In nanoseconds, measured on one core with AVX2: of training in float32 or float64 for
+# a row and a weight, no less; of the look for its calls; for an entry of the sample;
+# for an entry and for a row where all rows are looked at, with that part of the time.
 _SHARE, _FOR_ALL = 0.003, 0.7
 TRAIN_NS, CALLS_NS = {4: 0.1, 8: 0.15}, 5e5
 SAMPLE_NS, ALL_NS, ROW_NS = 60.0, 3.0, 20.0

@@ -17,10 +17,17 @@ def _fault(fit: Fit, kind: str) -> Fault | None:
 
 
 def _found(
-    fault: Fault, text: str, advice: str, severity: str = PROBLEM, **more: object
+    fit: Fit,
+    fault: Fault,
+    text: str,
+    advice: str,
+    severity: str = PROBLEM,
+    **more: object,
 ) -> Finding:
-    numbers = {**fault.evidence, **more}
-    message = say(text, column=str(fault.column), **numbers)
+    numbers: dict[str, object] = {**fault.evidence, **more}
+    if fault.column is not None:
+        numbers["column"] = fit.column(fault.column)
+    message = say(text, **numbers)
     evidence = {"column": fault.column, **fault.evidence}
     return Finding(fault.kind, None, message, evidence, advice, severity)
 
@@ -36,7 +43,7 @@ def find_target_in_features(fit: Fit) -> Finding | None:
     severity = PROBLEM
     if e["n_columns"] > 1 or e.get("gap", 1.0) < CLASS_GAP:
         severity = NOTE
-    return _found(fault, "target-in-features", advice, severity, told=told)
+    return _found(fit, fault, "target-in-features", advice, severity, told=told)
 
 
 def find_id_column(fit: Fit) -> Finding | None:
@@ -46,7 +53,7 @@ def find_id_column(fit: Fit) -> Finding | None:
     # A number of the rows that tells of y may be time, or an order of the rows.
     severity = PROBLEM if not fit.learned_well else NOTE
     advice = _advice.without_columns(fit, [fault.column])
-    return _found(fault, "id-column", advice, severity)
+    return _found(fit, fault, "id-column", advice, severity)
 
 
 def find_sentinel_values(fit: Fit) -> Finding | None:
@@ -56,7 +63,7 @@ def find_sentinel_values(fit: Fit) -> Finding | None:
     advice = _advice.impute(fit, fault.evidence["value"])
     fine = fit.learned_well and not fit.input_off
     severity = NOTE if fine else PROBLEM
-    return _found(fault, "sentinel-values", advice, severity)
+    return _found(fit, fault, "sentinel-values", advice, severity)
 
 
 def find_outliers(fit: Fit) -> Finding | None:
@@ -67,7 +74,7 @@ def find_outliers(fit: Fit) -> Finding | None:
     squeezed = fault.evidence["rest_spread"] < SQUEEZED
     bad = fit.input_off or (squeezed and not fit.learned_well)
     severity = PROBLEM if bad else NOTE
-    return _found(fault, "outliers", _advice.tame_outliers(fit), severity)
+    return _found(fit, fault, "outliers", _advice.tame_outliers(fit), severity)
 
 
 def find_outliers_in_target(fit: Fit) -> Finding | None:
@@ -75,7 +82,7 @@ def find_outliers_in_target(fit: Fit) -> Finding | None:
     if fault is None or fit.loss is None or fit.loss.robust:
         return None
     severity = NOTE if fit.learned_well else PROBLEM
-    return _found(fault, "outliers-in-target", _advice.robust_loss(fit), severity)
+    return _found(fit, fault, "outliers-in-target", _advice.robust_loss(fit), severity)
 
 
 def find_skewed_target(fit: Fit) -> Finding | None:
@@ -84,14 +91,14 @@ def find_skewed_target(fit: Fit) -> Finding | None:
         return None
     severity = NOTE if fit.learned_well else PROBLEM
     advice = _advice.log_target(fault.evidence)
-    return _found(fault, "skewed-target", advice, severity)
+    return _found(fit, fault, "skewed-target", advice, severity)
 
 
 def find_counts_as_targets(fit: Fit) -> Finding | None:
     fault = _fault(fit, "counts-as-targets")
     if fault is None or fit.loss is None or fit.loss.robust:
         return None
-    return _found(fault, "counts-as-targets", "loss='poisson'", NOTE)
+    return _found(fit, fault, "counts-as-targets", "loss='poisson'", NOTE)
 
 
 def find_classes_as_targets(fit: Fit) -> Finding | None:
@@ -101,7 +108,7 @@ def find_classes_as_targets(fit: Fit) -> Finding | None:
     # Ordered classes, such as marks, are rightly taken for numbers.
     severity = PROBLEM if not fit.learned_well else NOTE
     advice = _advice.classifier(fit)
-    return _found(fault, "classes-as-targets", advice, severity)
+    return _found(fit, fault, "classes-as-targets", advice, severity)
 
 
 def find_constant_columns(fit: Fit) -> Finding | None:
@@ -110,21 +117,21 @@ def find_constant_columns(fit: Fit) -> Finding | None:
         return None
     e = fault.evidence
     if e["n_constant"] == e["n_columns"]:
-        return _found(fault, "constant-columns.all", "model.fit(X, y)")
+        return _found(fit, fault, "constant-columns.all", "model.fit(X, y)")
     # Zeros change nothing; numbers act as a second bias, whose steps are as large.
     severity = PROBLEM if e["constant_length"] > e["varying_length"] else NOTE
-    return _found(fault, "constant-columns", _advice.DROP_CONSTANT, severity)
+    return _found(fit, fault, "constant-columns", _advice.DROP_CONSTANT, severity)
 
 
 def find_row_order(fit: Fit) -> Finding | None:
     fault = _fault(fit, "row-order")
     if fault is None:
         return None
-    return _found(fault, "row-order", "shuffle=True")
+    return _found(fit, fault, "row-order", "shuffle=True")
 
 
 def find_duplicate_rows(fit: Fit) -> Finding | None:
     fault = _fault(fit, "duplicate-rows")
     if fault is None or fit.summary.row_length == 0 or fit.nothing_to_learn:
         return None
-    return _found(fault, "duplicate-rows", _advice.each_row_once(fit))
+    return _found(fit, fault, "duplicate-rows", _advice.each_row_once(fit))

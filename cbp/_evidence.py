@@ -189,7 +189,13 @@ _NOTHING_GIVEN = Given()
 class Fit:
     """One fit: its records, its parameters, and the numbers that follow from them."""
 
-    def __init__(self, estimator: Any, given: Given = _NOTHING_GIVEN):
+    def __init__(
+        self,
+        estimator: Any,
+        given: Given = _NOTHING_GIVEN,
+        columns: tuple[str, ...] = (),
+    ):
+        self.columns = columns
         flow, self.curve, self.summary, n_iter = _records_of(estimator)
         self.parameters: dict[str, Any] = {
             name: getattr(estimator, name) for name in _PARAMETERS
@@ -240,6 +246,12 @@ class Fit:
         self.linear_held = given.linear if given.held else self.standing.linear_held
         loss = getattr(estimator, "loss_", None)
         self.reached = self._reached(math.inf if failed or loss is None else loss)
+
+    def column(self, number: int) -> str:
+        """A column of X as a sentence names it."""
+        if number < len(self.columns):
+            return f"{number} ({self.columns[number]!r})"
+        return str(number)
 
     @property
     def train(self) -> Worth | None:

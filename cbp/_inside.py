@@ -27,8 +27,8 @@ _DEPTH = 10
 _LISTED = 3
 
 _EXPECTED = (
-    "diagnose needs a fitted BPClassifier or BPRegressor, or a pipeline, search or "
-    "other model that holds one"
+    "Pass a fitted BPClassifier or BPRegressor, or a pipeline, search or other model "
+    "that holds one"
 )
 
 
@@ -49,6 +49,9 @@ class Link:
         or if `fit` does not train what is given.
     inputs, targets : callable or None
         What reaches the inner model of X, of y. None: all, as it is.
+    columns : callable or None
+        The names of the columns of `inputs(X)`, from those of X. None: nobody knows, or
+        they stay.
     """
 
     outer: Any
@@ -58,6 +61,7 @@ class Link:
     name: str | None
     inputs: Callable[[Any], Any] | None = None
     targets: Callable[[Any], Any] | None = None
+    columns: Callable[[Any], Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -152,6 +156,19 @@ class Inside:
             )
         return X
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of the columns that reach the network; empty if nobody knows."""
+        known = self.estimator._fitted.get("feature_names_in_")
+        if known is None:
+            known = _attribute(self.model, "feature_names_in_")
+            for link in self.links:
+                if link.columns is not None:
+                    known = _names_after(link.columns, known)
+                elif link.inputs is not None:
+                    known = None
+        return () if known is None else tuple(map(str, known))
+
     def targets(self, y: Any) -> Any:
         """What the network is asked for where the model is asked for y.
 
@@ -245,7 +262,7 @@ def _badness(estimator: Any) -> float:
     """How badly training ended: its cost, in costs of a constant answer."""
     if getattr(estimator, "_failed_flow", None) is not None:
         return math.inf
-    summary = getattr(estimator, "_fit_summary", None)
+    summary = estimator._fitted.get("_fit_summary")  # what it knows so far is enough
     if summary is None or not summary.constant_cost > 0:
         return -math.inf  # nothing is known of it, or there was nothing to learn
     reached = (estimator.loss_ - summary.least_cost) / summary.constant_cost
@@ -325,13 +342,27 @@ def _steps_of_pipeline(model: Any) -> Children:
         before = [t for _, t in steps[:k] if hasattr(t, "transform")]
         inputs = partial(_through, before) if before else None
         words = f"step {name!r} of the Pipeline"
-        yield step, Link(model, path, path, words, name, inputs)
+        columns = partial(_named_through, before) if before else None
+        yield step, Link(model, path, path, words, name, inputs, columns=columns)
 
 
 def _through(transformers: list[Any], X: Any) -> Any:
     for transformer in transformers:
         X = transformer.transform(X)
     return X
+
+
+def _named_through(transformers: list[Any], names: Any) -> Any:
+    for transformer in transformers:
+        names = transformer.get_feature_names_out(names)
+    return names
+
+
+def _names_after(columns: Callable[[Any], Any], names: Any) -> Any:
+    try:
+        return columns(names)
+    except Exception:  # transformers that cannot tell raise whatever they like
+        return None
 
 
 def _frozen(model: Any) -> Children:

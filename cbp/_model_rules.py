@@ -47,7 +47,7 @@ def find_held_out_scale(fit: Fit) -> Finding | None:
     # Standardised columns have means that are rounding.
     numbers = {k: x if abs(x) > 1e-9 else 0.0 for k, x in (rows.evidence or {}).items()}
     if rows.columns:
-        numbers["column"] = str(rows.columns[0])
+        numbers["column"] = fit.column(rows.columns[0])
     message = say(f"held-out-scale.{rows.kind}", **numbers)
     evidence = {"columns": list(rows.columns), "n_columns": rows.n_columns, **numbers}
     shifted = rows.kind == "columns-shifted"

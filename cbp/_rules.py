@@ -62,7 +62,7 @@ def find_unscaled_input(fit: Fit) -> Finding | None:
     if huge or large:
         message = say(
             "unscaled-input.large",
-            column=str(s.column),
+            column=fit.column(s.column),
             size=s.column_size,
             mean=s.column_mean,
         )

@@ -276,7 +276,7 @@ def diagnose(
     estimator = inside.estimator
     given = _judge_given(inside, X_val, y_val, sample_weight_val)
     with np.errstate(all="ignore"):
-        fit = Fit(estimator, given)
+        fit = Fit(estimator, given, inside.columns)
         rules = _RULES_WITHOUT_STEPS if fit.idle else _RULES_WITHOUT_RECORDS
         if len(fit.flow.epoch):
             rules = _RULES_STANDING_STILL if fit.stands_still else _RULES

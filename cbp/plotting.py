@@ -29,7 +29,8 @@ from cbp._colors import (
     RATIO_RANGE,
 )
 from cbp._fit_record import FitRecord, score_name
-from cbp.diagnosis import Diagnosis, Finding
+from cbp._inside import find_network
+from cbp.diagnosis import Diagnosis, Finding, diagnose
 from cbp.gradient_flow import FailedFlow, GradientFlow
 
 if TYPE_CHECKING:
@@ -53,19 +54,6 @@ __all__ = [
 _OF_ERRORS = ("vanishing-gradient", "exploding-gradient")
 
 
-def _check_estimator(estimator) -> None:
-    """Raise an error if this is not a fitted network of this package."""
-    if not (
-        hasattr(estimator, "hidden_layer_sizes") and hasattr(estimator, "diagnose")
-    ):
-        raise TypeError(
-            f"estimator must be a fitted BPClassifier or BPRegressor, got "
-            f"{type(estimator).__name__}. Of a pipeline pass the last step, model[-1]; "
-            "of a search best_estimator_; of a TransformedTargetRegressor regressor_."
-        )
-    check_is_fitted(estimator)
-
-
 def _check_fits(fits) -> None:
     if not isinstance(fits, Mapping) or not fits:
         raise TypeError(
@@ -75,21 +63,24 @@ def _check_fits(fits) -> None:
 
 
 def _failed_flow(estimator) -> FailedFlow | None:
-    """The records of the last fit, if it diverged."""
+    """The records of the last fit, if it diverged; else it must have come to an end."""
     flow = getattr(estimator, "_failed_flow", None)
-    return flow if isinstance(flow, FailedFlow) else None
+    if not isinstance(flow, FailedFlow):
+        check_is_fitted(estimator)
+        return None
+    return flow
 
 
 def _flow_of(fit) -> GradientFlow:
-    """The records of an estimator's last fit, even a failed one, or of a flow."""
-    flow = fit if isinstance(fit, GradientFlow) else _failed_flow(fit)
-    if flow is None:
-        _check_estimator(fit)
-        flow = getattr(fit, "gradient_flow_", None)
+    """The records of a network's last fit, even a failed one, or of a flow."""
+    flow = fit
+    if not isinstance(fit, GradientFlow):
+        network = find_network(fit).estimator
+        flow = _failed_flow(network) or getattr(network, "gradient_flow_", None)
         if flow is None:
             raise ValueError(
-                f"This {type(fit).__name__} has no gradient_flow_: it was fitted with "
-                "monitor=False, or never. Set monitor=True and fit it again."
+                f"This {type(network).__name__} has no gradient_flow_: it was fitted "
+                "with monitor=False, or never. Set monitor=True and fit it again."
             )
     if len(flow.epoch) == 0:
         raise ValueError(
@@ -188,8 +179,10 @@ class GradientFlowDisplay:
 
         Parameters
         ----------
-        estimator : BPClassifier or BPRegressor
-            Fitted with ``monitor=True``. Its `diagnose` gives the title.
+        estimator : estimator
+            A BPClassifier or BPRegressor, or a pipeline, search or other model that
+            holds one; of several the one that ended worst. Fitted with
+            ``monitor=True``. Its diagnosis gives the title.
         name : str, default=None
             Name of the fit. It comes before the verdict.
         ax : matplotlib Axes, default=None
@@ -210,7 +203,7 @@ class GradientFlowDisplay:
         NotFittedError
             If the estimator is not fitted.
         TypeError
-            If it is not a network of this package.
+            If there is no network of this package in it.
         """
         return cls._of(estimator, name).plot(ax, **kwargs)
 
@@ -421,7 +414,7 @@ class GradientFlowDisplay:
 def _diagnosis_of(fit) -> Diagnosis | None:
     """What `diagnose` says of a fit; None of records without their estimator."""
     _flow_of(fit)  # raises the errors that say what to pass
-    return None if isinstance(fit, GradientFlow) else fit.diagnose()
+    return None if isinstance(fit, GradientFlow) else diagnose(fit)
 
 
 def _write_row(ax: Axes, display, record: FitRecord | None) -> None:
@@ -550,8 +543,10 @@ class LossCurveDisplay:
 
         Parameters
         ----------
-        estimator : BPClassifier or BPRegressor
-            Fitted. Validation scores exist after ``early_stopping=True``.
+        estimator : estimator
+            A BPClassifier or BPRegressor, or a pipeline, search or other model that
+            holds one; of several the one that ended worst. Fitted.
+            Validation scores exist after ``early_stopping=True``.
         name : str, default=None
             Name in the legend. None: the legend says which rows a curve is of.
         ax, score_ax : matplotlib Axes, default=None
@@ -570,7 +565,7 @@ class LossCurveDisplay:
         ValueError
             If no epoch was finished, or if `ax` or `score_ax` is not an Axes.
         TypeError
-            If it is not a network of this package.
+            If there is no network of this package in it.
         """
         return cls._of(estimator, name).plot(ax, score_ax=score_ax, **kwargs)
 
@@ -618,11 +613,11 @@ class LossCurveDisplay:
         return displays
 
     @classmethod
-    def _of(cls, estimator, name: str | None) -> Self:
+    def _of(cls, model, name: str | None) -> Self:
+        estimator = find_network(model).estimator
         failed = _failed_flow(estimator)
         scores = held_out = None
         if failed is None:
-            _check_estimator(estimator)
             loss_curve = estimator.loss_curve_
             scores = getattr(estimator, "validation_scores_", None) or None
             held_out = getattr(estimator, "validation_loss_curve_", None) or None
@@ -909,10 +904,13 @@ class ActivationDisplay:
 
         Parameters
         ----------
-        estimator : BPClassifier or BPRegressor
-            Fitted, with at least one hidden layer.
+        estimator : estimator
+            A BPClassifier or BPRegressor, or a pipeline, search or other model that
+            holds one; of several the one that ended worst. Fitted,
+            with at least one hidden layer.
         X : {array-like, data frame, sparse matrix} of shape (n_samples, n_features)
-            The rows; a few hundred are enough. All their activations stay in memory.
+            The rows, as `estimator` takes them; a few hundred are enough. All their
+            activations stay in memory.
         ax : matplotlib Axes, default=None
             As in `plot`.
         **kwargs
@@ -930,9 +928,11 @@ class ActivationDisplay:
             If X does not fit the estimator, if it overflows the network, if there is
             no hidden layer, or if `ax` is not an Axes.
         TypeError
-            If the estimator is not a network of this package.
+            If there is no network of this package in it.
         """
-        _check_estimator(estimator)
+        inside = find_network(estimator)
+        estimator, X = inside.estimator, inside.inputs(X)
+        check_is_fitted(estimator)
         if not network_of(estimator).activations:
             raise ValueError(
                 "The network has no hidden layer, so there are no activations to draw. "

@@ -120,7 +120,7 @@ def test_what_holds_no_network_is_refused_and_what_holds_one_is_not(moons):
     # Others may have the same parameters.
     with pytest.raises(TypeError, match="got MLPClassifier"):
         diagnose(MLPClassifier())
-    with pytest.raises(TypeError, match="diagnose needs a fitted BPClassifier"):
+    with pytest.raises(TypeError, match="Pass a fitted BPClassifier"):
         diagnose(BPClassifier)
 
 
@@ -168,7 +168,7 @@ class Behind:
 
 
 def test_a_wrapper_that_only_passes_attributes_on_is_no_network(deep):
-    with pytest.raises(TypeError, match="needs a fitted BPClassifier .* got Behind"):
+    with pytest.raises(TypeError, match="Pass a fitted BPClassifier .* got Behind"):
         diagnose(Behind(deep))
 
 

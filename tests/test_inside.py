@@ -51,7 +51,13 @@ from sklearn.multioutput import (
 )
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
-from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, StandardScaler
+from sklearn.preprocessing import (
+    FunctionTransformer,
+    MinMaxScaler,
+    OneHotEncoder,
+    PolynomialFeatures,
+    StandardScaler,
+)
 
 from cbp import BPClassifier, BPRegressor, NetworkFeatures
 from cbp._divergence import DivergenceError
@@ -286,6 +292,32 @@ def test_what_reaches_the_network_is_what_it_was_trained_on(case):
 
 
 # ---- Advice
+
+
+def test_columns_are_named_as_they_reach_the_network(classes):
+    pd = pytest.importorskip("pandas")
+    X, y = classes
+    frame = pd.DataFrame(X, columns=[f"size {j}" for j in range(X.shape[1])])
+    for model in (
+        classifier(),
+        make_pipeline(StandardScaler(), classifier()),
+        GridSearchCV(make_pipeline(StandardScaler(), classifier()), {}, cv=2),
+    ):
+        assert find_network(model.fit(frame, y)).columns == tuple(frame.columns)
+        assert find_network(clone(model).fit(X, y)).columns in ((), NUMBERED(X))
+    squares = make_pipeline(PolynomialFeatures(include_bias=False), classifier())
+    names = find_network(squares.fit(frame, y)).columns
+    assert names[0] == "size 0" and "size 0 size 1" in names
+    # A step that cannot tell.
+    blind = make_pipeline(FunctionTransformer(np.asarray), classifier())
+    assert find_network(blind.fit(frame, y)).columns == ()
+    model = classifier().set_params(max_iter=100).fit(1000 * frame, y)
+    assert "('size " in model.diagnose().findings[0].message
+
+
+def NUMBERED(X):
+    # What scikit-learn calls columns that have no name.
+    return tuple(f"x{j}" for j in range(X.shape[1]))
 
 
 def pasted(advice, model, X, y):
@@ -626,8 +658,8 @@ def test_without_a_network_the_error_says_what_was_expected(model, got):
     with pytest.raises(TypeError) as error:
         find_network(model)
     assert str(error.value) == (
-        "diagnose needs a fitted BPClassifier or BPRegressor, or a pipeline, search or "
-        f"other model that holds one; got {got}."
+        "Pass a fitted BPClassifier or BPRegressor, or a pipeline, search or other "
+        f"model that holds one; got {got}."
     )
 
 

@@ -758,14 +758,27 @@ def draw(display, estimator):
 
 @pytest.mark.parametrize("display", CLASSES)
 def test_what_is_no_network_of_ours_is_refused_with_what_to_pass(display):
-    pipeline = make_pipeline(StandardScaler(), fit())
-    search = GridSearchCV(fit(), {"alpha": [1e-4]})
-    others = [None, 3, "model", X, MLPClassifier(), BPClassifier]
-    for wrong in [*others, pipeline, search]:
-        with pytest.raises(
-            TypeError, match=r"model\[-1\]; of a search best_estimator_"
-        ):
+    for wrong in [None, 3, "model", X, MLPClassifier(), BPClassifier]:
+        with pytest.raises(TypeError, match="Pass a fitted BPClassifier"):
             draw(display, wrong)
+
+
+@pytest.mark.parametrize("display", CLASSES)
+def test_models_that_hold_a_network_are_drawn_as_the_network_is(display):
+    model = make_pipeline(StandardScaler(), BPClassifier(5, max_iter=8))
+    model.fit(X, y)
+    shown = draw(
+        display, GridSearchCV(model, {"bpclassifier__alpha": [1e-4]}).fit(X, y)
+    )
+    assert type(shown) is display
+    if display is ActivationDisplay:
+        shown = draw(display, model)
+        alone = display.from_estimator(model[-1], model[:-1].transform(X))
+        np.testing.assert_array_equal(shown.activations[0], alone.activations[0])
+    elif display is GradientFlowDisplay:
+        assert draw(display, model).flow is model[-1].gradient_flow_
+    else:
+        assert draw(display, model).loss_curve is model[-1].loss_curve_
 
 
 @pytest.mark.parametrize("display", CLASSES)
