@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 _KEPT_BYTES = 2**20
 # How much more than a fit's own share a look may take for which somebody waits.
 _WAITED_FOR = 10
+# Work for which a look at columns takes 10 ms: all that is kept.
+_ENOUGH = 2e10
 # Rows that are scored at least, and the share of a fit's work that scores of more of
 # them may take.
 _LEAST_ROWS, _FOR_SCORES = 256, 0.0015
@@ -130,9 +132,14 @@ class Look:
             summary = replace(summary, faults=faults)
         return summary
 
-    def closely(self, theta: Floats, work: float, summary: FitSummary) -> FitSummary:
-        """A summary with what is wrong with the data, and what the model is worth."""
-        summary = self.with_faults(summary, work)
+    def closely(
+        self, theta: Floats, work: float, summary: FitSummary, least: float = 0.0
+    ) -> FitSummary:
+        """A summary with what is wrong with the data, and what the model is worth.
+
+        Where columns are looked at, at least the work `least` counts for that.
+        """
+        summary = self.with_faults(summary, max(work, least))
         with harmless():
             summary = replace(summary, standing=self._stand(theta, work))
         return summary
@@ -156,7 +163,8 @@ class Look:
             same = held_out.data is self.data
             held_out = HeldOut(data if same else _copy_of(held_out.data), held_out.rows)
         kept = replace(self, data=data, held_out=held_out)
-        return functools.partial(kept.closely, theta.copy(), _WAITED_FOR * work)
+        closely = functools.partial(kept.closely, theta.copy(), _WAITED_FOR * work)
+        return functools.partial(closely, least=_ENOUGH)
 
     def _stand(self, theta: Floats, work: float) -> Standing | None:
         """What the model is worth, on rows trained on and rows held out."""

@@ -286,7 +286,7 @@ def test_a_validation_cost_that_rises_is_overfitting_and_cured_by_a_penalty():
 
     plain = fitted_anew()
     finding = finding_of(plain, "overfitting")
-    assert (finding.severity, finding.advice) == ("remark", "alpha=0.1")
+    assert (finding.severity, finding.advice) == ("remark", "alpha=0.06")
     curve = plain.validation_loss_curve_
     assert finding.evidence["best_epoch"] == np.argmin(curve) + 1
     assert finding.evidence["end"] > finding.evidence["least"] + 0.05
@@ -310,7 +310,7 @@ def test_advice_against_overfitting_is_what_is_not_in_use_yet(moons):
     few, many = model, copy.deepcopy(model)
     many._fit_summary = replace(model._fit_summary, n_rows=3000)
     changes = [
-        (few, {}, "alpha=0.4"),  # 0.002 for each row of a batch
+        (few, {}, "alpha=0.2"),  # 0.001 for each row of a batch
         (few, {"alpha": 1.0}, "dropout=0.2"),
         (few, {"alpha": 1.0, "dropout": 0.2}, "alpha=5.0"),
         # Early stopping takes rows: there must be some to spare.
