@@ -386,6 +386,9 @@ def rows_of_weight_zero_are_not_there(case, model):
         return
     if p.get("learning_rate") == "invscaling":  # counts them, as scikit-learn does
         return
+    drops = p.get("dropout") or p.get("input_dropout")
+    if drops and case.how == "warm_start":  # draws go by the rows seen so far
+        return
     whole = {"shuffle": False}
     if p["solver"] != "lbfgs":
         whole["batch_size"] = len(case.X)

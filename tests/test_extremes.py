@@ -11,7 +11,7 @@ from sklearn.datasets import load_iris
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.estimator_checks import check_estimator
 
-from cbp import BPClassifier, BPRegressor, _solvers
+from cbp import BPClassifier, BPRegressor, _solvers, backpropagate, check_gradient
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -144,6 +144,21 @@ def test_a_row_of_weight_zero_may_overflow(estimator, solver, dtype, activation,
     assert np.isfinite(model.loss_curve_).all()
     assert np.isfinite(model.validation_scores_).all()
     assert np.isfinite(model.gradient_flow_.gradient).all()
+
+
+@BOTH
+@pytest.mark.parametrize("kind", [np.asarray, sp.csr_matrix])
+def test_a_gradient_is_checked_beside_a_row_of_weight_zero_that_overflows(
+    estimator, kind
+):
+    rows, weight = X.copy(), np.ones(len(y))
+    rows[3], weight[3] = 1e308, 0
+    model = make(estimator, activation="tanh").initialize(X, y)
+    check = check_gradient(model, kind(rows), y, weight)
+    assert check.agrees and check.largest_error < 1e-6
+    assert check.n_rows == len(y) - 1
+    flow = backpropagate(model, kind(rows), y, weight)
+    assert all(np.isfinite(part).all() for part in flow.dW + flow.db)
 
 
 @BOTH

@@ -41,7 +41,7 @@ def test_another_answer_is_noticed(case, check):
     properties.seen.clear()
     check(case, model)
     assert properties.seen.total() == 1
-    case.parameters["alpha"] = 0.10001
+    case.parameters["alpha"] = 0.2
     with pytest.raises(AssertionError, match="allowed"):
         check(case, model)
 
