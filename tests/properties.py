@@ -296,8 +296,6 @@ def threads_change_no_bit(case, model):
 
 
 def a_sparse_X_changes_no_bit(case, model):
-    if case.parameters.get("input_dropout"):  # zeros are not dropped
-        return
     for pack in (np.asarray, sparse.csr_matrix, sparse.csc_array):
         other = copy.copy(case)
         other.pack = pack
