@@ -16,6 +16,8 @@ LEFT_OUT ?=
 BENCH_ARGS ?=
 PLATFORMS ?=
 WHEELS ?=
+NUMBER ?= 10000
+SEED ?= 0
 
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check -q
@@ -39,7 +41,7 @@ C_FILES := $(filter %.c %.h,$(COMPILED)) $(wildcard tests/*.c benchmarks/*.c)
 CYTHON_FILES := $(filter %.pyx %.pxd,$(COMPILED))
 C_CHECK := -Isrc_c -std=gnu11 -O2 -ffp-contract=off -fno-math-errno -Wall -Wextra -Werror
 
-.PHONY: help demo test test-freethreaded test-threads test-platforms run-platforms bench bench-all bench-train bench-scripts build wheels wheels-here lint lint-python lint-cython lint-c lint-forge format clean
+.PHONY: help demo test test-freethreaded test-threads test-platforms run-platforms properties bench bench-all bench-train bench-scripts build wheels wheels-here lint lint-python lint-cython lint-c lint-forge format clean
 
 help:
 	@echo "make demo    grid-search activations on the digits set, beside MLPClassifier"
@@ -48,6 +50,8 @@ help:
 	@echo "             threads at once (on Debian; the first call builds that Python)"
 	@echo "make test-platforms  run what one Linux machine can run or emulate of all"
 	@echo "             platforms (over an hour; PLATFORMS=\"neon wine\" for some parts)"
+	@echo "make properties  10,000 random configurations beside other implementations"
+	@echo "             (11 minutes of CPU time; NUMBER=1000 for fewer, SEED=1 for others)"
 	@echo "make bench   time training beside MLPClassifier, PyTorch and JAX (15 minutes;"
 	@echo "             with BENCH_ARGS=--quick under three): benchmarks/results.md, .png"
 	@echo "make bench-all  all benchmarks, every section of results.md (over an hour;"
@@ -87,6 +91,9 @@ test-platforms:
 
 run-platforms: $(RUN_TOOLS) $(TEST_TOOLS) $(PLATFORM_TOOLS)
 	$(PY) tools/test_platforms.py $(PLATFORMS)
+
+properties: $(BUILT) $(TEST_TOOLS)
+	$(PY) tests/properties.py --number $(NUMBER) --seed $(SEED)
 
 # Benchmarks run in an environment of their own, with all peers.
 bench:

@@ -27,6 +27,7 @@ cdef class Data:
     cdef const int32_t *labels     # (n_rows, n_labels), NULL if Y
     cdef ptrdiff_t n_labels        # of a row
     cdef const char *weight        # (n_rows,), NULL if all weigh 1
+    cdef bint has_weightless       # whether a row weighs 0
     cdef bint wants_targets        # whether the loss reads a matrix, of labels too
     cdef _take_target(self, target)
     cdef _take_sparse_target(self, target)

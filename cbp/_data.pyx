@@ -106,9 +106,12 @@ cdef class Data:
 
     cdef bint _weights_are_sound(self) noexcept nogil:
         cdef ptrdiff_t i
+        cdef double weight
         for i in range(self.n_rows):
-            if not 0 <= self.k.item(self.weight, i) < INFINITY:
+            weight = self.k.item(self.weight, i)
+            if not 0 <= weight < INFINITY:
                 return False
+            self.has_weightless |= weight == 0
         return True
 
     cdef double row_weight(self, ptrdiff_t row) noexcept nogil:

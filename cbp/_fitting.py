@@ -24,6 +24,7 @@ from sklearn.exceptions import ConvergenceWarning
 from cbp import _stream
 from cbp._batch import fit_bytes, most_entries
 from cbp._callbacks import Rows, Session
+from cbp._catalog import OPTIMIZERS
 from cbp._checkpoint import Saved, Source, generator_state
 from cbp._data import Data
 from cbp._divergence import DivergenceError, message_of_divergence
@@ -498,8 +499,7 @@ def _make_trainer(
     batch_size = _batch_size(est, n_rows)
     patience = est.n_iter_no_change
     numbers = {name: number(est, name) for name in _REAL_PARAMETERS}
-    # The penalty stands beside sums of weights.
-    numbers["alpha"] /= data.unit
+    numbers["alpha"] = _penalty(est, data, batch_size)
     settings = Settings(
         solver=str(est.solver),
         batch_size=batch_size,
@@ -538,6 +538,22 @@ def _make_trainer(
         held_out=scored,
         random_state=rng,
     )
+
+
+def _penalty(est: Any, data: Checked, batch_size: int) -> float:
+    """alpha in the unit of the weights, beside whose sums it stands.
+
+    Adam squares the gradient: where alpha is so large beside the weights of a batch
+    that the squares would overflow, it is what they bear. Nothing else of the cost is
+    felt then, so that Adam's steps, which know no scale, are the same.
+    """
+    alpha = number(est, "alpha") / data.unit
+    row = OPTIMIZERS.get(str(est.solver))
+    if row is None or row.second_moment is None or alpha <= 1:
+        return alpha
+    mean = 1.0 if data.weight is None else float(data.weight.mean(dtype=np.float64))
+    exponent = np.finfo(data.X.dtype).maxexp // 2 - 8
+    return min(alpha, math.ldexp(batch_size * mean, exponent))
 
 
 def _warn_if_clipped(est: Any, n_rows: int) -> None:

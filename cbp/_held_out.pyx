@@ -60,6 +60,9 @@ cdef class HeldOut:
         self.batch, self.data, self.k = batch, data, batch.k
         self.kind = settings.score
         rows = checked_rows(rows, data.n_rows)
+        if data.has_weightless:  # such rows do not exist
+            weighty = np.asarray(data._weight)[rows] > 0
+            rows = rows[weighty] if weighty.any() else rows
         self._rows, self.n_rows = rows, len(rows)
         self.rows = <const int64_t *>address(rows)
         if settings.early_stopping:

@@ -81,6 +81,8 @@ def keep(est: Any, trainer: Trainer, layers: tuple, data: Checked) -> list[Kept]
     )
     if not fixed or type(data.X) is not np.ndarray or data.unit != 1:
         return []
+    if settings.alpha > 1:  # what a step bears of it depends on the weights
+        return []
     drops = bool(settings.dropout)
     n_bytes = fit_bytes(network, batch, settings.solver, drops=drops)
     if n_bytes + 8 * n_rows > _MOST_BYTES:

@@ -106,6 +106,10 @@ cdef class Epochs(Worker):
     cdef object _order
     cdef int64_t *order
     cdef ptrdiff_t n_rows, batch_size, position
+    # A batch's rows that weigh something; NULL where all do.
+    cdef object _weighty
+    cdef int64_t *weighty
+    cdef ptrdiff_t taken           # rows of the batch, those of weight 0 too
     cdef object random_state
     cdef bitgen_t *bits
 
@@ -209,7 +213,8 @@ cdef class Epochs(Worker):
     cdef void _begin_batch(self) noexcept nogil:
         """Chooses the next rows, after the end of an epoch; may ask to stop."""
         cdef double weights = 0, eta
-        cdef ptrdiff_t start = 0
+        cdef ptrdiff_t start = 0, n = 0
+        cdef const int64_t *rows = NULL
         while not self.signals.stop_requested:
             if self.position == self.n_rows:
                 self._end_epoch()
@@ -220,17 +225,20 @@ cdef class Epochs(Worker):
                 if self.signals.stop_requested:
                     return
             start = self.position
-            self.position += min(self.batch_size, self.n_rows - start)
-            weights = self.data.sum_weights(self.order + start, self.position - start,
-                                            self.batch.buffers.row_loss)
+            self.taken = n = min(self.batch_size, self.n_rows - start)
+            self.position += n
+            rows = self.order + start
+            if self.weighty != NULL:
+                n = self._leave_out_weightless(rows)
+                rows = self.weighty
+            weights = self.data.sum_weights(rows, n, self.batch.buffers.row_loss)
             if weights > 0:
                 break
-            self.signals.poll(100.0 * (self.position - start))
+            self.signals.poll(100.0 * self.taken)
         if self.signals.stop_requested:
             return
         self.batch.drops.step = self.batch.drops.first + self.steps
-        self.batch.begin(self.order + start, self.position - start, weights,
-                         self._is_due())
+        self.batch.begin(rows, n, weights, self._is_due())
         if self._steps():
             self.steps += 1
             if self.schedule.moves:
@@ -239,6 +247,18 @@ cdef class Epochs(Worker):
             self.batch.set_rate(eta, self.schedule.decay(), 1 / weights)
             if self.weights.mean != NULL:
                 self.weights.mean_share = self._mean_share()
+
+    cdef ptrdiff_t _leave_out_weightless(self, const int64_t *rows) noexcept nogil:
+        """Those of the rows just taken that weigh something, in their order; how many.
+
+        A row of weight 0 does not exist. Were it propagated, its activations could
+        overflow, and infinity times 0 is no 0.
+        """
+        cdef ptrdiff_t i, n = 0
+        for i in range(self.taken):
+            self.weighty[n] = rows[i]
+            n += self.data.row_weight(rows[i]) > 0
+        return n
 
     cdef double _mean_share(self) noexcept nogil:
         """Of this step in the mean of the weights: early ones have more, so that the
@@ -308,7 +328,7 @@ cdef class Epochs(Worker):
         cdef double loss = self.batch.end()
         self.epoch_loss += loss
         self.epoch_weights += self.batch.weight_sum
-        self.epoch_rows += self.batch.rows
+        self.epoch_rows += self.taken
         if not isfinite(loss):
             self._diverge()
 
@@ -569,8 +589,15 @@ cdef class Trainer(Epochs):
         self.theta, self.theta_data = theta, theta_data
         self.data, self.progress, self.random_state = data, progress, random_state
 
+    cdef _make_room_for_weighty(self):
+        self._weighty, self.weighty = None, NULL
+        if self.data.has_weightless:
+            self._weighty = np.empty(self.batch_size, np.int64)
+            self.weighty = <int64_t *>writable_address(self._weighty)
+
     cdef _begin(self):
         """Where a run stands before its first step."""
+        self._make_room_for_weighty()
         self.steps = self.position = self.epoch_rows = 0
         self.epoch_loss = self.epoch_weights = 0
         self.schedule.begin(self.settings)

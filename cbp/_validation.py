@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 # The largest sample weight lies between two to the minus this and two to this, or the
 # weights are scaled.
 _WEIGHT_EXPONENT = 32
+# Smaller weights than 2 to the least exponent of the dtype plus this become 0: where
+# they are a batch's only ones, its errors times weights would lose their digits, or
+# what they are divided by would overflow.
+_LEAST_WEIGHT_EXPONENT = 24
 
 FLOATS = (np.dtype(np.float64), np.dtype(np.float32))
 
@@ -246,6 +250,9 @@ def checked_weight(
     if exponent:
         weight = np.ldexp(weight, -exponent)
     weight = weight.astype(X.dtype, copy=False)
+    least = math.ldexp(1.0, np.finfo(X.dtype).minexp + _LEAST_WEIGHT_EXPONENT)
+    if weight.min() < least and (weight[weight < least] > 0).any():
+        weight = np.where(weight < least, weight.dtype.type(0), weight)
     return kernel_ready(weight), math.ldexp(1.0, exponent)
 
 

@@ -388,6 +388,8 @@ def check_gradient(
     network, theta, X, target, weight = _problem(est, X, y, sample_weight)
     if network.dtype != np.float64:
         network, theta, X, target, weight = _widened(network, theta, X, target, weight)
+    if weight is not None and not weight.all():  # such rows do not exist
+        X, target, weight = (part[weight > 0] for part in (X, target, weight))
     flow = _trainer(est, network, theta, X, target, weight).backpropagate(theta)
     rows = _rows_off_kinks(network, flow["z"], target, weight)
     trainer = _trainer(est, network, theta, X, target, weight, rows)

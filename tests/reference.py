@@ -17,7 +17,7 @@ from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
-from scipy import special
+from scipy import optimize, special
 from sklearn.utils import shuffle as sklearn_shuffle
 
 BLOCK_ROWS = 128
@@ -875,7 +875,8 @@ class Network:
 
     Targets are (n_samples, n_outputs) matrices, labels turned into ones by
     `fill_targets`. groups: the numbers of outputs of several labels, each of which has
-    a softmax and a cost of its own.
+    a softmax and a cost of its own. parameters: of the loss, one row of each; None
+    means those that kernels are tried with.
     """
 
     layer_sizes: tuple
@@ -883,11 +884,26 @@ class Network:
     output: str
     loss: str
     groups: tuple = ()
+    parameters: tuple | None = None
 
     def parts(self):
         """The outputs of every label."""
         ends = np.cumsum([0, *(self.groups or self.layer_sizes[-1:])])
         return [slice(*pair) for pair in zip(ends[:-1], ends[1:], strict=True)]
+
+    def over_parts(self, function, z, target):
+        """What `cost` or `cost_delta` gives for the outputs of every label."""
+        given = self.parameters
+        return [
+            function(
+                z[:, p],
+                target[:, p],
+                self.output,
+                self.loss,
+                None if given is None else [np.asarray(row)[p] for row in given],
+            )
+            for p in self.parts()
+        ]
 
     def unpack(self, theta):
         """W and b of every layer, as views."""
@@ -923,11 +939,7 @@ class Network:
         """(2.5), (3.7): dC/dz of every layer for every row, C the cost of that row."""
         W, _ = self.unpack(theta)
         z, a = self.forward(theta, X, factors)
-        of_parts = [
-            cost_delta(z[-1][:, p], target[:, p], self.output, self.loss)
-            for p in self.parts()
-        ]
-        delta = [np.hstack(of_parts)]
+        delta = [np.hstack(self.over_parts(cost_delta, z[-1], target))]
         for layer in range(len(W) - 1, 0, -1):
             f = self.activations[layer - 1]
             slope = ACTIVATIONS[f].slope(z[layer - 1], activate(z[layer - 1], f))
@@ -945,10 +957,7 @@ class Network:
             weight = np.ones(len(X))
         W, _ = self.unpack(theta)
         z, _ = self.forward(theta, X, factors)
-        rows = sum(
-            cost(z[-1][:, p], target[:, p], self.output, self.loss)
-            for p in self.parts()
-        )
+        rows = sum(self.over_parts(cost, z[-1], target))
         squares = sum((w**2).sum() for w in W)
         delta, a = self.deltas(theta, X, target, factors)
         dW = [
@@ -975,6 +984,9 @@ class Run:
     mean: np.ndarray | None = None  # of theta over steps
     norms: list = field(default_factory=list)  # of gradients, before they are clipped
     best_loss: float = np.inf
+    scores: list = field(default_factory=list)
+    best_score: float = -np.inf
+    best_theta: np.ndarray | None = None
     no_improvement_count: int = 0
     loss_curve: list = field(default_factory=list)
     status: str = "max_iter"
@@ -1008,11 +1020,12 @@ def train(
     average=0.0,
     dropout=(),
     max_iter=5,
+    score=None,
 ):
     """scikit-learn's stochastic training, its parameters under the same names.
 
     As in the engine, the loss of an epoch is averaged by weight, and a batch without
-    weight changes nothing.
+    weight changes nothing, nor does a row. score: of a theta, for early stopping.
     """
     row = OPTIMIZERS[solver]
     run = Run(
@@ -1051,8 +1064,9 @@ def train(
         sum_loss = sum_weight = 0.0
         for batch, start in enumerate(range(0, len(X), batch_size)):
             rows = order[start : start + batch_size]
+            n_taken, rows = len(rows), rows[weight[rows] > 0]
             w = weight[rows]
-            if w.sum() == 0:
+            if len(rows) == 0:
                 continue
             factors = [
                 drop_factors(len(rows), n, rate, seed, run.steps, layer)
@@ -1062,7 +1076,7 @@ def train(
                 run.theta, X[rows], target[rows], w, alpha, factors or None
             )
             run.steps += 1
-            run.t += len(rows)
+            run.t += n_taken
             place = (epoch + batch / n_batches) / max_iter
             done = (epoch + (batch + 1) / n_batches) / max_iter
             run.eta = run.base * rate_factor(learning_rate, place, done, warmup)
@@ -1080,6 +1094,10 @@ def train(
         loss = sum_loss / sum_weight
         run.loss_curve.append(loss)
         improved = loss <= run.best_loss - tol
+        if score is not None:
+            improved = keep_best(
+                run, run.mean if average > 0 else run.theta, score, tol
+            )
         run.no_improvement_count = 0 if improved else run.no_improvement_count + 1
         run.best_loss = min(run.best_loss, loss)
         if row.scheduled and learning_rate == "invscaling":
@@ -1090,6 +1108,40 @@ def train(
             break
     if average > 0:
         run.theta = run.mean
+    if score is not None:
+        run.theta = run.best_theta
+    return run
+
+
+def keep_best(run, theta, score, tol):
+    """Whether theta scores better than all before; the best is kept."""
+    run.scores.append(score(theta))
+    improved = run.scores[-1] >= run.best_score + tol
+    if run.scores[-1] > run.best_score:
+        run.best_score, run.best_theta = run.scores[-1], theta.copy()
+    return improved
+
+
+def train_lbfgs(
+    network, theta, X, target, *, sample_weight=None, alpha=0.0, tol=1e-4, max_iter=5
+):
+    """The same by SciPy's L-BFGS-B on all rows."""
+    run = Run(theta.copy(), 0.0, [])
+
+    def note(intermediate_result):
+        run.loss_curve.append(intermediate_result.fun)
+
+    result = optimize.minimize(
+        network.loss_gradient,
+        theta,
+        (X, target, sample_weight, alpha),
+        "L-BFGS-B",
+        jac=True,
+        callback=note,
+        options={"maxfun": 15000, "maxiter": max_iter, "gtol": tol},
+    )
+    run.theta = result.x
+    run.status = "max_iter" if result.status == 1 else "converged"
     return run
 
 

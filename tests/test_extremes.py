@@ -11,7 +11,7 @@ from sklearn.datasets import load_iris
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.estimator_checks import check_estimator
 
-from cbp import BPClassifier, BPRegressor, _solvers
+from cbp import BPClassifier, BPRegressor, _solvers, backpropagate, check_gradient
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -82,6 +82,102 @@ def test_divergence_by_tiny_weights_names_them():
     model = make(BPClassifier, alpha=1e-4, solver="sgd", max_iter=100)
     with pytest.raises(ValueError, match=r"mean sample_weight is 1e-30.*weight with a"):
         model.fit(X, y, sample_weight=1e-30)
+
+
+@pytest.mark.parametrize("batch_size", [1, 50])
+@pytest.mark.parametrize("weight", [1e-25, 1e-38, 1e-60, 1e-300])
+def test_adam_bears_any_penalty_in_float32_as_in_float64(weight, batch_size):
+    """Where v overflowed no weight moved, and the inputs were blamed."""
+    fits = [
+        make(BPClassifier, alpha=1e-4, batch_size=batch_size).fit(
+            X.astype(dtype), y, sample_weight=weight
+        )
+        for dtype in (np.float32, np.float64)
+    ]
+    np.testing.assert_allclose(fits[0]._theta, fits[1]._theta, atol=1e-3)
+    for model in fits:
+        assert "small-weights" in [f.code for f in model.diagnose().findings]
+        assert np.isfinite(model.loss_curve_).all()
+
+
+@DTYPES
+def test_adam_bears_any_alpha(dtype):
+    rows, high = X.astype(dtype), float(np.finfo(dtype).max)
+    one = make(BPRegressor, alpha=high / 1e20).fit(rows, y)
+    other = make(BPRegressor, alpha=high).fit(rows, y)
+    np.testing.assert_array_equal(other._theta, one._theta)
+    assert (
+        np.abs(one.coefs_[0]).max()
+        < np.abs(make(BPRegressor).fit(rows, y).coefs_[0]).max()
+    )
+
+
+@BOTH
+@DTYPES
+@pytest.mark.parametrize("solver", _solvers.STOCHASTIC)
+def test_weights_too_small_for_the_type_count_as_zero(estimator, solver, dtype):
+    """What they are divided by, in a batch of their own, would overflow."""
+    options = {"solver": solver, "batch_size": 1}
+    weight = np.ones(len(y))
+    weight[::2] = 0
+    one = make(estimator, **options).fit(X.astype(dtype), y, sample_weight=weight)
+    weight[::2] = np.finfo(dtype).tiny / 4
+    other = make(estimator, **options).fit(X.astype(dtype), y, sample_weight=weight)
+    np.testing.assert_array_equal(other._theta, one._theta)
+
+
+@BOTH
+@DTYPES
+@pytest.mark.parametrize("solver", _solvers.SOLVERS)
+@pytest.mark.parametrize("activation", ["relu", "gelu", "identity"])
+@pytest.mark.parametrize("kind", [np.asarray, sp.csr_matrix])
+def test_a_row_of_weight_zero_may_overflow(estimator, solver, dtype, activation, kind):
+    weight = np.random.RandomState(0).uniform(0.5, 1, len(y))
+    weight[::4] = 0
+    rows = X.astype(dtype)
+    rows[::4] = np.finfo(dtype).max * np.array([1, 1, -1, 1], dtype)
+    options = {"solver": solver, "activation": activation, "early_stopping": True}
+    if solver != "lbfgs":
+        options["batch_size"] = 20
+    model = make(estimator, **options).fit(kind(rows), y, sample_weight=weight)
+    assert np.isfinite(model._theta).all()
+    assert np.isfinite(model.loss_curve_).all()
+    assert np.isfinite(model.validation_scores_).all()
+    assert np.isfinite(model.gradient_flow_.gradient).all()
+
+
+@BOTH
+@pytest.mark.parametrize("kind", [np.asarray, sp.csr_matrix])
+def test_a_gradient_is_checked_beside_a_row_of_weight_zero_that_overflows(
+    estimator, kind
+):
+    rows, weight = X.copy(), np.ones(len(y))
+    rows[3], weight[3] = 1e308, 0
+    model = make(estimator, activation="tanh").initialize(X, y)
+    check = check_gradient(model, kind(rows), y, weight)
+    assert check.agrees and check.largest_error < 1e-6
+    assert check.n_rows == len(y) - 1
+    flow = backpropagate(model, kind(rows), y, weight)
+    assert all(np.isfinite(part).all() for part in flow.dW + flow.db)
+
+
+@BOTH
+@SOLVERS
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_rows_of_weight_zero_are_not_there(estimator, solver, n_jobs):
+    """In one batch no bit tells whether they were passed."""
+    some, weight = np.arange(len(y)) % 3 > 0, np.linspace(0.5, 1, len(y))
+    options = {"solver": solver, "shuffle": False, "n_jobs": n_jobs, "batch_size": 150}
+    if solver == "lbfgs":
+        del options["batch_size"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the batch is clipped
+        one = make(estimator, **options).fit(
+            X[some], y[some], sample_weight=weight[some]
+        )
+    other = make(estimator, **options).fit(X, y, sample_weight=weight * some)
+    np.testing.assert_array_equal(other._theta, one._theta)
+    assert other.loss_curve_ == one.loss_curve_
 
 
 # ------------------------------------------------------------------------------ targets
