@@ -1,0 +1,582 @@
+"""Refuses memory and threads to calls of cbp, and looks what becomes of them.
+
+    python tests/starve.py                         all of it, an hour
+    python tests/starve.py --only threads limits   no memory is refused: a minute
+    python tests/starve.py --only memory --calls fit predict
+    python tests/starve.py --every 20              every 20th request for memory
+    python tests/starve.py --in-a-row 99           and the 98 that come after it
+
+A call that gets no memory must raise MemoryError, or come to the bits that it comes to
+with memory. After a MemoryError the estimator, or the file, must be what it was before,
+the same call must work, and no block may be lost. If no more threads are to be had, a
+fit must go on with fewer, to the same bits.
+
+Needs glibc and a C compiler: a library of ours (starve.c) is put before the allocators
+of the C library, which then serve Python's own, too. So requests of Python, NumPy and
+cbp all are counted and refused. Each call is swept in a process of its own; if it
+crashes, another one goes on behind that request. A crash in other libraries is told,
+with their name, but is no fault of cbp's; nor is a SystemError, by which the
+interpreter says that a function of it or of a C library broke its rules.
+"""
+
+import argparse
+import collections
+import copy
+import ctypes
+import faulthandler
+import gc
+import hashlib
+import os
+import platform
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import traceback
+import warnings
+from array import array
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import scipy.sparse as sp
+from sklearn.datasets import load_iris
+from sklearn.preprocessing import scale
+
+import cbp
+from cbp import BPClassifier, BPRegressor
+from cbp.callbacks import Checkpoint
+
+HERE = Path(__file__).parent
+NEVER = 2**62
+# So often a call fails at the same request before blocks are called lost: caches grow,
+# too, but not each time.
+REPEATS = 30
+# Calls before the first that is starved: what is made once is kept, and the
+# interpreter's cache of names fills.
+WARM_UP = 200
+
+X, y = load_iris(return_X_y=True)
+X = scale(X)
+NAMES = np.array(["setosa", "versicolor", "virginica"], object)[y]
+WIDE = np.tile(X, (2, 16))
+
+
+# ---- what is called
+
+
+def outcome(model):
+    """The bits of what training leaves behind."""
+    held = model._fitted
+    if not held.is_model:
+        return None
+    optimizer, scores = held.get("_optimizer"), held.get("validation_scores_")
+    return (
+        held._network.kind,
+        held.theta().tobytes(),
+        (held.n_iter_, held.t_, *held.loss_curve_, *(scores or [])),
+        optimizer and (optimizer.steps, optimizer.state.tobytes()),
+    )
+
+
+def state(model):
+    """What a call that fails must leave as it was: the same objects."""
+    own = {name: id(value) for name, value in vars(model).items()}
+    own.pop("_checked_parameters", None)  # a cache
+    lazy = ("coefs_", "intercepts_")
+    held = {name: id(value) for name, value in vars(model._fitted).items()}
+    return own, {name: held[name] for name in held if name not in lazy}
+
+
+class Training:
+    """A call that trains a model which was fitted to something else before."""
+
+    def __init__(self, model, train, begin=None):
+        self.train = train
+        self.begin = begin or (lambda model: model.fit(X[:, :3], y))
+        self.base = self.begin(model)
+        self.expected = None
+
+    def prepare(self):
+        self.model = copy.copy(self.base)
+        if self.begin is stream:  # so that it has kept its buffers
+            stream(self.model)
+        self.before = state(self.model), outcome(self.model)
+
+    def call(self):
+        self.train(self.model)
+
+    def check(self, failed):
+        if failed:
+            assert (state(self.model), outcome(self.model)) == self.before, "changed"
+            self.call()
+        got = outcome(self.model)
+        self.expected = self.expected or got
+        assert got == self.expected, "other bits"
+
+
+class Asking:
+    """A call that changes nothing; `ask` returns bytes."""
+
+    def __init__(self, model, ask):
+        self.model, self.ask = model, ask
+        self.expected = None
+
+    def prepare(self):
+        self.before, self.got = state(self.model), None
+
+    def call(self):
+        self.got = self.ask(self.model)
+
+    def check(self, failed):
+        if failed:
+            assert state(self.model) == self.before, "changed"
+            self.call()
+        self.expected = self.expected or self.got
+        assert self.got == self.expected, "another answer"
+
+
+class Saving:
+    """A call that writes a file in place of another one."""
+
+    def __init__(self, model, folder, **options):
+        self.model, self.options = model, options
+        self.path = os.path.join(folder, "model.cbp")
+        cbp.save(classifier().fit(X, y), self.path)
+        self.former = Path(self.path).read_bytes()
+        self.expected = None
+
+    def prepare(self):
+        Path(self.path).write_bytes(self.former)
+        self.before = state(self.model), outcome(self.model)
+
+    def call(self):
+        cbp.save(self.model, self.path, **self.options)
+
+    def check(self, failed):
+        assert (state(self.model), outcome(self.model)) == self.before, "changed"
+        assert os.listdir(os.path.dirname(self.path)) == ["model.cbp"], "files left"
+        if failed:
+            assert Path(self.path).read_bytes() == self.former, "another file"
+            self.call()
+        got = Path(self.path).read_bytes()
+        self.expected = self.expected or got
+        assert got == self.expected, "another file"
+
+
+def stream(model):
+    return model.partial_fit(X, y, classes=[0, 1, 2])
+
+
+def classifier(*hidden, **options):
+    options = {"batch_size": 50, "max_iter": 3, "random_state": 0} | options
+    return BPClassifier(hidden or (6,), **options)
+
+
+# What every call begins with.
+EARLY = {"solver": "sgd", "early_stopping": True, "monitor": True, "average": 0.9}
+SPARSE = sp.csr_matrix(np.where(X > 0, X, 0))
+MANY = np.resize(X, (600, 4))
+
+
+def regressor(**options):
+    return BPRegressor(5, max_iter=2, random_state=0, **options)
+
+
+def load_case(folder):
+    path = os.path.join(folder, "file.cbp")
+    cbp.save(classifier(**EARLY).fit(X, NAMES), path)
+
+    def ask(model):
+        got = cbp.load(path)
+        return repr((got.get_params(), outcome(got), got.classes_)).encode()
+
+    return Asking(classifier().fit(X, y), ask)
+
+
+def checkpoint_case(folder):
+    path = os.path.join(folder, "fit")
+    return Training(classifier().set_callbacks(Checkpoint(path, 1)), fit)
+
+
+def resume_case(folder):
+    path = os.path.join(folder, "fit")
+    classifier().set_callbacks(Checkpoint(path, 2)).fit(X, y)
+    return Training(classifier(), lambda model: model.resume(path, X, y))
+
+
+def fit(model):
+    return model.fit(X, y)
+
+
+def on(X, y):
+    return lambda model: model.fit(X, y)
+
+
+def asking(ask):
+    return lambda folder: Asking(classifier().fit(X, y), ask)
+
+
+# A row for each call: a function of a folder of its own.
+CASES = {
+    "fit": lambda _: Training(classifier(5, 4), fit),
+    "fit lbfgs": lambda _: Training(classifier(solver="lbfgs"), fit),
+    "fit threads": lambda _: Training(
+        classifier(100, 60, n_jobs=3, max_iter=2), on(WIDE, np.r_[y, y])
+    ),
+    "fit early": lambda _: Training(classifier(**EARLY), on(X, NAMES)),
+    "fit sparse": lambda _: Training(regressor(), on(SPARSE, y)),
+    "fit checkpoint": checkpoint_case,
+    "resume": resume_case,
+    "partial_fit first": lambda _: Training(classifier(), stream, lambda model: model),
+    "partial_fit": lambda _: Training(classifier(), stream, stream),
+    "predict row": asking(lambda model: model.predict(X[:1]).tobytes()),
+    "predict": asking(lambda model: model.predict(MANY).tobytes()),
+    "predict_proba sparse": asking(lambda model: model.predict_proba(SPARSE).tobytes()),
+    "save": lambda folder: Saving(classifier(**EARLY).fit(X, NAMES), folder),
+    "save optimizer": lambda folder: Saving(
+        stream(classifier()), folder, optimizer=True
+    ),
+    "load": load_case,
+}
+
+
+# Fits that are of use to several threads: (model, X, y).
+TEAMS = {
+    "rows": (classifier(100, 60, batch_size=200, max_iter=2), WIDE, np.r_[y, y]),
+    "units": (classifier(400, batch_size=200, max_iter=2), WIDE, np.r_[y, y]),
+    "lbfgs": (classifier(100, 60, solver="lbfgs", max_iter=4), WIDE, np.r_[y, y]),
+    "early stopping": (
+        classifier(100, 60, **EARLY | {"batch_size": 200}),
+        WIDE,
+        np.r_[y, y],
+    ),
+}
+
+
+# ---- in the child: one call, at many requests
+
+
+class Memory:
+    """The requests for memory, through the variables of starve.c."""
+
+    def __init__(self):
+        names = "asked", "begin", "end", "live"
+        self.asked, self.begin, self.end, self.live = self.numbers(*names)
+
+    @staticmethod
+    def numbers(*names):
+        """Variables of starve.c; to write them needs no memory."""
+        library = ctypes.CDLL(None)
+        found = [ctypes.c_long.in_dll(library, f"starve_{name}") for name in names]
+        return [memoryview(number).cast("B").cast("l") for number in found]
+
+    def refuse(self, first, last):
+        """Requests first .. last - 1 from now on fail."""
+        self.asked[0], self.end[0], self.begin[0] = 0, last, first
+
+    def refuse_none(self):
+        """Needs no memory."""
+        self.begin[0] = NEVER
+
+
+def attempt(case, memory, first, n):
+    """One call of which n requests from `first` on fail: what became of it."""
+    case.prepare()
+    said, failed, where = "passed", False, ""
+    memory.refuse(first, first + n)
+    try:
+        case.call()
+    except MemoryError:
+        memory.refuse_none()
+        said, failed = "refused", True
+    except BaseException as error:
+        memory.refuse_none()
+        said, failed = f"{type(error).__name__}: {error}", True
+        where = " < ".join(
+            f"{Path(line.filename).name}:{line.lineno}"
+            for line in reversed(traceback.extract_tb(error.__traceback__)[-4:])
+        )
+    finally:
+        memory.refuse_none()
+    try:
+        case.check(failed)
+    except Exception as error:
+        said = f"after {said!r}: {type(error).__name__}: {error}"
+    return f"{said} {where}".strip()
+
+
+def lost(case, memory, first, n):
+    """Blocks that each repetition of a call has not freed; 0 unless all lose some."""
+    live = array("l", [0, 0])  # a list of numbers would take blocks itself
+    least = NEVER
+    for i in range(REPEATS):
+        attempt(case, memory, first, n)
+        gc.collect()
+        live[0], live[1] = live[1], memory.live[0]
+        if i > 1:
+            least = min(least, live[1] - live[0])
+            if least <= 0:
+                return 0
+    return least
+
+
+def sweep(name, begin, every, n):
+    """Prints a line for each request: its number, and what became of the call."""
+    ctypes.CDLL(None).starve_watch()
+    faulthandler.enable()  # tells of a crash first, and then hands it on
+    warnings.simplefilter("ignore")
+    ignored = []
+    sys.unraisablehook = lambda what: ignored.append(str(what.object))
+    memory = Memory()
+    with tempfile.TemporaryDirectory() as folder:
+        case = CASES[name](folder)
+        for _ in range(WARM_UP):
+            attempt(case, memory, NEVER, 0)
+        case.prepare()
+        memory.refuse(NEVER, NEVER)
+        case.call()
+        requests = memory.asked[0]
+        print("requests", requests, flush=True)
+        gc.collect()
+        gc.freeze()
+        live = memory.live[0]
+        for first in range(begin, requests, every):
+            print(first, end=" ", flush=True)
+            said = attempt(case, memory, first, n)
+            gc.collect()
+            if memory.live[0] > live:
+                blocks = lost(case, memory, first, n)
+                said += f"; {blocks} blocks lost" if blocks > 0 else ""
+            live = memory.live[0]
+            if ignored:
+                said += f"; ignored in {ignored.pop()}"
+                ignored.clear()
+            print(said.replace("\n", " "), flush=True)
+
+
+def fit_without_threads(given):
+    """Fits that may have `given` threads beside their own; a line for each."""
+    warnings.simplefilter("ignore")
+    begin, asked = Memory.numbers("begin_threads", "threads")
+    for name, (model, data, target) in TEAMS.items():
+        expected = outcome(copy.copy(model).set_params(n_jobs=1).fit(data, target))
+        model = copy.copy(model).set_params(n_jobs=4)
+        asked[0], begin[0] = 0, given
+        model.fit(data, target)
+        begin[0], refused = NEVER, asked[0] > given
+        same = outcome(model) == expected == outcome(model.fit(data, target))
+        said = "passed" if same and refused else "other bits" if refused else "no need"
+        print(f"{name} {said}", flush=True)
+
+
+def fit_within(steps, most):
+    """A fit by two threads and a prediction, each time in a fork that may have a little
+    more address space: 0 to `most` MiB more than now. A line for each."""
+    warnings.simplefilter("ignore")
+    rng = np.random.RandomState(0)
+    data, target = rng.normal(size=(500, 100)), rng.randint(3, size=500)
+    model = BPClassifier((700, 700), max_iter=1, n_jobs=2, random_state=0)
+    for i in range(steps + 1):
+        pid = os.fork()
+        if pid == 0:
+            if i < steps:
+                pages = int(Path("/proc/self/statm").read_text().split()[0])
+                limit = pages * resource.getpagesize() + most * 2**20 * i // steps
+                resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+            try:
+                said = digest(model.fit(data, target).predict_proba(data))
+            except MemoryError:
+                said = "refused"
+            except BaseException as error:
+                said = f"{type(error).__name__}: {error}"
+            os.write(1, f"{said}\n".encode())
+            os._exit(0)
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        if status:
+            print(f"ended with {status}", flush=True)
+
+
+def digest(array):
+    return hashlib.sha256(array.tobytes()).hexdigest()
+
+
+# ---- in the parent
+
+
+def build(folder):
+    """The path of the library; None if it cannot be made here."""
+    compiler = shutil.which(os.environ.get("CC", "cc"))
+    if platform.libc_ver()[0] != "glibc" or compiler is None:
+        return None
+    library = os.path.join(folder, "starve.so")
+    command = [compiler, "-shared", "-fPIC", "-O2", HERE / "starve.c", "-o", library]
+    subprocess.run([*command, "-ldl", "-lpthread"], check=True)
+    return library
+
+
+def child(library, *arguments):
+    """A process that sees only what is refused."""
+    return subprocess.Popen(
+        [sys.executable, __file__, "--child", *map(str, arguments)],
+        env={
+            **os.environ,
+            "LD_PRELOAD": library,
+            "PYTHONMALLOC": "malloc",
+            "OPENBLAS_NUM_THREADS": "1",
+            "PYTHONPATH": os.pathsep.join(sys.path),
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def sweep_one(library, name, every, n, begin=0, tell=lambda text: None):
+    """What became of a call at each request: {number: text}, and how many there are."""
+    found, requests = {}, 0
+    while True:
+        process = child(library, name, begin, every, n)
+        errors = []
+        reader = threading.Thread(
+            target=lambda e=errors, p=process: e.append(p.stderr.read())
+        )
+        reader.start()
+        first = None
+        for line in process.stdout:
+            word, _, said = line.strip().partition(" ")
+            if word == "requests":
+                requests = int(said)
+                continue
+            first = int(word)
+            found[first] = said or "crash"
+            tell(f"{name}: {first} of {requests}")
+        status = process.wait()
+        reader.join()
+        if not status:
+            return found, requests
+        if first is None:
+            raise RuntimeError(f"{name}: the process ended with {status}\n{errors[0]}")
+        found[first] = crash(status, errors[0])
+        begin = first + every
+
+
+def crash(status, errors):
+    """What a process told of its end: the signal, whose code it was, and where."""
+    name = signal.Signals(-status).name if status < 0 else f"status {status}"
+    lines = errors.splitlines()
+    libraries = [
+        Path(line.split("(")[0]).name
+        for line in lines
+        if "(+0x" in line or "(" in line and ")[0x" in line
+    ]
+    whose = [name for name in libraries if not name.startswith(("starve", "libc."))]
+    where = [line.split('File "')[1] for line in lines if line.startswith("  File")]
+    if where:
+        path, _, line = where[0].partition('", line ')
+        where = [f"{Path(path).name}:{line}"]
+    return " ".join([name, *whose[:1], *where[:1]])
+
+
+def is_elsewhere(said):
+    """Whether a crash or an error is one of the interpreter's or of a library's."""
+    crashed = said.startswith("SIG") and "cbp" not in said.split()[1]
+    return crashed or said.startswith("SystemError")
+
+
+def sweep_memory(library, calls, every, n):
+    """Prints what became of each call; how many times it was wrong."""
+    wrong = 0
+    for name in calls:
+        found, requests = sweep_one(library, name, every, n)
+        counts = collections.Counter(found.values())
+        passed, refused = counts.pop("passed", 0), counts.pop("refused", 0)
+        own = sum(n for said, n in counts.items() if not is_elsewhere(said))
+        others = sum(counts.values()) - own
+        print(
+            f"{name}: of {requests} requests {len(found)} refused in turn, "
+            f"{refused} MemoryError, {passed} passed, {own} wrong, {others} crashes or "
+            "errors elsewhere",
+            flush=True,
+        )
+        for said, count in counts.most_common():
+            first = next(number for number in found if found[number] == said)
+            print(f"    {count} times, first at {first}: {said}", flush=True)
+        wrong += own
+    return wrong
+
+
+def sweep_threads(library):
+    """Prints what became of fits with 0, 1 and 2 of three threads."""
+    wrong = 0
+    for given in range(3):
+        process = child(library, "threads", given)
+        told, errors = process.communicate()
+        if process.returncode:
+            told += f"{crash(process.returncode, errors)}\n"
+        lines = told.splitlines()
+        wrong += len(TEAMS) - sum(line.endswith("passed") for line in lines)
+        print(f"{given} threads of 3 to be had:", "; ".join(lines), flush=True)
+    return wrong
+
+
+def sweep_limits(library, steps=30, most=60):
+    """Prints what became of a fit and a prediction within more and more memory."""
+    told, errors = child(library, "limits", steps, most).communicate()
+    *said, whole = told.splitlines()
+    counts = collections.Counter(said)
+    passed, refused = counts.pop(whole, 0), counts.pop("refused", 0)
+    wrong = steps - passed - refused
+    print(
+        f"address space, {steps} limits from 0 to {most} MiB more: {refused} "
+        f"MemoryError, {passed} passed, {wrong} else",
+        *counts,
+        *errors.splitlines()[:20] if wrong else [],
+        flush=True,
+        sep="\n    ",
+    )
+    return wrong + (passed == 0) + (refused == 0)
+
+
+KINDS = "memory", "threads", "limits"
+
+
+def parser():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add = partial(parser.add_argument, nargs="+", metavar="NAME")
+    add("--only", choices=KINDS, default=KINDS, help=", ".join(KINDS))
+    add("--calls", choices=CASES, default=list(CASES), help=", ".join(CASES))
+    parser.add_argument("--every", type=int, default=1, metavar="N")
+    parser.add_argument("--in-a-row", type=int, default=1, metavar="N")
+    return parser
+
+
+def as_child(name, *numbers):
+    of = {"threads": fit_without_threads, "limits": fit_within}
+    of.get(name, partial(sweep, name))(*map(int, numbers))
+
+
+def main():
+    given = parser().parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        library = build(folder)
+        if library is None:
+            sys.exit("needs glibc and a C compiler")
+        wrong = 0
+        if "threads" in given.only:
+            wrong += sweep_threads(library)
+        if "limits" in given.only:
+            wrong += sweep_limits(library)
+        if "memory" in given.only:
+            wrong += sweep_memory(library, given.calls, given.every, given.in_a_row)
+    return wrong > 0
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--child"]:
+        as_child(*sys.argv[2:])
+    else:
+        sys.exit(main())
