@@ -8,6 +8,7 @@ X of 2^31 entries costs no memory: the system has one page of zeros for all of i
 import sys
 import time
 import warnings
+from functools import partial
 
 import numpy as np
 import pytest
@@ -91,8 +92,8 @@ def stream(X=X, y=(0, 1), **options):
 N = 2**62
 # Calls that are refused.
 REFUSED = {
-    f"{estimator.__name__}, {solver}, layers {sizes}": lambda more=dict(estimator=estimator, solver=solver, hidden_layer_sizes=sizes): (
-        fit(**more)
+    f"{estimator.__name__}, {solver}, {sizes}": partial(
+        fit, estimator=estimator, solver=solver, hidden_layer_sizes=sizes
     )
     for estimator in (BPClassifier, BPRegressor)
     for solver in ("adam", "lbfgs")
