@@ -16,6 +16,10 @@
 _Atomic long starve_asked, starve_begin = LONG_MAX, starve_end = LONG_MAX;
 /* Blocks that are in use. */
 _Atomic long starve_live;
+/* Who asked for what was refused last. */
+enum { FRAMES = 40 };
+static void *starve_frames[FRAMES];
+static int starve_n_frames;
 /* Likewise for threads. */
 _Atomic long starve_threads, starve_begin_threads = LONG_MAX;
 
@@ -27,7 +31,10 @@ void __libc_free(void *block);
 
 static int refused(void) {
     long number = starve_asked++;
-    return number >= starve_begin && number < starve_end;
+    if (number < starve_begin || number >= starve_end)
+        return 0;
+    starve_n_frames = backtrace(starve_frames, FRAMES);
+    return 1;
 }
 
 static void *counted(void *block) {
@@ -91,6 +98,11 @@ int pthread_create(pthread_t *thread, const pthread_attr_t *how, void *(*run)(vo
     if (!create)
         create = dlsym(RTLD_NEXT, "pthread_create");
     return create(thread, how, run, with);
+}
+
+/* To a file: who asked for what was refused last. */
+void starve_tell(int file) {
+    backtrace_symbols_fd(starve_frames, starve_n_frames, file);
 }
 
 /* Whose code it was: the libraries on the stack, to stderr. */

@@ -52,14 +52,9 @@ from cbp.callbacks import Checkpoint
 HERE = Path(__file__).parent
 NEVER = 2**62
 # So often a call fails at the same request before blocks are called lost: caches grow,
-# too, but not each time.
-REPEATS = 30
-# Calls before the first that is starved: what is made once is kept, and the
-# interpreter's cache of names fills.
-WARM_UP = 200
-# If no more requests are tried than this, it is not worth while: nobody looks for lost
-# blocks.
-FEW = 50
+# too, but not each time. So many calls come before, for what is made once and kept.
+REPEATS = 9
+WARM_UP = 9
 
 X, y = load_iris(return_X_y=True)
 X = scale(X)
@@ -285,6 +280,13 @@ class Memory:
     def refuse_none(self):
         self.begin[0] = NEVER
 
+    def count(self, array, i):
+        """Blocks that are in use and not garbage, into an array: a number of Python's
+        would take one."""
+        sys._clear_type_cache()  # it keeps names alive
+        gc.collect()
+        array[i] = self.live[0]
+
 
 def attempt(case, memory, first, n):
     """One call of which n requests from `first` on fail: what became of it."""
@@ -308,6 +310,29 @@ def attempt(case, memory, first, n):
     return said
 
 
+def asker(told):
+    """Whose request was refused: the innermost library on the stack, and what it called
+    of the interpreter; or "the interpreter" if its loop comes before any."""
+    called = ""
+    for line in told.splitlines():
+        path, _, symbol = line.partition("(")
+        path, symbol = Path(path), symbol.partition("+")[0]
+        if "python" in path.name:
+            if symbol.startswith("_PyEval_Eval"):
+                break
+            called = symbol or called
+        elif not path.name.startswith(("starve", "libc.")):
+            return f"{path.parent.name}/{path.name} {called}".strip()
+    return "the interpreter"
+
+
+def refused_last():
+    with tempfile.TemporaryFile("w+") as file:
+        ctypes.CDLL(None).starve_tell(file.fileno())
+        file.seek(0)
+        return asker(file.read())
+
+
 def place_of(error):
     """The lines of Python that an error came through, the innermost first."""
     lines = traceback.extract_tb(error.__traceback__)[-4:]
@@ -316,12 +341,12 @@ def place_of(error):
 
 def lost(case, memory, first, n):
     """Blocks that each repetition of a call has not freed; 0 unless all lose some."""
-    live = array("l", [0, 0])  # a list of numbers would take blocks itself
+    live = array("l", [0, 0])
     least = NEVER
     for i in range(REPEATS):
         attempt(case, memory, first, n)
-        gc.collect()
-        live[0], live[1] = live[1], memory.live[0]
+        live[0] = live[1]
+        memory.count(live, 1)
         if i > 1:
             least = min(least, live[1] - live[0])
             if least <= 0:
@@ -329,7 +354,7 @@ def lost(case, memory, first, n):
     return least
 
 
-def sweep(case, memory, numbers, n, looks_for_lost):
+def sweep(case, memory, numbers, n):
     """Prints a line for each request: its number, and what became of the call."""
     ignored = []
     # Those of Cython come with the name of a function. Those of the interpreter, of
@@ -337,18 +362,23 @@ def sweep(case, memory, numbers, n, looks_for_lost):
     sys.unraisablehook = lambda what: (
         ignored.append(what.object) if isinstance(what.object, str) else None
     )
+    live = array("l", [0, 0])
     gc.collect()
     gc.freeze()
-    live = memory.live[0]
+    memory.count(live, 0)
     for first in numbers:
         print(first, end=" ", flush=True)
         faulthandler.dump_traceback_later(300, exit=True)  # the end of a hang
         said = attempt(case, memory, first, n)
-        gc.collect()
-        if looks_for_lost and memory.live[0] > live:
+        if said not in ("passed", "refused"):
+            said = f"{said}; asked by {refused_last()}"
+        memory.count(live, 1)
+        if live[1] > live[0]:
             blocks = lost(case, memory, first, n)
-            said += f"; {blocks} blocks lost" if blocks > 0 else ""
-        live = memory.live[0]
+            if blocks > 0:
+                said = f"blocks lost, {said}; asked by {refused_last()}"
+            memory.count(live, 1)
+        live[0] = live[1]
         if ignored:
             said += f"; ignored in {ignored[0]}"
             ignored.clear()
@@ -389,10 +419,9 @@ def in_fork(work, on_line=lambda line: None):
 def sweep_whole(name, tries, n):
     """What became of a call at each request: {number: text}, and how many there are."""
     memory, found = Memory(), {}
-    looks_for_lost = tries is None or tries > FEW
     with tempfile.TemporaryDirectory() as folder:
         case = CASES[name](folder)
-        for _ in range(WARM_UP if looks_for_lost else 3):
+        for _ in range(WARM_UP):
             attempt(case, memory, NEVER, 0)
         case.prepare()
         memory.refuse(NEVER, NEVER)
@@ -402,7 +431,7 @@ def sweep_whole(name, tries, n):
         while numbers:
             tell = partial(progress, name, requests)
             lines, status, errors = in_fork(
-                partial(sweep, case, memory, numbers, n, looks_for_lost), tell
+                partial(sweep, case, memory, numbers, n), tell
             )
             for line in lines:
                 number, _, said = line.partition(" ")
@@ -437,10 +466,17 @@ def crash(status, errors):
     return " ".join([name, *whose[:1], *where[:1]])
 
 
+# Errors of the interpreter's, where somebody else than cbp gets no memory; and what it
+# loses itself (3.11: what was to be copied).
+THEIRS = "SystemError", "RuntimeError: can't allocate lock", "blocks lost"
+THEIR_CALLS = ("PySequence_List",)
+
+
 def is_elsewhere(said):
     """Whether a crash or an error is one of the interpreter's or of a library's."""
     crashed = said.startswith("SIG") and not said.split()[1].startswith("cbp/")
-    return crashed or said.startswith("SystemError")
+    by_cbp = "asked by cbp/" in said and not said.endswith(THEIR_CALLS)
+    return crashed or (said.startswith(THEIRS) and not by_cbp)
 
 
 def is_wrong(said):

@@ -33,6 +33,11 @@ def test_a_call_without_memory_raises_memory_error_and_changes_nothing():
     assert printed.count("requests") == len(starve.CASES)
 
 
+def test_a_prediction_loses_and_spoils_nothing_whichever_request_fails():
+    printed = starved("--only", "memory", "--calls", "predict", "--tries", "999")
+    assert "0 passed, 0 wrong, 0 crashes" in printed
+
+
 def test_fits_go_on_with_fewer_threads_and_end_where_address_space_does():
     printed = starved("--only", "threads", "limits", "--tries", "12")
     assert printed.count("passed") == 3 * len(starve.TEAMS) + 1
