@@ -10,6 +10,7 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stddef.h>
+#include <unistd.h>
 
 /* Read and written by starve.py. Of the requests for memory since it has set `asked` to
    0, those with the numbers begin .. end - 1 fail. */
@@ -31,8 +32,7 @@ void __libc_free(void *block);
 
 static int refused(void) {
     long number = starve_asked++;
-    if (number < starve_begin || number >= starve_end)
-        return 0;
+    if (number < starve_begin || number >= starve_end) return 0;
     starve_n_frames = backtrace(starve_frames, FRAMES);
     return 1;
 }
@@ -45,9 +45,7 @@ static void *counted(void *block) {
     return block;
 }
 
-void *malloc(size_t size) {
-    return counted(refused() ? NULL : __libc_malloc(size));
-}
+void *malloc(size_t size) { return counted(refused() ? NULL : __libc_malloc(size)); }
 
 void *calloc(size_t n, size_t size) {
     return counted(refused() ? NULL : __libc_calloc(n, size));
@@ -57,35 +55,29 @@ void *memalign(size_t alignment, size_t size) {
     return counted(refused() ? NULL : __libc_memalign(alignment, size));
 }
 
-void *aligned_alloc(size_t alignment, size_t size) {
-    return memalign(alignment, size);
-}
+void *aligned_alloc(size_t alignment, size_t size) { return memalign(alignment, size); }
 
 int posix_memalign(void **block, size_t alignment, size_t size) {
     void *got = memalign(alignment, size);
-    if (!got)
-        return ENOMEM;
+    if (!got) return ENOMEM;
     *block = got;
     return 0;
 }
 
 void free(void *block) {
-    if (block)
-        starve_live--;
+    if (block) starve_live--;
     __libc_free(block);
 }
 
 void *realloc(void *block, size_t size) {
     void *got;
-    if (!block)
-        return malloc(size);
+    if (!block) return malloc(size);
     if (!size) {
         free(block);
         return NULL;
     }
     got = refused() ? NULL : __libc_realloc(block, size);
-    if (!got)
-        errno = ENOMEM;
+    if (!got) errno = ENOMEM;
     return got;
 }
 
@@ -93,10 +85,8 @@ int pthread_create(pthread_t *thread, const pthread_attr_t *how, void *(*run)(vo
                    void *with) {
     static int (*create)(pthread_t *, const pthread_attr_t *, void *(*)(void *),
                          void *);
-    if (starve_threads++ >= starve_begin_threads)
-        return EAGAIN;
-    if (!create)
-        create = dlsym(RTLD_NEXT, "pthread_create");
+    if (starve_threads++ >= starve_begin_threads) return EAGAIN;
+    if (!create) create = dlsym(RTLD_NEXT, "pthread_create");
     return create(thread, how, run, with);
 }
 
@@ -105,11 +95,13 @@ void starve_tell(int file) {
     backtrace_symbols_fd(starve_frames, starve_n_frames, file);
 }
 
-/* Whose code it was: the libraries on the stack, to stderr. */
+/* To stderr: the same, an empty line, and whose code has crashed. */
 static void tell(int number) {
-    void *frames[40];
+    void *frames[FRAMES];
     signal(number, SIG_DFL);
-    backtrace_symbols_fd(frames, backtrace(frames, 40), 2);
+    starve_tell(2);
+    (void)!write(2, "\n", 1);
+    backtrace_symbols_fd(frames, backtrace(frames, FRAMES), 2);
     raise(number);
 }
 

@@ -450,33 +450,33 @@ def progress(name, requests, line):
 
 
 def crash(status, errors):
-    """What a process told of its end: the signal, whose code it was, and where."""
+    """What a process told of its end: the signal, in whose code it was and where, and
+    whose request was refused, which may have spoilt what others crash at."""
     name = signal.Signals(-status).name if status < 0 else f"status {status}"
-    lines = errors.splitlines()
-    paths = [Path(line.split("(")[0]) for line in lines if ")[0x" in line]
-    whose = [
-        f"{path.parent.name}/{path.name}"
-        for path in paths
-        if not path.name.startswith(("starve", "libc."))
+    frames = "\n".join(
+        line for line in errors.splitlines() if ")[0x" in line or not line
+    )
+    asked, _, crashed = frames.strip().rpartition("\n\n")
+    where = [
+        line.split('File "')[1] for line in errors.splitlines() if 'File "' in line
     ]
-    where = [line.split('File "')[1] for line in lines if line.startswith("  File")]
     if where:
         path, _, line = where[0].partition('", line ')
-        where = [f"{Path(path).name}:{line}"]
-    return " ".join([name, *whose[:1], *where[:1]])
+        where = [f"at {Path(path).name}:{line}"]
+    own = asker(crashed)
+    return " ".join([f"{name} in {own}", *where[:1], f"; asked by {asker(asked)}"])
 
 
 # Errors of the interpreter's, where somebody else than cbp gets no memory; and what it
 # loses itself (3.11: what was to be copied).
-THEIRS = "SystemError", "RuntimeError: can't allocate lock", "blocks lost"
+THEIRS = "SystemError", "RuntimeError: can't allocate lock", "blocks lost", "SIG"
 THEIR_CALLS = ("PySequence_List",)
 
 
 def is_elsewhere(said):
     """Whether a crash or an error is one of the interpreter's or of a library's."""
-    crashed = said.startswith("SIG") and not said.split()[1].startswith("cbp/")
     by_cbp = "asked by cbp/" in said and not said.endswith(THEIR_CALLS)
-    return crashed or (said.startswith(THEIRS) and not by_cbp)
+    return said.startswith(THEIRS) and not by_cbp and " in cbp/" not in said
 
 
 def is_wrong(said):
@@ -597,6 +597,7 @@ def run(*arguments, **options):
                 "LD_PRELOAD": library,
                 "PYTHONMALLOC": "malloc",
                 "OPENBLAS_NUM_THREADS": "1",
+                "PYTHONHASHSEED": "0",
                 "PYTHONPATH": os.pathsep.join(sys.path),
             },
             **options,
