@@ -317,13 +317,17 @@ def asker(told):
     for line in told.splitlines():
         path, _, symbol = line.partition("(")
         path, symbol = Path(path), symbol.partition("+")[0]
-        if "python" in path.name:
+        if path.name.startswith(("python", "libpython")):
             if symbol.startswith("_PyEval_Eval"):
                 break
             called = symbol or called
         elif not path.name.startswith(("starve", "libc.")):
             return f"{path.parent.name}/{path.name} {called}".strip()
     return "the interpreter"
+
+
+def is_not_cbp(asker):
+    return not asker.startswith("cbp/")
 
 
 def refused_last():
@@ -370,13 +374,15 @@ def sweep(case, memory, numbers, n):
         print(first, end=" ", flush=True)
         faulthandler.dump_traceback_later(300, exit=True)  # the end of a hang
         said = attempt(case, memory, first, n)
+        askers = [refused_last()]
         if said not in ("passed", "refused"):
-            said = f"{said}; asked by {refused_last()}"
+            said = f"{said}; asked by {askers[0]}"
         memory.count(live, 1)
         if live[1] > live[0]:
-            blocks = lost(case, memory, first, n)
-            if blocks > 0:
-                said = f"blocks lost, {said}; asked by {refused_last()}"
+            if lost(case, memory, first, n) > 0:
+                # A repetition may have come to another request: whoever is not cbp.
+                askers.append(refused_last())
+                said = f"blocks lost, {said}; asked by {max(askers, key=is_not_cbp)}"
             memory.count(live, 1)
         live[0] = live[1]
         if ignored:
