@@ -41,7 +41,7 @@ C_FILES := $(filter %.c %.h,$(COMPILED)) $(wildcard tests/*.c benchmarks/*.c)
 CYTHON_FILES := $(filter %.pyx %.pxd,$(COMPILED))
 C_CHECK := -Isrc_c -std=gnu11 -O2 -ffp-contract=off -fno-math-errno -Wall -Wextra -Werror
 
-.PHONY: help demo test test-freethreaded test-threads test-platforms run-platforms properties bench bench-all bench-train bench-scripts build wheels wheels-here lint lint-python lint-cython lint-c lint-forge format clean
+.PHONY: help demo test test-freethreaded test-threads test-platforms run-platforms test-faults properties bench bench-all bench-train bench-scripts build wheels wheels-here lint lint-python lint-cython lint-c lint-forge format clean
 
 help:
 	@echo "make demo    grid-search activations on the digits set, beside MLPClassifier"
@@ -52,6 +52,8 @@ help:
 	@echo "             platforms (over an hour; PLATFORMS=\"neon wine\" for some parts)"
 	@echo "make properties  10,000 random configurations beside other implementations"
 	@echo "             (11 minutes of CPU time; NUMBER=1000 for fewer, SEED=1 for others)"
+	@echo "make test-faults  refuse memory and threads to calls, at each request in turn;"
+	@echo "             train on 2^31 entries; interrupt 200 calls (over an hour)"
 	@echo "make bench   time training beside MLPClassifier, PyTorch and JAX (15 minutes;"
 	@echo "             with BENCH_ARGS=--quick under three): benchmarks/results.md, .png"
 	@echo "make bench-all  all benchmarks, every section of results.md (over an hour;"
@@ -94,6 +96,12 @@ run-platforms: $(RUN_TOOLS) $(TEST_TOOLS) $(PLATFORM_TOOLS)
 
 properties: $(BUILT) $(TEST_TOOLS)
 	$(PY) tests/properties.py --number $(NUMBER) --seed $(SEED)
+
+# What `make test` does a part of: docs/reliability.md says what is promised.
+test-faults: $(BUILT) $(TEST_TOOLS)
+	$(PY) tests/starve.py
+	$(PY) tests/test_sizes.py
+	$(PY) benchmarks/interrupts.py
 
 # Benchmarks run in an environment of their own, with all peers.
 bench:

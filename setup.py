@@ -170,6 +170,26 @@ ROOMS += ["_batch", "_progress", "_held_out", "_training"]
 # Each tier's file compiles to nothing on CPUs that it is not for.
 C_SOURCES = [path.as_posix() for path in sorted(Path("src_c").glob("*.c"))]
 
+# Cython 3.3.0 and 3.3.1 give an item up twice if a list comprehension gets no memory
+# for it, and so free what others still use: the caller of this gives it up then, too.
+FAULTY_C = """int result = PyList_Append(list, x);
+    Py_DECREF(x);
+"""
+MENDED_C = """int result = PyList_Append(list, x);
+    if (likely(!result)) Py_DECREF(x);
+"""
+
+
+def mended(extensions):
+    """The extensions, their generated C without that fault of Cython's."""
+    for path in {Path(source) for each in extensions for source in each.sources}:
+        if "build" in path.parts:
+            text = path.read_text()
+            if FAULTY_C in text:
+                path.write_text(text.replace(FAULTY_C, MENDED_C))
+    return extensions
+
+
 # What Cython would put into each of the modules (memoryviews, functions, coroutines),
 # once. It is generated whole and has no source. Cython enters it into sys.modules by
 # its last name, too; it is the one that scikit-learn and others use.
@@ -177,16 +197,18 @@ shared = extension("cbp._cyutility", [])
 shared.sources = []
 
 setup(
-    ext_modules=cythonize(
-        [
-            extension("cbp._kernels", C_SOURCES),
-            *[extension(f"cbp.{name}", []) for name in ROOMS],
-            shared,
-        ],
-        shared_utility_qualified_name=shared.name,
-        # Debug and release differ in their generated C, so each has its own folder.
-        build_dir="build/c-debug" if DEBUG else "build/c",
-        compiler_directives=DIRECTIVES,
+    ext_modules=mended(
+        cythonize(
+            [
+                extension("cbp._kernels", C_SOURCES),
+                *[extension(f"cbp.{name}", []) for name in ROOMS],
+                shared,
+            ],
+            shared_utility_qualified_name=shared.name,
+            # Debug and release differ in their generated C, so each has its own folder.
+            build_dir="build/c-debug" if DEBUG else "build/c",
+            compiler_directives=DIRECTIVES,
+        )
     ),
     cmdclass={"build_ext": BuildExt},
     options={

@@ -494,9 +494,11 @@ cdef class Propagation:
                                       r, end)
             if thread == last:
                 self.compute_loss(self.data, thread, self.piece.start, r, end)
-            cbp_report(&self.reached[thread], end)
+            # Before the report: nobody steps until thread 0 has reported all rows, and
+            # then all know whether it was interrupted.
             if thread == 0:
                 self.signals.poll(flops * (end - r))
+            cbp_report(&self.reached[thread], end)
             r = end
         r = 0
         while r < self.piece.rows and not self.signals.interrupted:
@@ -506,7 +508,7 @@ cdef class Propagation:
                                   end, y.slope)
             self.scale_delta(&y, r, end)
             if thread == 0:
-                self.signals.poll(flops * (end - r))
+                self.signals.count(flops * (end - r))
             r = end
         # Nobody must wait for a thread that was interrupted.
         cbp_report(&self.reached[thread], self.piece.rows)
@@ -804,16 +806,18 @@ cdef class Batch(Propagation):
         the layers below, work: that of a panel."""
         cdef cbp_layer *y = &self.layers[l]
         cdef ptrdiff_t n_groups, width, p, q = q0, g, n_panels = q1 - q0
+        cdef double flops
         n_groups = round_up(n_panels, CBP_GROUP_PANELS) // CBP_GROUP_PANELS
         for g in range(n_groups):
             width = n_panels // n_groups + (g < n_panels % n_groups)
             for p in range(p0, p1):
                 if begin <= q * work + p * width * work // y.line_patches < end:
                     self._update_group(thread, l, first, p, q, width)
-                    if thread == 0:
-                        self.signals.poll(
-                            2.0 * width * self.P * self.P * self.piece.rows
-                        )
+                    flops = 2.0 * width * self.P * self.P * self.piece.rows
+                    if thread == 0 and self.fused:  # a step is made whole
+                        self.signals.count(flops)
+                    elif thread == 0:
+                        self.signals.poll(flops)
                     if self.signals.interrupted:
                         return
             q += width

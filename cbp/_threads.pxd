@@ -10,7 +10,7 @@ cdef enum:
 @cython.final
 cdef class Signals:
     cdef bint stop_requested       # to come back to Python when the batch is done
-    cdef bint interrupted          # to do so at once; a batch may be left half done
+    cdef bint interrupted          # to do so at once, before a step that has not begun
     cdef object error              # what interrupted, to be raised
     cdef object asked              # an event, set by another thread to interrupt
     # Thread 0 writes these time and again: on a line that no other thread reads
@@ -24,6 +24,9 @@ cdef class Signals:
     cdef interrupt(self, error)
     cdef look_for_request(self)
     cdef reraise(self)
+    cdef inline void count(self, double flops) noexcept nogil:
+        """Counts work that nothing may interrupt, for the next poll."""
+        self.unseen_flops += flops
     cdef inline void poll(self, double flops) noexcept nogil:
         """Counts work; reads the clock once per megaflop. For thread 0 only."""
         self.unseen_flops += flops

@@ -198,8 +198,11 @@ cdef class Epochs(Worker):
                 self.signals.poll(6.0 * self.network.n_weights)
             else:
                 self.batch.run(thread)
-                if thread == 0 and self._steps() and not self.signals.interrupted:
-                    self._end_batch()
+                if thread == 0 and self._steps():
+                    if self.signals.interrupted:
+                        self.steps -= 1  # it was not made
+                    else:
+                        self._end_batch()
 
     cdef bint _goes_to_C(self) noexcept nogil:
         """Whether batches of one row are handed to C many at a time, which measures
