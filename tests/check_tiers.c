@@ -291,6 +291,8 @@ static void train_rows(const cbp_kernels *k, int t, int solver, int loss, int fi
         y->W.data = y->WT.data = master + l * 40 * line;
         y->b = master + (l * 40 + 34) * line;
         y->A.data = y->D.data = room + (60 + 4 * l) * line;
+        y->S = y->A;
+        y->slope = y->activation;
     }
     layers[0].D.data = room + 62 * line;
     layers[1].W.data = room;
