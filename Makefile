@@ -16,6 +16,8 @@ LEFT_OUT ?=
 BENCH_ARGS ?=
 PLATFORMS ?=
 WHEELS ?=
+COVERAGE ?=
+MUTANTS ?=
 
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check -q
@@ -31,6 +33,7 @@ BENCH_TOOLS := $(VENV)/bench-tools
 PLATFORM_TOOLS := $(VENV)/platform-tools
 THREAD_TOOLS := $(VENV)/thread-tools
 WHEEL_TOOLS := $(VENV)/wheel-tools
+COVERAGE_TOOLS := $(VENV)/coverage-tools
 
 FREETHREADED := build/freethreaded
 
@@ -39,7 +42,7 @@ C_FILES := $(filter %.c %.h,$(COMPILED)) $(wildcard tests/*.c benchmarks/*.c)
 CYTHON_FILES := $(filter %.pyx %.pxd,$(COMPILED))
 C_CHECK := -Isrc_c -std=gnu11 -O2 -ffp-contract=off -fno-math-errno -Wall -Wextra -Werror
 
-.PHONY: help demo test test-freethreaded test-threads test-platforms run-platforms bench bench-all bench-train bench-scripts build wheels wheels-here lint lint-python lint-cython lint-c lint-forge format clean
+.PHONY: help demo test test-freethreaded test-threads test-platforms run-platforms coverage mutants bench bench-all bench-train bench-scripts build wheels wheels-here lint lint-python lint-cython lint-c lint-forge format clean
 
 help:
 	@echo "make demo    grid-search activations on the digits set, beside MLPClassifier"
@@ -48,6 +51,9 @@ help:
 	@echo "             threads at once (on Debian; the first call builds that Python)"
 	@echo "make test-platforms  run what one Linux machine can run or emulate of all"
 	@echo "             platforms (over an hour; PLATFORMS=\"neon wine\" for some parts)"
+	@echo "make coverage  which lines and branches of the C code the tests run (half an hour)"
+	@echo "make mutants change the C code in 200 places, one at a time, and see whether a"
+	@echo "             test notices (an hour or more; MUTANTS=\"--count 20 --seed 7\")"
 	@echo "make bench   time training beside MLPClassifier, PyTorch and JAX (15 minutes;"
 	@echo "             with BENCH_ARGS=--quick under three): benchmarks/results.md, .png"
 	@echo "make bench-all  all benchmarks, every section of results.md (over an hour;"
@@ -87,6 +93,12 @@ test-platforms:
 
 run-platforms: $(RUN_TOOLS) $(TEST_TOOLS) $(PLATFORM_TOOLS)
 	$(PY) tools/test_platforms.py $(PLATFORMS)
+
+coverage: $(RUN_TOOLS) $(TEST_TOOLS) $(COVERAGE_TOOLS)
+	$(PY) tools/coverage_c.py $(COVERAGE)
+
+mutants: $(RUN_TOOLS) $(TEST_TOOLS)
+	$(PY) tools/mutants.py $(MUTANTS)
 
 # Benchmarks run in an environment of their own, with all peers.
 bench:
@@ -191,6 +203,12 @@ $(THREAD_TOOLS): $(MADE) pyproject.toml
 $(PLATFORM_TOOLS): $(MADE)
 	@echo "== installing a compiler for all platforms (a third of a gigabyte)"
 	@$(PIP) install ziglang wheel
+	@touch $@
+
+$(COVERAGE_TOOLS): $(MADE) pyproject.toml
+	@echo "== installing what adds up coverage"
+	@$(REQUIREMENTS) coverage > $(VENV)/requirements-coverage.txt
+	@$(PIP) install -r $(VENV)/requirements-coverage.txt
 	@touch $@
 
 # One by one: where pip has no build of a peer, the tables say that it is left out.

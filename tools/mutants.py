@@ -34,7 +34,6 @@ import sys
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 
 from test_platforms import HOME as BUILT_HERE
 from test_platforms import ROOT, in_place
@@ -43,7 +42,10 @@ HOME = ROOT / "build" / "mutants"
 SOURCES = ROOT / "src_c"
 BUILDS = BUILT_HERE / "builds"
 FLAGS = ["-std=gnu11", "-g0", "-ffp-contract=off", "-fno-math-errno", "-fPIC", "-w"]
+FLAGS += ["-Dalways_inline=unused"]  # to inline takes most of the compiler's time
 PAIRS = "-DCBP_EMULATE_AVX512"
+# Hints to the CPU, which change no result.
+HINTS = re.compile("prefetch|AHEAD")
 # Not what only declares, what only tests see, and orders of memory.
 LEFT_OUT = {"cbp.h", "avx512_pairs.h", "barrier.h"}
 TIERS = ("scalar", "avx2", "avx512", "neon")
@@ -82,7 +84,9 @@ DOWN = r"for (\1 \2 = (\3) - 1; \2 >= 0; \2--)"
 SUMS = r" \+= |vec_add|vec_fma|acc\b"
 SWAPPED = r"\bvec_(sub|div|max|min|select|gt|ge|lt)\("
 STATEMENT = r"^( *)(?!return|break|continue|const|goto)[A-Za-z_*(][^;{}]*;( *\\)?$"
-DECLARES = r"^ *(const |static |enum |typedef |real |vec |int |ptrdiff_t |double |mask )"
+DECLARES = (
+    r"^ *(const |static |enum |typedef |real |vec |int |ptrdiff_t |double |mask )"
+)
 
 
 @dataclass
@@ -100,7 +104,8 @@ class Mutant:
         return f"{self.file}:{self.line}: {self.new.strip()}"
 
     def __str__(self):
-        return f"{self.file}:{self.line}\n    - {self.old.strip()}\n    + {self.new.strip()}"
+        old, new = self.old.strip(), self.new.strip()
+        return f"{self.file}:{self.line}\n    - {old}\n    + {new}"
 
 
 # ---- what can be changed -------------------------------------------------------------
@@ -128,9 +133,11 @@ def arguments(code, at):
     return []  # goes on in the next line
 
 
-def changed_lines(line, code, following):
-    """Every line that this one could become."""
+def changed_lines(line, code, before, behind):
+    """Every line that this one could become, given its neighbours."""
     start = 0
+    if HINTS.search(line):
+        return
     if code.lstrip().startswith("#"):
         define = re.match(r"\s*#\s*define \w+\([^)]*\)", code)
         if not define:
@@ -140,7 +147,7 @@ def changed_lines(line, code, following):
         for m in re.compile(pattern).finditer(code, start):
             yield line[: m.start()] + m.expand(new) + line[m.end() :]
     loop = re.search(UP, code)
-    if loop and re.search(SUMS, code + following):
+    if loop and re.search(SUMS, code + behind):
         yield line[: loop.start()] + loop.expand(DOWN) + line[loop.end() :]
     for m in re.compile(SWAPPED).finditer(code, start):
         spans = arguments(code, m.end())
@@ -149,7 +156,8 @@ def changed_lines(line, code, following):
             swapped = line[c:d].strip(), line[a:b].strip()
             lead = "" if a == m.end() else " "
             yield line[:a] + lead + ", ".join(swapped) + line[d:]
-    if re.match(STATEMENT, code) and not re.match(DECLARES, code):
+    begins = before.rstrip(" \\")[-1:] in ("", ";", "{", "}", ":", ")")
+    if begins and re.match(STATEMENT, code) and not re.match(DECLARES, code):
         yield re.match(r" *", line)[0] + ";" + (" \\" if line.endswith("\\") else "")
 
 
@@ -162,8 +170,8 @@ def candidates():
             continue
         code = blank_comments(text).split("\n")
         for number, line in enumerate(text.split("\n"), 1):
-            body = "".join(code[number : number + 1])
-            for new in changed_lines(line, code[number - 1], body):
+            around = code[number - 2], *code[number : number + 1], ""
+            for new in changed_lines(line, code[number - 1], *around[:2]):
                 mutant = Mutant(path.name, number, line, new)
                 if new != line:
                     found.setdefault(mutant.key, mutant)
@@ -243,9 +251,9 @@ class Builder:
     def same_code(self, changed):
         """Whether the optimizing compiler makes the same of all that has changed."""
         for unit in changed[:2]:  # scalar and AVX2, or one tier of its own
-            old, new = (
+            new, old = (
                 self.object(unit, "-O1", mutated, arm=unit == "neon").read_bytes()
-                for mutated in (False, True)
+                for mutated in (True, False)  # what fails, fails at once
             )
             if old != new:
                 return False
@@ -319,7 +327,14 @@ class Judge:
             self.failed = self.failed or report.nodeid
 
     def pytest_runtestloop(self, session):
-        self.items = {item.nodeid: item for item in session.items}
+        # One case of every test, then another of each.
+        turns = Counter()
+        order = []
+        for item in session.items:
+            test = item.originalname, tier_of(item)
+            turns[test] += 1
+            order.append((turns[test], len(order), item))
+        self.items = {item.nodeid: item for *_, item in sorted(order)}
         self.killers = [test for test in self.killers if test in self.items]
         for mutant in self.mutants:
             self.judge(mutant)
@@ -352,18 +367,26 @@ class Judge:
             return found[1] if found else "pytest" * bool(done.returncode)
         one = "scalar" if "scalar" in changed else changed[0]
         if one == "scalar":
-            by = self.ask(one, builder.library(one, "-O0"))
+            libraries = {one: builder.library(one, "-O0")}
+            by = self.ask(libraries)
             if by:
                 return by
         if builder.same_code(changed):
             return "same code"
         one = "avx2" if one == "scalar" else one
-        if differs(builder.check_tiers(changed, ["scalar", one])):
-            return "check_tiers"
-        return self.ask(one, builder.library(one, "-O1")) if one == "avx2" else ""
+        by = ""
+        if one == "avx2":
+            libraries = {
+                t: builder.library(t, "-O0") for t in changed if t in TIERS[:2]
+            }
+            by = self.ask(libraries)
+        if not by and differs(builder.check_tiers(changed, ["scalar", one])):
+            by = "check_tiers"
+        return by
 
-    def ask(self, tier, library):
-        """The test that fails where a library stands for a tier."""
+    def ask(self, libraries):
+        """The test that fails where libraries stand for tiers; of the last of them."""
+        tier = list(libraries)[-1]
         own = [i for i in self.items.values() if tier_of(i) in ("", tier)]
         known = Counter(t for t in self.killers[-200:] if self.items[t] in own)
         last = dict.fromkeys(t for t in self.killers[:-9:-1] if self.items[t] in own)
@@ -371,21 +394,22 @@ class Judge:
         ends, writes = os.pipe()
         child = os.fork()
         if not child:
-            self.run([*first, *(i for i in own if i not in first)], tier, library, writes)
+            self.run([*first, *(i for i in own if i not in first)], libraries, writes)
         os.close(writes)
         by = self.wait(child, ends)
         if by in self.items:
             self.killers.append(by)
         return by
 
-    def run(self, items, tier, library, writes):
+    def run(self, items, libraries, writes):
         """In the child: up to the first test that fails."""
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         os.dup2(1, 2)
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         try:
             try:
-                replace_tables(tier, library)
+                for tier, library in libraries.items():
+                    replace_tables(tier, library)
             except Exception as error:
                 os.write(writes, f"! {error!r}".encode())
                 return
@@ -473,9 +497,12 @@ def run(count, seed):
 
         known = [m.by for m in drawn if "::" in m.by]
         judge = Judge(Builder(package), todo, known, done)
-        options = ["-q", "-s", "-p", "no:cacheprovider", "-p", "no:xdist"]
+        options = ["-q", "-s", "--durations=0"]
+        options += [
+            f"-pno:{name}" for name in ("cacheprovider", "xdist", "faulthandler")
+        ]
         files = [f"tests/test_{name}.py" for name in TESTS]
-        pytest.main([*options, "--durations=0", *files], plugins=[judge])
+        pytest.main([*options, *files], plugins=[judge])
     report([m for m in drawn if m.result])
 
 
@@ -487,7 +514,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--count", type=int, default=200, help="mutants that compile")
     parser.add_argument("--seed", type=int, default=1, help="of the draw")
-    parser.add_argument("--list", action="store_true", help="only what was found before")
+    parser.add_argument(
+        "--list", action="store_true", help="only what was found before"
+    )
     args = parser.parse_args()
     if args.list:
         report([m for path in sorted(HOME.glob("*.jsonl")) for m in load(path)])
