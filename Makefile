@@ -18,6 +18,8 @@ PLATFORMS ?=
 WHEELS ?=
 NUMBER ?= 10000
 SEED ?= 0
+COVERAGE ?=
+MUTANTS ?=
 
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check -q
@@ -33,6 +35,7 @@ BENCH_TOOLS := $(VENV)/bench-tools
 PLATFORM_TOOLS := $(VENV)/platform-tools
 THREAD_TOOLS := $(VENV)/thread-tools
 WHEEL_TOOLS := $(VENV)/wheel-tools
+COVERAGE_TOOLS := $(VENV)/coverage-tools
 
 FREETHREADED := build/freethreaded
 
@@ -41,7 +44,7 @@ C_FILES := $(filter %.c %.h,$(COMPILED)) $(wildcard tests/*.c benchmarks/*.c)
 CYTHON_FILES := $(filter %.pyx %.pxd,$(COMPILED))
 C_CHECK := -Isrc_c -std=gnu11 -O2 -ffp-contract=off -fno-math-errno -Wall -Wextra -Werror
 
-.PHONY: help demo test test-freethreaded test-threads test-platforms run-platforms test-faults properties bench bench-all bench-train bench-scripts build wheels wheels-here lint lint-python lint-cython lint-c lint-forge format clean
+.PHONY: help demo test test-freethreaded test-threads test-platforms run-platforms coverage mutants test-faults properties bench bench-all bench-train bench-scripts build wheels wheels-here lint lint-python lint-cython lint-c lint-forge format clean
 
 help:
 	@echo "make demo    grid-search activations on the digits set, beside MLPClassifier"
@@ -54,6 +57,9 @@ help:
 	@echo "             (11 minutes of CPU time; NUMBER=1000 for fewer, SEED=1 for others)"
 	@echo "make test-faults  refuse memory and threads to calls, at each request in turn;"
 	@echo "             train on 2^31 entries; interrupt 200 calls (over an hour)"
+	@echo "make coverage  which lines and branches of the C code the tests run (half an hour)"
+	@echo "make mutants change the C code in 200 places, one at a time, and see whether a"
+	@echo "             test notices (an hour or more; MUTANTS=\"--count 20 --seed 7\")"
 	@echo "make bench   time training beside MLPClassifier, PyTorch and JAX (15 minutes;"
 	@echo "             with BENCH_ARGS=--quick under three): benchmarks/results.md, .png"
 	@echo "make bench-all  all benchmarks, every section of results.md (over an hour;"
@@ -102,6 +108,11 @@ test-faults: $(BUILT) $(TEST_TOOLS)
 	$(PY) tests/starve.py
 	$(PY) tests/test_sizes.py
 	$(PY) benchmarks/interrupts.py
+coverage: $(RUN_TOOLS) $(TEST_TOOLS) $(COVERAGE_TOOLS)
+	$(PY) tools/coverage_c.py $(COVERAGE)
+
+mutants: $(RUN_TOOLS) $(TEST_TOOLS)
+	$(PY) tools/mutants.py $(MUTANTS)
 
 # Benchmarks run in an environment of their own, with all peers.
 bench:
@@ -206,6 +217,12 @@ $(THREAD_TOOLS): $(MADE) pyproject.toml
 $(PLATFORM_TOOLS): $(MADE)
 	@echo "== installing a compiler for all platforms (a third of a gigabyte)"
 	@$(PIP) install ziglang wheel
+	@touch $@
+
+$(COVERAGE_TOOLS): $(MADE) pyproject.toml
+	@echo "== installing what adds up coverage"
+	@$(REQUIREMENTS) coverage > $(VENV)/requirements-coverage.txt
+	@$(PIP) install -r $(VENV)/requirements-coverage.txt
 	@touch $@
 
 # One by one: where pip has no build of a peer, the tables say that it is left out.

@@ -1,11 +1,10 @@
 /* check_tiers.c - the kernels of a tier against those of the scalar tier, byte for
- * byte, on random panels of awkward sizes; not those for sparse data and for gradient
- * flow. A library which takes the tables of any build, and with -DCBP_PROGRAM a program
- * with tables of its own, so that a tier of another architecture can be cross-compiled
- * and run under an emulator; tests/test_tiers.py does both. The program prints one line
- * per tier and dtype, with a hash of all outputs, the same number on every platform (of
- * scalar where there is no other tier), and one of powers; exits 1 if any kernel
- * differs. */
+ * byte, on random panels of awkward sizes. A library which takes the tables of any
+ * build, and with -DCBP_PROGRAM a program with tables of its own, so that a tier of
+ * another architecture can be cross-compiled and run under an emulator;
+ * tests/test_tiers.py does both. The program prints one line per tier and dtype, with a
+ * hash of all outputs, the same number on every platform (of scalar where there is no
+ * other tier), and one of powers; exits 1 if any kernel differs. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -185,8 +184,11 @@ static void check(const cbp_kernels *tested, const cbp_kernels *oracle) {
                                     n_out, out[t][0].data, a))
             }
     }
-    for (int rows = 1; rows <= ROWS; rows += 53) {
-        for (int n_panels = 1; n_panels <= 5; n_panels++) {
+    /* The last ones have several blocks to join, and are one panel wide. */
+    static const int many[] = {1, 54, 107, 160, 300, 700, 1000};
+    for (unsigned i = 0; i < sizeof many / sizeof *many; i++) {
+        const int rows = many[i];
+        for (int n_panels = 1; n_panels <= (rows > ROWS ? 1 : 5); n_panels++) {
             BOTH("sum_gradient",
                  k->sum_gradient(in[0].data, panels(&in[1], k), n_panels, rows,
                                  1 + rows % P, panels(&out[t][0], k)))
@@ -272,7 +274,10 @@ static void check(const cbp_kernels *tested, const cbp_kernels *oracle) {
 static void train_rows(const cbp_kernels *k, int t, int solver, int loss, int first) {
     static const int64_t order[] = {3, 0, 2, 1};
     static const int32_t labels[] = {1, 0, 1, 1};
-    static const double eta[] = {1e-2, 2e-2, 1e-3, 5e-3}, decay[4] = {0};
+    static const double eta[] = {1e-2, 2e-2, 1e-3, 5e-3};
+    static const double decay[4] = {0, 1e-3, 1e-2, 0}, share[4] = {0.5, 0.25, 0.5, 1};
+    static const double weights[4] = {1, 0.5, 2, 0};
+    static const float float_weights[4] = {1, 0.5f, 2, 0};
     const int P = k->panel, line = P * k->itemsize;
     char *master = out[t][0].data, *room = out[t][3].data;
     double squares[8] = {0};
@@ -291,6 +296,8 @@ static void train_rows(const cbp_kernels *k, int t, int solver, int loss, int fi
         y->W.data = y->WT.data = master + l * 40 * line;
         y->b = master + (l * 40 + 34) * line;
         y->A.data = y->D.data = room + (60 + 4 * l) * line;
+        y->S = y->A;
+        y->slope = y->activation;
     }
     layers[0].D.data = room + 62 * line;
     layers[1].W.data = room;
@@ -313,6 +320,11 @@ static void train_rows(const cbp_kernels *k, int t, int solver, int loss, int fi
                        .state = {state[0], state[1]},
                        .X = in[0].data,
                        .labels = labels,
+                       .weight = k->itemsize == 8 ? (const void *)weights
+                                                  : (const void *)float_weights,
+                       .mean = room + 100 * line,
+                       .share = share,
+                       .master_items = 34 * P,
                        .order = order,
                        .n_rows = 4,
                        .T = {room + 66 * line, P},
@@ -335,6 +347,58 @@ static void check_rows(const cbp_kernels *tested, const cbp_kernels *oracle) {
     }
 }
 
+/* Products of a CSR matrix whose row r has r % 5 entries. */
+static void check_sparse(const cbp_kernels *tested, const cbp_kernels *oracle) {
+    enum { COLUMNS = 40, ENTRIES = 2 * ROWS };
+    static int32_t indices[ENTRIES], places[2][ENTRIES];
+    static int64_t indptr[ROWS + 1], order[ROWS], start[2][COLUMNS + 1];
+    const int size = tested->itemsize;
+    for (int r = 0; r < ROWS; r++) {
+        indptr[r + 1] = indptr[r] + r % 5;
+        for (int i = 0; i < r % 5; i++) indices[indptr[r] + i] = r % 8 + 7 * i;
+        order[r] = (r * 49) % ROWS;
+    }
+    const cbp_csr X = {in[0].data, indices, indptr};
+    for (int picked = 0; picked < 2; picked++) {
+        const int64_t *rows = picked ? order : NULL;
+        BOTH("multiply_forward_csr",
+             k->multiply_forward_csr(&X, rows, panels(&in[1], k), in[2].data,
+                                     panels(&out[t][0], k), 33, 1, ROWS - 1, picked))
+        BOTH("transpose_csr",
+             const cbp_columns c = {start[t], places[t], out[t][0].data};
+             k->transpose_csr(&X, rows, ROWS, COLUMNS, &c);
+             k->sum_gradient_csr(&c, 3, COLUMNS - 3, in[3].data, out[t][1].data);
+             memcpy(out[t][2].data, start[t], sizeof start[t]);
+             memcpy(out[t][3].data, places[t], sizeof places[t]))
+    }
+    BOTH("gather_items", k->gather_items(in[0].data, order, ROWS, out[t][0].data))
+    BOTH("gather_rows", k->gather_rows(in[0].data, COLUMNS, order, ROWS, COLUMNS,
+                                       panels(&out[t][0], k)))
+}
+
+/* What looks at numbers, and what is done to all of a vector. */
+static void check_measures(const cbp_kernels *tested, const cbp_kernels *oracle) {
+    const int size = tested->itemsize, n = 64 * tested->panel;
+    BOTH("scale", k->scale(out[t][0].data, n, 1.25))
+    BOTH("average", k->average(out[t][0].data, in[0].data, n, 0.125))
+    BOTH("all_finite", *out[t][0].data = (char)k->all_finite(in[0].data, n + 1))
+    BOTH("sums of squares",
+         const double sums[] = {k->sum_squares(in[0].data, n),
+                                k->sum_penalized_squares(in[0].data, in[1].data, n, 2),
+                                k->sum_squared_change(in[0].data, in[1].data, n),
+                                (double)k->count_below(in[0].data, n, 0.5),
+                                k->item(in[0].data, 5)};
+         memcpy(out[t][0].data, sums, sizeof sums))
+    for (int slope = 0; slope <= CBP_N_BY_A; slope++) {
+        const int kept = slope < CBP_N_BY_A ? slope : CBP_KEPT;
+        int32_t counts[2][16] = {{0}};
+        BOTH("count_saturated",
+             k->count_saturated(in[0].data, 33, kept, 0.25, counts[t]);
+             k->count_dropped(in[0].data, 33, counts[t]);
+             memcpy(out[t][0].data, counts[t], sizeof counts[t]))
+    }
+}
+
 /* How many of the comparisons failed; they are printed. */
 int check_table(const cbp_kernels *tested, const cbp_kernels *oracle) {
     const int before = failures;
@@ -342,6 +406,8 @@ int check_table(const cbp_kernels *tested, const cbp_kernels *oracle) {
     hash = 0;
     check(tested, oracle);
     check_rows(tested, oracle);
+    check_sparse(tested, oracle);
+    check_measures(tested, oracle);
     printf("%s, %d bytes: hash %016llx\n", tested->tier, tested->itemsize,
            (unsigned long long)hash);
     fflush(stdout);

@@ -1171,6 +1171,14 @@ def test_nan_stays_in_its_row_of_outputs_and_costs(kernels, loss):
     assert (np.isnan(a).any(axis=1) == bad).all()
 
 
+@every_table
+@pytest.mark.parametrize("loss", [x for x in LOSSES if x[0] == "identity"], ids="-".join)
+def test_an_output_that_equals_its_target_costs_and_moves_nothing(kernels, loss):
+    z = random(kernels.P, 9, dtype=kernels.dtype, seed=9)
+    delta, cost = call_loss(kernels, z, z.copy(), None, loss)
+    assert not delta.any() and not cost.any()
+
+
 def extremes(dtype):
     """Finite numbers at the ends of the range, and round the ends of exp's."""
     info = np.finfo(dtype)
