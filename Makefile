@@ -15,6 +15,7 @@ PYTEST_ARGS ?=
 LEFT_OUT ?=
 BENCH_ARGS ?=
 PLATFORMS ?=
+SANITIZE ?=
 WHEELS ?=
 
 PY := $(VENV)/bin/python
@@ -39,7 +40,7 @@ C_FILES := $(filter %.c %.h,$(COMPILED)) $(wildcard tests/*.c benchmarks/*.c)
 CYTHON_FILES := $(filter %.pyx %.pxd,$(COMPILED))
 C_CHECK := -Isrc_c -std=gnu11 -O2 -ffp-contract=off -fno-math-errno -Wall -Wextra -Werror
 
-.PHONY: help demo test test-freethreaded test-threads test-platforms run-platforms bench bench-all bench-train bench-scripts build wheels wheels-here lint lint-python lint-cython lint-c lint-forge format clean
+.PHONY: help demo test test-freethreaded test-threads sanitize test-platforms run-platforms bench bench-all bench-train bench-scripts build wheels wheels-here lint lint-python lint-cython lint-c lint-forge format clean
 
 help:
 	@echo "make demo    grid-search activations on the digits set, beside MLPClassifier"
@@ -48,6 +49,8 @@ help:
 	@echo "             threads at once (on Debian; the first call builds that Python)"
 	@echo "make test-platforms  run what one Linux machine can run or emulate of all"
 	@echo "             platforms (over an hour; PLATFORMS=\"neon wine\" for some parts)"
+	@echo "make sanitize  the tests on builds that watch every access to memory, and races"
+	@echo "             (hours; SANITIZE=part: what .ci/run does of it)"
 	@echo "make bench   time training beside MLPClassifier, PyTorch and JAX (15 minutes;"
 	@echo "             with BENCH_ARGS=--quick under three): benchmarks/results.md, .png"
 	@echo "make bench-all  all benchmarks, every section of results.md (over an hour;"
@@ -80,6 +83,10 @@ $(FREETHREADED)/bin/python3t:
 test-threads: $(BUILT) $(TEST_TOOLS) $(THREAD_TOOLS)
 	$(PY) -m pytest $(PYTEST_ARGS)
 	$(PY) benchmarks/threads.py --quick --output -
+
+# Builds of its own, in build/sanitize; what is run and how: tools/sanitize.py.
+sanitize: $(BUILT) $(TEST_TOOLS)
+	$(PY) tools/sanitize.py $(SANITIZE)
 
 # In an environment of its own; what is emulated, and by what: tools/test_platforms.py.
 test-platforms:
