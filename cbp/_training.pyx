@@ -194,7 +194,7 @@ cdef class Epochs(Worker):
                 self.signals.poll(6.0 * self.network.n_weights)
             else:
                 self.batch.run(thread)
-                if thread == 0 and self._steps() and not self.signals.interrupted:
+                if thread == 0 and self._steps() and not self.signals.interrupted():
                     self._end_batch()
 
     cdef bint _goes_to_C(self) noexcept nogil:
@@ -343,11 +343,11 @@ cdef class Epochs(Worker):
             self.batch.recorder.end_epoch(self.epochs)
         if self.curve_used == CURVE_ROOM:
             self._flush_or_stop()
-            if self.signals.interrupted:
+            if self.signals.interrupted():
                 return
         if self.held_out is not None:
             self._score_epoch(self.epochs + 1)
-            if self.signals.interrupted:  # the epoch does not count
+            if self.signals.interrupted():  # the epoch does not count
                 return
         self.epochs += 1
         self.progress.n_iter = self.epochs
@@ -411,7 +411,7 @@ cdef class Epochs(Worker):
         score = self.held_out.score()
         if self.weights.mean != NULL:
             self.weights.swap_mean()
-        if self.signals.interrupted:
+        if self.signals.interrupted():
             return
         self.held_out_curve[self.scores_used] = self.held_out.loss()
         self.scores[self.scores_used] = score
