@@ -1,5 +1,5 @@
-/* faults.c - faults that tools/sanitize.py must find before it is believed: it calls each
- * of them and looks for a report that names it. No part of cbp. */
+/* faults.c - faults that tools/sanitize.py must find before it is believed: it calls
+ * each of them and looks for a report that names it. No part of cbp. */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <limits.h>
