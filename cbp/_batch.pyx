@@ -490,6 +490,9 @@ cdef class Propagation:
                               CBP_IDENTITY)
             else:
                 cbp_await(&self.reached[thread - 1], end)
+                # Who was interrupted has not awaited who comes before, and says so.
+                if self.signals.interrupted():
+                    break
                 self.k.extend_forward(y.A, above.n_in, above.W, above.A, above.n_out,
                                       r, end)
             if thread == last:

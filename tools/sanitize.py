@@ -264,15 +264,15 @@ def check_import(kind):
         raise FailedError
 
 
-def run_tests(kind, names, times, jobs, *options):
-    """Files of tests, each in a process of its own."""
+def run_tests(kind, names, times, jobs, words):
+    """Files of tests, each in a process of its own; words: as pytest's -k."""
     skip = [f"--deselect={test}" for test in LEFT_OUT]
 
     def one(name, turn):
         file = f"tests/test_{name}.py"
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist"]
         command += ["-p", "no:faulthandler", "-p", "no:cacheprovider"]
-        command += ["-o", "timeout=7200", *skip, *options, file]
+        command += ["-o", "timeout=7200", *skip, "-k", words, file]
         label = name if times == 1 else f"{name}-{turn + 1}"
         return watch(kind, label, command)
 
@@ -323,21 +323,23 @@ def part():
     build_cbp("threads")
     check_import("threads")
     print("== threads: tests", flush=True)
-    run_tests("threads", PART_TESTS, 1, os.cpu_count(), "-k", PART_WORDS)
+    run_tests("threads", PART_TESTS, 1, os.cpu_count(), PART_WORDS)
 
 
-def whole(kind, names, times, jobs):
-    """All of one kind, or some files of tests."""
+def whole(kind, options):
+    """All of one kind, or some tests."""
     build = KINDS[kind][0]
     build_faults(build)
     check_instruments(kind)
     build_cbp(build)
     check_import(kind)
-    if kind == "memory" and not names:
+    if kind == "memory" and not options.tests:
         check_tiers(pairs=True)
     print(f"== {kind}: tests", flush=True)
     tests = {"memory": all_tests(), "threads": THREAD_TESTS, "leaks": LEAK_TESTS}
-    run_tests(kind, names or tests[kind], times if kind == "threads" else 1, jobs)
+    times = options.times if kind == "threads" else 1
+    names = options.tests or tests[kind]
+    run_tests(kind, names, times, options.jobs, options.words)
 
 
 def table():
@@ -364,6 +366,7 @@ def main():
     add = parser.add_argument
     add("kind", nargs="?", choices=["all", "part", *KINDS], default="all")
     add("--tests", nargs="+", help="some files: batch is tests/test_batch.py")
+    add("-k", dest="words", default="", help="some tests, as pytest's -k")
     add("--times", type=int, default=20, help="how often the tests of threads run")
     add("--jobs", type=int, default=os.cpu_count(), help="processes at once")
     options = parser.parse_args()
@@ -373,7 +376,7 @@ def main():
             part()
         else:
             for kind in kinds:
-                whole(kind, options.tests, options.times, options.jobs)
+                whole(kind, options)
     except FailedError:
         return 1
     table()
