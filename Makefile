@@ -15,6 +15,7 @@ PYTEST_ARGS ?=
 LEFT_OUT ?=
 BENCH_ARGS ?=
 PLATFORMS ?=
+SANITIZE ?=
 WHEELS ?=
 NUMBER ?= 10000
 SEED ?= 0
@@ -44,7 +45,7 @@ C_FILES := $(filter %.c %.h,$(COMPILED)) $(wildcard tests/*.c benchmarks/*.c)
 CYTHON_FILES := $(filter %.pyx %.pxd,$(COMPILED))
 C_CHECK := -Isrc_c -std=gnu11 -O2 -ffp-contract=off -fno-math-errno -Wall -Wextra -Werror
 
-.PHONY: help demo test test-freethreaded test-threads test-platforms run-platforms coverage mutants test-faults properties bench bench-all bench-train bench-scripts build wheels wheels-here lint lint-python lint-cython lint-c lint-forge format clean
+.PHONY: help demo test test-freethreaded test-threads sanitize test-platforms run-platforms coverage mutants test-faults properties bench bench-all bench-train bench-scripts build wheels wheels-here lint lint-python lint-cython lint-c lint-forge format clean
 
 help:
 	@echo "make demo    grid-search activations on the digits set, beside MLPClassifier"
@@ -60,6 +61,8 @@ help:
 	@echo "make coverage  which lines and branches of the C code the tests run (half an hour)"
 	@echo "make mutants change the C code in 200 places, one at a time, and see whether a"
 	@echo "             test notices (an hour or more; MUTANTS=\"--count 20 --seed 7\")"
+	@echo "make sanitize  the tests on builds that watch every access to memory, and races"
+	@echo "             (hours; SANITIZE=part: what .ci/run does of it)"
 	@echo "make bench   time training beside MLPClassifier, PyTorch and JAX (15 minutes;"
 	@echo "             with BENCH_ARGS=--quick under three): benchmarks/results.md, .png"
 	@echo "make bench-all  all benchmarks, every section of results.md (over an hour;"
@@ -93,6 +96,10 @@ test-threads: $(BUILT) $(TEST_TOOLS) $(THREAD_TOOLS)
 	$(PY) -m pytest $(PYTEST_ARGS)
 	$(PY) benchmarks/threads.py --quick --output -
 
+# Builds of its own, in build/sanitize; what is run and how: tools/sanitize.py.
+sanitize: $(BUILT) $(TEST_TOOLS)
+	$(PY) tools/sanitize.py $(SANITIZE)
+
 # In an environment of its own; what is emulated, and by what: tools/test_platforms.py.
 test-platforms:
 	$(MAKE) VENV=.venv-platforms run-platforms
@@ -108,6 +115,7 @@ test-faults: $(BUILT) $(TEST_TOOLS)
 	$(PY) tests/starve.py
 	$(PY) tests/test_sizes.py
 	$(PY) benchmarks/interrupts.py
+
 coverage: $(RUN_TOOLS) $(TEST_TOOLS) $(COVERAGE_TOOLS)
 	$(PY) tools/coverage_c.py $(COVERAGE)
 

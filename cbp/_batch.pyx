@@ -379,7 +379,7 @@ cdef class Propagation:
             memcpy(indices, X.indices + first, n * sizeof(int32_t))
             memcpy(values, <char *>X.data + first * self.size, n * self.size)
             # After an interrupt nobody uses them; but places must be right.
-            if not self.signals.interrupted:
+            if not self.signals.interrupted():
                 self.k.drop_items(values, indices, n, self.drops.row + r,
                                   &self.drops.inputs, self.drops.step)
                 self.signals.poll(200.0 * n)
@@ -431,7 +431,7 @@ cdef class Propagation:
         cdef ptrdiff_t r0, r, r1, end
         self.share_rows(thread, &r0, &r1)
         r = r0
-        while r < r1 and not self.signals.interrupted:
+        while r < r1 and not self.signals.interrupted():
             end = min(r + self.stretch_rows, r1)
             self.gather(self.data, thread, order, r, end)
             self.forward(self.data, thread, order, r, end, True)
@@ -475,7 +475,7 @@ cdef class Propagation:
         above.W.data = <char *>above.W.data + q0 * P * P * self.size
         above.WT.data = <char *>above.WT.data + q0 * above.WT.stride * self.size
         r = 0
-        while r < self.piece.rows and not self.signals.interrupted:
+        while r < self.piece.rows and not self.signals.interrupted():
             end = min(r + rows, self.piece.rows)
             if thread == last:
                 self.gather(self.data, thread, order, r, end)
@@ -490,6 +490,9 @@ cdef class Propagation:
                               CBP_IDENTITY)
             else:
                 cbp_await(&self.reached[thread - 1], end)
+                # Who was interrupted has not awaited who comes before, and says so.
+                if self.signals.interrupted():
+                    break
                 self.k.extend_forward(y.A, above.n_in, above.W, above.A, above.n_out,
                                       r, end)
             if thread == last:
@@ -501,7 +504,7 @@ cdef class Propagation:
             cbp_report(&self.reached[thread], end)
             r = end
         r = 0
-        while r < self.piece.rows and not self.signals.interrupted:
+        while r < self.piece.rows and not self.signals.interrupted():
             end = min(r + rows, self.piece.rows)
             cbp_await(&self.reached[last], end)
             self.k.multiply_delta(above.D, above.n_out, above.WT, y.S, y.D, y.n_out, r,
@@ -653,17 +656,17 @@ cdef class Batch(Propagation):
         while True:
             self._run_piece(thread, start)
             start += self.piece_rows
-            if start >= rows or self.signals.interrupted:
+            if start >= rows or self.signals.interrupted():
                 break
             if thread == 0:
                 self._begin_piece(start)
             self.meet()
-        if self.solver >= 0 and not self.fused and not self.signals.interrupted:
+        if self.solver >= 0 and not self.fused and not self.signals.interrupted():
             if self.limit.norm < INFINITY:
                 self._clip(thread)
             self._step_all(thread)
             self.meet()
-        if self.weights.mean != NULL and not self.signals.interrupted:
+        if self.weights.mean != NULL and not self.signals.interrupted():
             self.weights.average(thread, self.n_threads)
             self.meet()
 
@@ -737,7 +740,7 @@ cdef class Batch(Propagation):
         # the output layer, which it has awaited; but thread 0 makes CSR's columns.
         if not by_units or sparse:
             self.meet()
-        if not self.signals.interrupted:
+        if not self.signals.interrupted():
             if thread == self.n_threads - 1:  # by units, it has the costs at hand
                 self._end_piece()
             self._update(thread)
@@ -790,7 +793,7 @@ cdef class Batch(Propagation):
                 begin, end = done, done + work * y.n_panels
             self._update_layer(thread, l, first, p0, p1, q0, q1, work, begin - done,
                                end - done)
-            if self.signals.interrupted:
+            if self.signals.interrupted():
                 return
             first += y.n_patches
             done += work * y.n_panels
@@ -818,7 +821,7 @@ cdef class Batch(Propagation):
                         self.signals.count(flops)
                     elif thread == 0:
                         self.signals.poll(flops)
-                    if self.signals.interrupted:
+                    if self.signals.interrupted():
                         return
             q += width
 

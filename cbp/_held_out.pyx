@@ -118,7 +118,7 @@ cdef class HeldOut:
             self.batch.gather(self.data, 0, self.rows + start, 0, rows)
             self.batch.forward(self.data, 0, self.rows + start, 0, rows, False)
             self.batch.signals.poll(2.0 * self.batch.network.n_weights * rows)
-            if self.batch.signals.interrupted or not self._compare(rows):
+            if self.batch.signals.interrupted() or not self._compare(rows):
                 self.cost = NAN
                 return NAN
             self._add_costs(rows)

@@ -2,6 +2,12 @@
 cimport cython
 
 
+cdef extern from "barrier.h" nogil:
+    ctypedef struct cbp_word:
+        pass
+    bint cbp_heard(cbp_word *word)
+
+
 cdef enum:
     # Work between two looks at the clock.
     FLOPS_PER_TICK = 1000000
@@ -10,7 +16,7 @@ cdef enum:
 @cython.final
 cdef class Signals:
     cdef bint stop_requested       # to come back to Python when the batch is done
-    cdef bint interrupted          # to do so at once, before a step that has not begun
+    cdef cbp_word end_at_once      # before a step that has not begun
     cdef object error              # what interrupted, to be raised
     cdef object asked              # an event, set by another thread to interrupt
     # Thread 0 writes these time and again: on a line that no other thread reads
@@ -24,6 +30,9 @@ cdef class Signals:
     cdef interrupt(self, error)
     cdef look_for_request(self)
     cdef reraise(self)
+    cdef inline bint interrupted(self) noexcept nogil:
+        """Whether to come back to Python at once. Threads learn it one by one."""
+        return cbp_heard(&self.end_at_once)
     cdef inline void count(self, double flops) noexcept nogil:
         """Counts work that nothing may interrupt, for the next poll."""
         self.unseen_flops += flops

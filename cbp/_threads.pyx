@@ -28,6 +28,7 @@ cdef extern from "barrier.h" nogil:
     bint cbp_claim(cbp_claimed *claimed)
     long cbp_process()
     void cbp_yield()
+    void cbp_say(cbp_word *word, bint yes)
 
 
 # Of the stable ABI, but not in Cython's declarations.
@@ -68,7 +69,8 @@ cdef class Signals:
     """Whether a run is to stop, or was interrupted, and by what."""
 
     cdef void begin(self) noexcept:
-        self.error, self.stop_requested, self.interrupted = None, False, False
+        self.error, self.stop_requested = None, False
+        cbp_say(&self.end_at_once, False)
         self.last_poll = now()
 
     cdef void look(self) noexcept nogil:
@@ -90,7 +92,8 @@ cdef class Signals:
 
     cdef interrupt(self, error):
         """Ends the run with an exception, at the next place where threads meet."""
-        self.error, self.interrupted, self.stop_requested = error, True, True
+        self.error, self.stop_requested = error, True
+        cbp_say(&self.end_at_once, True)
 
     cdef look_for_request(self):
         """KeyboardInterrupt if another thread has asked for it."""

@@ -199,7 +199,7 @@ cdef class Epochs(Worker):
             else:
                 self.batch.run(thread)
                 if thread == 0 and self._steps():
-                    if self.signals.interrupted:
+                    if self.signals.interrupted():
                         self.steps -= 1  # it was not made
                     else:
                         self._end_batch()
@@ -366,11 +366,11 @@ cdef class Epochs(Worker):
             self.batch.recorder.end_epoch(self.epochs)
         if self.curve_used == CURVE_ROOM:
             self._flush_or_stop()
-            if self.signals.interrupted:
+            if self.signals.interrupted():
                 return
         if self.held_out is not None:
             self._score_epoch(self.epochs + 1)
-            if self.signals.interrupted:  # the epoch does not count
+            if self.signals.interrupted():  # the epoch does not count
                 return
         self.epochs += 1
         self.progress.n_iter = self.epochs
@@ -434,7 +434,7 @@ cdef class Epochs(Worker):
         score = self.held_out.score()
         if self.weights.mean != NULL:
             self.weights.swap_mean()
-        if self.signals.interrupted:
+        if self.signals.interrupted():
             return
         self.held_out_curve[self.scores_used] = self.held_out.loss()
         self.scores[self.scores_used] = score

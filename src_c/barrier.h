@@ -73,6 +73,20 @@ static inline void cbp_unclaim(cbp_claimed *claimed) {
     atomic_store_explicit(&claimed->by_one, 0, memory_order_release);
 }
 
+/* Something that one thread says while others work, who may hear of it late. Zeroed
+ * memory says no. */
+typedef struct {
+    _Atomic int said;
+} cbp_word;
+
+static inline void cbp_say(cbp_word *word, int yes) {
+    atomic_store_explicit(&word->said, yes, memory_order_relaxed);
+}
+
+static inline int cbp_heard(cbp_word *word) {
+    return atomic_load_explicit(&word->said, memory_order_relaxed);
+}
+
 /* How many rows of a batch one thread has done; alone on its cache line. */
 typedef struct {
     _Alignas(64) _Atomic ptrdiff_t rows;
