@@ -473,9 +473,10 @@ def crash(status, errors):
     return " ".join([f"{name} in {own}", *where[:1], f"; asked by {asker(asked)}"])
 
 
-# Errors of the interpreter's, where somebody else than cbp gets no memory; and what it
-# loses itself (3.11: what was to be copied).
+# Errors of the interpreter's and of NumPy's, where not cbp was refused its request; and
+# what the interpreter loses itself (3.11: what was to be copied).
 THEIRS = "SystemError", "RuntimeError: can't allocate lock", "blocks lost", "SIG"
+THEIRS += ("AttributeError: 'numpy.",)
 THEIR_CALLS = ("PySequence_List",)
 
 

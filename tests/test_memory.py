@@ -29,7 +29,7 @@ def starved(*arguments):
 
 
 def test_a_call_without_memory_raises_memory_error_and_changes_nothing():
-    printed = starved("--only", "memory", "--tries", "12")
+    printed = starved("--only", "memory", "--tries", "6")
     assert printed.count("requests") == len(starve.CASES)
 
 
