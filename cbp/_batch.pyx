@@ -490,7 +490,8 @@ cdef class Propagation:
                               CBP_IDENTITY)
             else:
                 cbp_await(&self.reached[thread - 1], end)
-                # Who was interrupted has not awaited who comes before, and says so.
+                # After an interrupt a thread reports all rows without having waited, so
+                # its sums must not be read. The report carries the word to who awaits it.
                 if self.signals.interrupted():
                     break
                 self.k.extend_forward(y.A, above.n_in, above.W, above.A, above.n_out,

@@ -46,10 +46,11 @@ def _make_exchange() -> None:
     """A lock for who reads a model's `_weights` in order to write it.
 
     Only who replaces lists of weights does, or takes over those that were replaced. It
-    is reentrant because signal handlers may predict, too.
+    is reentrant because signal handlers may predict, too. Another one is for whoever
+    takes a look that was put off, so that it is taken once.
     """
-    global _exchange
-    _exchange = threading.RLock()
+    global _exchange, _looking
+    _exchange, _looking = threading.RLock(), threading.RLock()
 
 
 _make_exchange()
@@ -172,9 +173,12 @@ class Fitted:
         return twin
 
     def complete(self) -> None:
-        """Take the look at a fit's data that was put off, if there is one."""
+        """Take the look at a fit's data that was put off, if there is one.
+
+        If it fails, whoever asks next takes it.
+        """
         if "_look_later" in self.__dict__:
-            with _exchange:  # others wait for what is found
+            with _looking:  # others wait for what is found
                 later = self.__dict__.get("_look_later")
                 if later is not None:
                     self._fit_summary = later(self._fit_summary)
@@ -241,7 +245,7 @@ class attribute:
 
 
 class completed(attribute):
-    """An attribute that a look put off completes when it is asked for."""
+    """An attribute that a look, which was put off, completes when somebody reads it."""
 
     def __get__(self, estimator: Any, owner: type | None = None) -> Any:
         if estimator is not None:

@@ -32,7 +32,7 @@ from cbp._fit_summary import FitSummary
 from cbp._fitted import Fitted, Weights
 from cbp._init import draw_weights
 from cbp._kernels import all_finite
-from cbp._look import HeldOut, Look
+from cbp._look import HeldOut, Look, harmless
 from cbp._memory import demand_memory
 from cbp._network import Network
 from cbp._parameters import (
@@ -544,8 +544,9 @@ def _penalty(est: Any, data: Checked, batch_size: int) -> float:
     """alpha in the unit of the weights, beside whose sums it stands.
 
     Adam squares the gradient: where alpha is so large beside the weights of a batch
-    that the squares would overflow, it is what they bear. Nothing else of the cost is
-    felt then, so that Adam's steps, which know no scale, are the same.
+    that the squares would overflow, it is limited to what the type can hold. Nothing
+    else of the cost is felt then, so that Adam's steps, which know no scale, are the
+    same.
     """
     alpha = number(est, "alpha") / data.unit
     row = OPTIMIZERS.get(str(est.solver))
@@ -646,7 +647,8 @@ def _summarize(run: Run, outcome: str, closely: bool = False) -> None:
     summary = look.at_end(theta, outcome, progress.loss)
     if closely:
         work = look.work(max(progress.n_iter, 1))
-        run.later = look.later(theta, work)
+        with harmless():
+            run.later = look.later(theta, work)
         if run.later is None:
             summary = look.closely(theta, work, summary)
     run.summary = _with_steps(run, summary)
@@ -692,7 +694,6 @@ def _model_after(former: Fitted, run: Run, incremental: bool) -> Fitted:
         if run.later is not None:
             flow["_look_later"] = run.later
     elif incremental and run.look:  # no batch was watched: the last records stay
-        former.complete()
         flow = {name: former.get(name) for name in _FLOW if former.get(name)}
         if flow and flow["_fit_summary"].outcome != "partial":
             flow["_fit_summary"] = replace(flow["_fit_summary"], outcome="partial")

@@ -38,20 +38,23 @@ _ENOUGH = 2e10
 # Rows that are scored at least, and the share of a fit's work that scores of more of
 # them may take.
 _LEAST_ROWS, _FOR_SCORES = 256, 0.0015
-# Entries of X that are copied for them at most, but for so few rows.
+# Entries of X that are copied for them at most, where that leaves `_LEAST_ROWS` rows.
 _MOST_ENTRIES = 2**22
 
-# Tests let errors of a look pass.
+# Tests set this to False, so that they see errors of a look.
 GUARDED = True
 
 
 @contextmanager
-def harmless() -> Iterator[None]:
-    """What is noted for a diagnosis never costs a trained model."""
+def harmless(waited_for: bool = False) -> Iterator[None]:
+    """What is noted for a diagnosis never costs a trained model.
+
+    Whoever waits for it is told if there is no memory, and may ask again.
+    """
     try:
         yield
-    except Exception:
-        if not GUARDED:
+    except Exception as error:
+        if not GUARDED or (waited_for and isinstance(error, MemoryError)):
             raise
 
 
@@ -117,9 +120,11 @@ class Look:
 
         return self.of_data.at_end(outcome, loss, outputs, labels)
 
-    def with_faults(self, summary: FitSummary, work: float) -> FitSummary:
+    def with_faults(
+        self, summary: FitSummary, work: float, waited_for: bool = False
+    ) -> FitSummary:
         """A summary with what is wrong with the data."""
-        with harmless():
+        with harmless(waited_for):
             faults = look_at(
                 self.data.X,
                 self.data.target,
@@ -133,14 +138,19 @@ class Look:
         return summary
 
     def closely(
-        self, theta: Floats, work: float, summary: FitSummary, least: float = 0.0
+        self,
+        theta: Floats,
+        work: float,
+        summary: FitSummary,
+        waited_for: bool = False,
     ) -> FitSummary:
-        """A summary with what is wrong with the data, and what the model is worth.
-
-        Where columns are looked at, at least the work `least` counts for that.
-        """
-        summary = self.with_faults(summary, max(work, least))
-        with harmless():
+        """A summary with what is wrong with the data, and what the model is worth."""
+        for_columns = work
+        if waited_for:
+            work *= _WAITED_FOR
+            for_columns = max(work, _ENOUGH)
+        summary = self.with_faults(summary, for_columns, waited_for)
+        with harmless(waited_for):
             summary = replace(summary, standing=self._stand(theta, work))
         return summary
 
@@ -154,8 +164,11 @@ class Look:
         """`closely` for whoever asks for it later; None if too much would be kept."""
         held_out = self.held_out
         n_bytes = _bytes_of(self.data) + theta.nbytes
-        if held_out is not None and held_out.data is not self.data:
-            n_bytes += _bytes_of(held_out.data)
+        n_bytes += 0 if self.rows is None else self.rows.nbytes
+        if held_out is not None:
+            n_bytes += held_out.rows.nbytes
+            if held_out.data is not self.data:
+                n_bytes += _bytes_of(held_out.data)
         if n_bytes > _KEPT_BYTES:
             return None
         data = _copy_of(self.data)
@@ -163,8 +176,7 @@ class Look:
             same = held_out.data is self.data
             held_out = HeldOut(data if same else _copy_of(held_out.data), held_out.rows)
         kept = replace(self, data=data, held_out=held_out)
-        closely = functools.partial(kept.closely, theta.copy(), _WAITED_FOR * work)
-        return functools.partial(closely, least=_ENOUGH)
+        return functools.partial(kept.closely, theta.copy(), work, waited_for=True)
 
     def _stand(self, theta: Floats, work: float) -> Standing | None:
         """What the model is worth, on rows trained on and rows held out."""

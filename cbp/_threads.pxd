@@ -16,7 +16,7 @@ cdef enum:
 @cython.final
 cdef class Signals:
     cdef bint stop_requested       # to come back to Python when the batch is done
-    cdef cbp_word end_at_once      # before a step that has not begun
+    cdef cbp_word end_at_once      # to come back to Python at once, never within a step
     cdef object error              # what interrupted, to be raised
     cdef object asked              # an event, set by another thread to interrupt
     # Thread 0 writes these time and again: on a line that no other thread reads

@@ -73,8 +73,8 @@ static inline void cbp_unclaim(cbp_claimed *claimed) {
     atomic_store_explicit(&claimed->by_one, 0, memory_order_release);
 }
 
-/* Something that one thread says while others work, who may hear of it late. Zeroed
- * memory says no. */
+/* A flag that one thread sets while others work. They may see it late. Zeroed memory
+ * says no. */
 typedef struct {
     _Atomic int said;
 } cbp_word;

@@ -33,7 +33,7 @@ from sklearn.metrics import r2_score
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 
 import cbp
-from cbp import BPClassifier, _fitting
+from cbp import BPClassifier, _look
 from cbp.estimators import DivergenceError
 
 NOISE = 8  # units in the last place
@@ -489,7 +489,7 @@ def main(arguments=None):
     parser.add_argument("--number", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args(arguments)
-    _fitting.GUARDED = False  # what goes wrong in a look at a fit is seen, too
+    _look.GUARDED = False  # what goes wrong in a look at a fit is seen, too
     print(f"{given.number} configurations, seed {given.seed}", flush=True)
     n = run(given.number, given.seed, lambda text: print(text, flush=True))
     print(", ".join(f"{name} {count}" for name, count in n.items()))

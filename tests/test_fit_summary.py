@@ -1,5 +1,6 @@
 """What a fit notes of its data: scales, and the costs of answers that are constant."""
 
+import copy
 import pickle
 import warnings
 
@@ -8,6 +9,7 @@ import pytest
 import reference
 from problem import make_trainer
 from scipy import sparse
+from sklearn.base import clone
 
 from cbp import BPClassifier, BPRegressor
 from cbp._catalog import LOSSES, output_of_labels
@@ -266,6 +268,53 @@ def test_a_look_at_few_data_is_put_off_until_somebody_asks():
     assert model._fit_summary.faults == at_once._fit_summary.faults
     for fitted in (model, at_once):
         assert "_look_later" not in fitted._fitted.__dict__
+
+
+def waits(model):
+    return "_look_later" in model._fitted.__dict__
+
+
+def test_a_look_that_waits_goes_where_the_model_goes():
+    X, y = classes_of_rows()
+    fit = {"max_iter": 20, "random_state": 0, "solver": "adam"}
+    with warnings.catch_warnings(action="ignore"):
+        model = BPClassifier(4, **fit).fit(X, y)
+        twin = BPClassifier(4, **fit).fit(X, y)
+        assert waits(model) and not waits(clone(model))
+        copied = copy.deepcopy(model)
+        assert not waits(copied)
+        assert copied._fit_summary == twin._fit_summary
+        model = BPClassifier(4, **fit).fit(X, y)
+        del model._fit_summary
+        assert not waits(model)
+        model.set_params(monitor=False).fit(X, y)
+        assert not waits(model)
+
+
+def test_a_look_without_memory_is_taken_by_the_next_who_asks(monkeypatch):
+    from cbp import _look
+
+    def fails(*arguments, **more):
+        raise MemoryError
+
+    X, y = classes_of_rows()
+    with warnings.catch_warnings(action="ignore"):
+        model = BPClassifier(4, max_iter=20, random_state=0).fit(X, y)
+    with monkeypatch.context() as patch:
+        patch.setattr(_look, "look_at", fails)
+        for guarded in True, False:
+            patch.setattr(_look, "GUARDED", guarded)
+            with pytest.raises(MemoryError):
+                model.diagnose()
+    assert waits(model)
+    assert model.diagnose().verdict and not waits(model)
+    assert model._fit_summary.standing.train is not None
+    # A copy that cannot be had costs no model.
+    monkeypatch.setattr(_look, "GUARDED", True)
+    monkeypatch.setattr(_look, "_copy_of", fails)
+    with warnings.catch_warnings(action="ignore"):
+        model.fit(X, y)
+    assert not waits(model) and model._fit_summary.standing.train is not None
 
 
 def test_a_look_at_many_data_is_taken_at_once(monkeypatch):

@@ -1172,7 +1172,9 @@ def test_nan_stays_in_its_row_of_outputs_and_costs(kernels, loss):
 
 
 @every_table
-@pytest.mark.parametrize("loss", [x for x in LOSSES if x[0] == "identity"], ids="-".join)
+@pytest.mark.parametrize(
+    "loss", [x for x in LOSSES if x[0] == "identity"], ids="-".join
+)
 def test_an_output_that_equals_its_target_costs_and_moves_nothing(kernels, loss):
     z = random(kernels.P, 9, dtype=kernels.dtype, seed=9)
     delta, cost = call_loss(kernels, z, z.copy(), None, loss)
