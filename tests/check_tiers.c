@@ -320,9 +320,10 @@ static void train_rows(const cbp_kernels *k, int t, int solver, int loss, int fi
                        .state = {state[0], state[1]},
                        .X = in[0].data,
                        .labels = labels,
-                       .weight = k->itemsize == 8 ? (const void *)weights
-                                                  : (const void *)float_weights,
-                       .mean = room + 100 * line,
+                       .weight = loss & 1             ? NULL
+                                 : k->itemsize == 8 ? (const void *)weights
+                                                    : (const void *)float_weights,
+                       .mean = loss & 2 ? NULL : room + 100 * line,
                        .share = share,
                        .master_items = 34 * P,
                        .order = order,

@@ -17,8 +17,10 @@ mutant is
     survived     every test passed: it changes nothing that matters, or a test lacks
     no program   it does not compile, or is in no tier; another one is drawn
 
-Results are kept in build/mutants, one file for each seed; a run that was stopped goes
-on. Changes are made by rules of our own: mutators for C know nothing of vec_add.
+Of a test with many parameters only the first cases are asked (--cases); --again asks
+more of what has survived, or new tests. Results are kept in build/mutants, one file for
+each seed; a run that was stopped goes on. The rules are our own, for mutators of C know
+nothing of vec_add.
 """
 
 import argparse
@@ -53,7 +55,14 @@ CROSS = "aarch64-linux-gnu-gcc"
 EMULATOR = "qemu-aarch64"
 # What is asked before a mutant has survived.
 TESTS = ["kernels", "math", "dropout"]
-MORE_TESTS = ["math", "steps", "tiers", "main", "kernels"]  # of power.c and dispatch.c
+# Files that these are about; test_kernels.py is about all.
+ABOUT = {
+    "test_math.py": {"vmath.h", "vec.h"},
+    "test_dropout.py": {"dropout.h", "rows.h"},
+}
+# Of power.c and dispatch.c, which are in no table.
+MORE_TESTS = ["math", "steps", "main", "batch"]
+NAMED = "power or cosine or tier or which_kernels"
 LONGEST = 600  # seconds; a far guard against loops without an end
 PAGE, START = os.sysconf("SC_PAGE_SIZE"), time.time()
 
@@ -196,6 +205,7 @@ class Builder:
         (self.temporary,) = package.glob("build/temp*")
         neon = shutil.which(CROSS) and shutil.which(EMULATOR)
         self.units = [*TIERS[:3], *(["neon"] if neon else []), "dispatch", "power"]
+        self.original = self.module.read_bytes()
         self.restore()
         self.texts = {unit: self.text(unit) for unit in self.units}
 
@@ -233,6 +243,12 @@ class Builder:
             call(*command, "-o", made, check=True)
         return made
 
+    def no_tier(self, unit):
+        """The source of a tier that is left out."""
+        source = HOME / f"no-{unit}.c"
+        source.write_text(f"const void *const cbp_{unit}[2] = {{0, 0}};\n")
+        return source
+
     def library(self, unit, level):
         """A library with the tables of one tier."""
         made = HOME / f"{unit}.so"
@@ -241,12 +257,18 @@ class Builder:
 
     def relink(self):
         """The copy of the package with the mutant's power.c and dispatch.c."""
-        tiers = [self.temporary / "src_c" / f"{tier}.o" for tier in TIERS]
+        tiers = [self.temporary / "src_c" / f"{tier}.o" for tier in TIERS[:2]]
+        tiers += [self.no_tier(tier) for tier in TIERS[2:]]
         parts = [self.object(unit, "-O1") for unit in ("dispatch", "power")]
         glue = self.temporary / "build" / "c-debug" / "cbp" / "_kernels.o"
-        self.module.unlink()  # it may be in use
+        self.module.unlink()  # it is in use
         parts += [*tiers, glue, "-lm", "-o", self.module]
-        call("gcc", "-shared", *parts, check=True)
+        call("gcc", "-shared", "-fPIC", *parts, check=True)
+
+    def unlink(self):
+        """The copy of the package as it was."""
+        self.module.unlink(missing_ok=True)
+        self.module.write_bytes(self.original)
 
     def same_code(self, changed):
         """Whether the optimizing compiler makes the same of all that has changed."""
@@ -264,9 +286,7 @@ class Builder:
         arm, program, parts = "neon" in tiers, HOME / "check_tiers", []
         for unit in (*TIERS, "dispatch", "power", "check_tiers"):
             if unit in TIERS and unit not in tiers:
-                source = HOME / f"no-{unit}.c"
-                source.write_text(f"const void *const cbp_{unit}[2] = {{0, 0}};\n")
-                parts.append(source)
+                parts.append(self.no_tier(unit))
             else:
                 parts.append(self.object(unit, "-O1", unit in changed, arm))
         command = [CROSS, "-static"] if arm else ["gcc"]
@@ -318,8 +338,9 @@ class Judge:
     """A plugin of pytest that runs the tests again and again: for each mutant in a
     child of the process that has imported and collected everything."""
 
-    def __init__(self, builder, mutants, killers, done):
+    def __init__(self, builder, mutants, killers, cases, done):
         self.builder, self.mutants, self.done = builder, mutants, done
+        self.cases = cases
         self.killers, self.failed = killers, ""
 
     def pytest_runtest_logreport(self, report):
@@ -328,14 +349,15 @@ class Judge:
 
     def pytest_runtestloop(self, session):
         # One case of every test, then another of each.
-        turns = Counter()
-        order = []
+        turns, order = Counter(), []
         for item in session.items:
             test = item.originalname, tier_of(item)
             turns[test] += 1
             order.append((turns[test], len(order), item))
-        self.items = {item.nodeid: item for *_, item in sorted(order)}
+        order = sorted(entry for entry in order if entry[0] <= self.cases)
+        self.items = {item.nodeid: item for *_, item in order}
         self.killers = [test for test in self.killers if test in self.items]
+        self.must_pass()
         for mutant in self.mutants:
             self.judge(mutant)
             if self.done(mutant):
@@ -359,35 +381,73 @@ class Judge:
     def caught_by(self, mutant, changed):
         builder = self.builder
         if not set(changed) & set(TIERS):
-            builder.relink()
-            files = [f"tests/test_{name}.py" for name in MORE_TESTS]
-            command = [sys.executable, "-m", "pytest", "-x", "-q", "-n0", *files]
-            done = call(*command, cwd=builder.package)
-            found = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.M)
-            return found[1] if found else "pytest" * bool(done.returncode)
+            return self.ask_package()
         one = "scalar" if "scalar" in changed else changed[0]
         if one == "scalar":
             libraries = {one: builder.library(one, "-O0")}
-            by = self.ask(libraries)
+            by = self.ask(mutant.file, libraries)
             if by:
                 return by
         if builder.same_code(changed):
             return "same code"
-        one = "avx2" if one == "scalar" else one
-        by = ""
-        if one == "avx2":
-            libraries = {
-                t: builder.library(t, "-O0") for t in changed if t in TIERS[:2]
-            }
-            by = self.ask(libraries)
-        if not by and differs(builder.check_tiers(changed, ["scalar", one])):
-            by = "check_tiers"
-        return by
+        if one in ("scalar", "avx2"):
+            both = [tier for tier in TIERS[:2] if tier in changed]
+            by = self.ask(
+                mutant.file, {tier: builder.library(tier, "-O0") for tier in both}
+            )
+            if by or one == "scalar":  # tests of kernels have compared both already
+                return by
+        command = builder.check_tiers(changed, ["scalar", one])
+        return "check_tiers" if differs(command) else ""
 
-    def ask(self, libraries):
+    def ask_package(self):
+        """The test that fails where the package has another power.c or dispatch.c."""
+        files = [f"tests/test_{name}.py" for name in MORE_TESTS]
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-x",
+            "-q",
+            "-n0",
+            "-k",
+            NAMED,
+            *files,
+        ]
+        try:
+            self.builder.relink()
+            done = call(*command, cwd=self.builder.package)
+        finally:
+            self.builder.unlink()
+        found = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.M)
+        return found[1] if found else "a crash" * bool(done.returncode)
+
+    def must_pass(self):
+        """Asks all tests about the code as it is, once for each copy of the package."""
+        stamp, builder = HOME / "passes", self.builder
+        if stamp.exists() and stamp.stat().st_mtime > builder.module.stat().st_mtime:
+            return
+        print("== asking the tests about the code as it is", flush=True)
+        builder.restore()
+        tables = {tier: builder.library(tier, "-O0") for tier in TIERS[:2]}
+        one = {"scalar": tables["scalar"]}
+        by = self.ask("", one) or self.ask("", tables) or self.ask_package()
+        if by:
+            raise SystemExit(f"{by} fails without any change")
+        stamp.touch()
+
+    def asked(self, file, tier):
+        """The tests that could notice a change of a file, in a tier."""
+        for item in self.items.values():
+            if file in ABOUT.get(item.path.name, {file}) and tier_of(item) in (
+                "",
+                tier,
+            ):
+                yield item
+
+    def ask(self, file, libraries):
         """The test that fails where libraries stand for tiers; of the last of them."""
-        tier = list(libraries)[-1]
-        own = [i for i in self.items.values() if tier_of(i) in ("", tier)]
+        own = list(self.asked(file, list(libraries)[-1]))
         known = Counter(t for t in self.killers[-200:] if self.items[t] in own)
         last = dict.fromkeys(t for t in self.killers[:-9:-1] if self.items[t] in own)
         first = [self.items[t] for t in {**last, **dict(known.most_common(12))}]
@@ -470,7 +530,7 @@ def built_package():
     return in_place("mutants", CBP_DEBUG="1")
 
 
-def run(count, seed):
+def run(count, seed, cases, again):
     HOME.mkdir(parents=True, exist_ok=True)
     path = HOME / f"seed-{seed}.jsonl"
     known, drawn = {m.key: m for m in load(path)}, candidates()
@@ -478,7 +538,8 @@ def run(count, seed):
     drawn = [known.get(m.key, m) for m in drawn]
     print(f"seed {seed}: {len(drawn)} changes are possible; {len(known)} judged before")
     package = built_package()
-    programs = sum(map(is_program, known.values()))
+    todo = [m for m in drawn if m.result == ("survived" if again else "")]
+    programs = sum(map(is_program, drawn)) - again * len(todo)
 
     def done(mutant):
         nonlocal programs
@@ -489,14 +550,13 @@ def run(count, seed):
         print(f"{programs}/{count} {where} {mutant.by}", file=sys.stderr, flush=True)
         return programs >= count
 
-    todo = [m for m in drawn if not m.result]
-    if programs < count:
+    if programs < count and todo:
         os.chdir(package)
         sys.path[:0] = [str(package), str(package / "tests")]
         import pytest
 
-        known = [m.by for m in drawn if "::" in m.by]
-        judge = Judge(Builder(package), todo, known, done)
+        killers = [m.by for m in drawn if "::" in m.by]
+        judge = Judge(Builder(package), todo, killers, cases, done)
         options = ["-q", "-s", "--durations=0"]
         options += [
             f"-pno:{name}" for name in ("cacheprovider", "xdist", "faulthandler")
@@ -515,15 +575,23 @@ def main():
     parser.add_argument("--count", type=int, default=200, help="mutants that compile")
     parser.add_argument("--seed", type=int, default=1, help="of the draw")
     parser.add_argument(
+        "--cases",
+        type=int,
+        default=12,
+        help="of each test, in each tier",
+    )
+    parser.add_argument("--again", action="store_true", help="survivors once more")
+    parser.add_argument(
         "--list", action="store_true", help="only what was found before"
     )
     args = parser.parse_args()
     if args.list:
-        report([m for path in sorted(HOME.glob("*.jsonl")) for m in load(path)])
+        found = [m for path in sorted(HOME.glob("*.jsonl")) for m in load(path)]
+        report(list({m.key: m for m in found}.values()))
         return
     signal.signal(signal.SIGALRM, timed_out)
     os.environ.update(OMP_NUM_THREADS="1", CBP_ISA="scalar")
-    run(args.count, args.seed)
+    run(args.count, args.seed, args.cases, args.again)
 
 
 if __name__ == "__main__":
