@@ -89,8 +89,8 @@ def find_skewed_target(fit: Fit) -> Finding | None:
     fault = _fault(fit, "skewed-target")
     if fault is None or fit.loss is None or fit.loss.robust:
         return None
-    if fit.learned_well:  # then another scale was worse in six of six fits
-        return None
+    if fit.learned_well and fit.held is not None and fit.generalises:
+        return None  # another scale was worse in six of six such fits
     advice = _advice.log_target(fault.evidence)
     return _found(fit, fault, "skewed-target", advice)
 

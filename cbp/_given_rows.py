@@ -63,17 +63,19 @@ class Seen:
     n_rows: int
 
     @classmethod
-    def of(cls, X: Any, n_rows: int | None = None) -> Seen:
+    def of(cls, X: Any, n_rows: int | None = None, most: int = ROWS) -> Seen:
         """What is seen of a sample of rows.
 
         Parameters
         ----------
         X : {ndarray, sparse matrix} of shape (n_samples, n_features)
-            As it reaches the network; no more than 1,024 of its rows are read.
+            As it reaches the network.
         n_rows : int, default=None
             Rows that were trained on, if X is a sample of them.
+        most : int, default=1024
+            No more rows of X are read.
         """
-        rows = _sample(X)
+        rows = _sample(X, most)
         with np.errstate(all="ignore"):
             means = rows.mean(axis=0).astype(np.float32)
             spreads = rows.std(axis=0).astype(np.float32)
@@ -173,9 +175,9 @@ def _comparison(
     return Comparison(kind, listed, len(chosen), evidence)
 
 
-def _sample(X: Any) -> NDArray:
+def _sample(X: Any, most: int = ROWS) -> NDArray:
     """Some rows and columns, dense, in float64."""
-    step = max(-(-X.shape[0] // ROWS), 1)
+    step = max(-(-X.shape[0] // most), 1)
     columns = kept_columns(X.shape[1])
     if sparse.issparse(X):
         return X.tocsr()[::step][:, columns].toarray().astype(np.float64)

@@ -391,8 +391,11 @@ _FEATURES, SIGNAL_ROWS, _LEAST_ROWS, _SHUFFLES = 48, 1024, 128, 9
 _MOST_COLUMNS = 4  # of targets
 # Columns of X that are looked at one by one, and together.
 _ONE_BY_ONE, _TOGETHER = 1024, 32
+# What an entry costs, in nanoseconds, where columns are looked at one by one, and where
+# their means are taken; the share of a fit that means of many rows may take.
+_ENTRY_NS, _MEAN_NS, _FOR_MEANS = 13.0, 6.0, 0.002
 # Few fits come so far; of them it may take that long, or a third of the fit.
-_SUSPICIOUS_NS = 2e6
+_SUSPICIOUS_NS = 1e6
 
 
 def find_signal(network: Network, X: Any, target: Any, budget: float) -> Signal | None:
@@ -404,7 +407,7 @@ def find_signal(network: Network, X: Any, target: Any, budget: float) -> Signal 
     X, target
         Some rows, as `Data` takes them.
     budget : float
-        Nanoseconds that random features may take; a column is looked for anyway.
+        Nanoseconds that this may take, if at least 128 rows are looked at.
 
     Returns
     -------
@@ -414,7 +417,9 @@ def find_signal(network: Network, X: Any, target: Any, budget: float) -> Signal 
     if X.shape[0] < 16 or sparse.issparse(X):
         return None
     # Drawn, as rows may be sorted, and the first of them are looked at.
-    some = np.random.default_rng(0).permutation(X.shape[0])[:SIGNAL_ROWS]
+    wide = min(X.shape[1], _ONE_BY_ONE)
+    most = min(max(int(budget / (_ENTRY_NS * wide)), _LEAST_ROWS), SIGNAL_ROWS)
+    some = np.random.default_rng(0).permutation(X.shape[0])[:most]
     X = X[np.ix_(some, range(0, X.shape[1], -(-X.shape[1] // _ONE_BY_ONE)))]
     with np.errstate(all="ignore"):
         y = _columns_of(target[some])
@@ -578,7 +583,9 @@ def stand(
     def of_network(X: Any) -> NDArray:
         return predict(network, theta, X)
 
-    found: dict[str, Any] = {"common": common, "seen": Seen.of(X, n_rows)}
+    most = int(_FOR_MEANS * spent / (_MEAN_NS * X.shape[1]))
+    seen = Seen.of(X, n_rows, min(max(most, 2 * _LEAST_ROWS), SIGNAL_ROWS))
+    found: dict[str, Any] = {"common": common, "seen": seen}
     if target.dtype != np.int32 and not sparse.issparse(target):
         if target.shape[1] == 1:
             found["target_mean"] = float(target.mean(dtype=np.float64))

@@ -24,7 +24,7 @@ FLOORS = [
     "_records",
     "_fitted _init _parameters",
     "_inside _solvers _split _targets _validation",
-    "_callbacks _checkpoint _divergence _label_columns _paste _scoring _stream",
+    "_callbacks _checkpoint _divergence _label_columns _look _paste _scoring _stream",
     "_fitting _model_config _to_sklearn",
     "_evidence",
     "_advice _colors _finding _fit_record",
