@@ -17,10 +17,9 @@ mutant is
     survived     every test passed: it changes nothing that matters, or a test lacks
     no program   it does not compile, or is in no tier; another one is drawn
 
-Of a test with many parameters only the first cases are asked (--cases); --again asks
-more of what has survived, or new tests. Results are kept in build/mutants, one file for
-each seed; a run that was stopped goes on. The rules are our own, for mutators of C know
-nothing of vec_add.
+Results are kept in build/mutants, one file for each seed; a run that was stopped goes
+on, and --again asks new tests about what has survived. The rules are our own, for
+mutators of C know nothing of vec_add.
 """
 
 import argparse
@@ -338,9 +337,8 @@ class Judge:
     """A plugin of pytest that runs the tests again and again: for each mutant in a
     child of the process that has imported and collected everything."""
 
-    def __init__(self, builder, mutants, killers, cases, done):
+    def __init__(self, builder, mutants, killers, done):
         self.builder, self.mutants, self.done = builder, mutants, done
-        self.cases = cases
         self.killers, self.failed = killers, ""
 
     def pytest_runtest_logreport(self, report):
@@ -354,8 +352,7 @@ class Judge:
             test = item.originalname, tier_of(item)
             turns[test] += 1
             order.append((turns[test], len(order), item))
-        order = sorted(entry for entry in order if entry[0] <= self.cases)
-        self.items = {item.nodeid: item for *_, item in order}
+        self.items = {item.nodeid: item for *_, item in sorted(order)}
         self.killers = [test for test in self.killers if test in self.items]
         self.must_pass()
         for mutant in self.mutants:
@@ -530,7 +527,7 @@ def built_package():
     return in_place("mutants", CBP_DEBUG="1")
 
 
-def run(count, seed, cases, again):
+def run(count, seed, again):
     HOME.mkdir(parents=True, exist_ok=True)
     path = HOME / f"seed-{seed}.jsonl"
     known, drawn = {m.key: m for m in load(path)}, candidates()
@@ -556,7 +553,7 @@ def run(count, seed, cases, again):
         import pytest
 
         killers = [m.by for m in drawn if "::" in m.by]
-        judge = Judge(Builder(package), todo, killers, cases, done)
+        judge = Judge(Builder(package), todo, killers, done)
         options = ["-q", "-s", "--durations=0"]
         options += [
             f"-pno:{name}" for name in ("cacheprovider", "xdist", "faulthandler")
@@ -574,12 +571,6 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--count", type=int, default=200, help="mutants that compile")
     parser.add_argument("--seed", type=int, default=1, help="of the draw")
-    parser.add_argument(
-        "--cases",
-        type=int,
-        default=12,
-        help="of each test, in each tier",
-    )
     parser.add_argument("--again", action="store_true", help="survivors once more")
     parser.add_argument(
         "--list", action="store_true", help="only what was found before"
@@ -591,7 +582,7 @@ def main():
         return
     signal.signal(signal.SIGALRM, timed_out)
     os.environ.update(OMP_NUM_THREADS="1", CBP_ISA="scalar")
-    run(args.count, args.seed, args.cases, args.again)
+    run(args.count, args.seed, args.again)
 
 
 if __name__ == "__main__":
