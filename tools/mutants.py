@@ -17,10 +17,9 @@ mutant is
     survived     every test passed: it changes nothing that matters, or a test lacks
     no program   it does not compile, or is in no tier; another one is drawn
 
-Of a test with many parameters only the first cases are asked (--cases); --again asks
-more of what has survived, or new tests. Results are kept in build/mutants, one file for
-each seed; a run that was stopped goes on. The rules are our own, for mutators of C know
-nothing of vec_add.
+Results are kept in build/mutants, one file for each seed; a run that was stopped goes
+on, and --again asks new tests about what has survived. The rules are our own, for
+mutators of C know nothing of vec_add.
 """
 
 import argparse
@@ -61,9 +60,13 @@ ABOUT = {
     "test_dropout.py": {"dropout.h", "rows.h"},
 }
 # Of power.c and dispatch.c, which are in no table.
-MORE_TESTS = ["math", "steps", "main", "batch"]
-NAMED = "power or cosine or tier or which_kernels"
+OF_UNITS = ["-k", "power or cosine or tier or which_kernels"]
+OF_UNITS += [f"tests/test_{name}.py" for name in ("math", "steps", "main", "batch")]
+# Of what has survived: the whole package, and children of tests, too.
+OF_ALL = ["kernels", "gradients", "batch", "bounds", "losses", "dropout", "extremes"]
+OF_ALL = [f"tests/test_{name}.py" for name in [*OF_ALL, "recorder", "threads", "math"]]
 LONGEST = 600  # seconds; a far guard against loops without an end
+FASTEST = {k: v for k, v in os.environ.items() if k != "CBP_ISA"}
 PAGE, START = os.sysconf("SC_PAGE_SIZE"), time.time()
 
 WORD = r"(?<![\w.])"
@@ -255,14 +258,16 @@ class Builder:
         call("gcc", "-shared", self.object(unit, level), "-lm", "-o", made, check=True)
         return made
 
-    def relink(self):
-        """The copy of the package with the mutant's power.c and dispatch.c."""
-        tiers = [self.temporary / "src_c" / f"{tier}.o" for tier in TIERS[:2]]
-        tiers += [self.no_tier(tier) for tier in TIERS[2:]]
-        parts = [self.object(unit, "-O1") for unit in ("dispatch", "power")]
+    def relink(self, changed):
+        """The copy of the package with what a mutant changes."""
+        parts = [self.no_tier(tier) for tier in TIERS[2:]]
+        for unit in (*TIERS[:2], "dispatch", "power"):
+            new = unit in changed
+            old = self.temporary / "src_c" / f"{unit}.o"
+            parts.append(self.object(unit, "-O1") if new else old)
         glue = self.temporary / "build" / "c-debug" / "cbp" / "_kernels.o"
         self.module.unlink()  # it is in use
-        parts += [*tiers, glue, "-lm", "-o", self.module]
+        parts += [glue, "-lm", "-o", self.module]
         call("gcc", "-shared", "-fPIC", *parts, check=True)
 
     def unlink(self):
@@ -338,10 +343,9 @@ class Judge:
     """A plugin of pytest that runs the tests again and again: for each mutant in a
     child of the process that has imported and collected everything."""
 
-    def __init__(self, builder, mutants, killers, cases, done):
+    def __init__(self, builder, mutants, killers, again, done):
         self.builder, self.mutants, self.done = builder, mutants, done
-        self.cases = cases
-        self.killers, self.failed = killers, ""
+        self.killers, self.again, self.failed = killers, again, ""
 
     def pytest_runtest_logreport(self, report):
         if report.failed:
@@ -354,8 +358,7 @@ class Judge:
             test = item.originalname, tier_of(item)
             turns[test] += 1
             order.append((turns[test], len(order), item))
-        order = sorted(entry for entry in order if entry[0] <= self.cases)
-        self.items = {item.nodeid: item for *_, item in order}
+        self.items = {item.nodeid: item for *_, item in sorted(order)}
         self.killers = [test for test in self.killers if test in self.items]
         self.must_pass()
         for mutant in self.mutants:
@@ -381,42 +384,31 @@ class Judge:
     def caught_by(self, mutant, changed):
         builder = self.builder
         if not set(changed) & set(TIERS):
-            return self.ask_package()
+            return self.ask_package(changed, OF_UNITS)
+        if self.again and set(changed) & set(TIERS[:2]):
+            return self.ask_package(changed, OF_ALL)
         one = "scalar" if "scalar" in changed else changed[0]
         if one == "scalar":
-            libraries = {one: builder.library(one, "-O0")}
-            by = self.ask(mutant.file, libraries)
+            by = self.ask(mutant.file, {one: builder.library(one, "-O0")})
             if by:
                 return by
         if builder.same_code(changed):
             return "same code"
         if one in ("scalar", "avx2"):
             both = [tier for tier in TIERS[:2] if tier in changed]
-            by = self.ask(
-                mutant.file, {tier: builder.library(tier, "-O0") for tier in both}
-            )
+            tables = {tier: builder.library(tier, "-O0") for tier in both}
+            by = self.ask(mutant.file, tables)
             if by or one == "scalar":  # tests of kernels have compared both already
                 return by
         command = builder.check_tiers(changed, ["scalar", one])
         return "check_tiers" if differs(command) else ""
 
-    def ask_package(self):
-        """The test that fails where the package has another power.c or dispatch.c."""
-        files = [f"tests/test_{name}.py" for name in MORE_TESTS]
-        command = [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-x",
-            "-q",
-            "-n0",
-            "-k",
-            NAMED,
-            *files,
-        ]
+    def ask_package(self, changed, options):
+        """The test that fails where the package is made of what a mutant changes."""
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-n0", *options]
         try:
-            self.builder.relink()
-            done = call(*command, cwd=self.builder.package)
+            self.builder.relink(changed)
+            done = call(*command, cwd=self.builder.package, env=FASTEST)
         finally:
             self.builder.unlink()
         found = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.M)
@@ -424,14 +416,16 @@ class Judge:
 
     def must_pass(self):
         """Asks all tests about the code as it is, once for each copy of the package."""
-        stamp, builder = HOME / "passes", self.builder
+        builder, options = self.builder, OF_ALL if self.again else OF_UNITS
+        stamp = HOME / ("passes-all" if self.again else "passes")
         if stamp.exists() and stamp.stat().st_mtime > builder.module.stat().st_mtime:
             return
         print("== asking the tests about the code as it is", flush=True)
         builder.restore()
         tables = {tier: builder.library(tier, "-O0") for tier in TIERS[:2]}
         one = {"scalar": tables["scalar"]}
-        by = self.ask("", one) or self.ask("", tables) or self.ask_package()
+        by = self.ask("", one) or self.ask("", tables)
+        by = by or self.ask_package([], options)
         if by:
             raise SystemExit(f"{by} fails without any change")
         stamp.touch()
@@ -439,10 +433,8 @@ class Judge:
     def asked(self, file, tier):
         """The tests that could notice a change of a file, in a tier."""
         for item in self.items.values():
-            if file in ABOUT.get(item.path.name, {file}) and tier_of(item) in (
-                "",
-                tier,
-            ):
+            about = not file or file in ABOUT.get(item.path.name, {file})
+            if about and tier_of(item) in ("", tier):
                 yield item
 
     def ask(self, file, libraries):
@@ -530,7 +522,7 @@ def built_package():
     return in_place("mutants", CBP_DEBUG="1")
 
 
-def run(count, seed, cases, again):
+def run(count, seed, again):
     HOME.mkdir(parents=True, exist_ok=True)
     path = HOME / f"seed-{seed}.jsonl"
     known, drawn = {m.key: m for m in load(path)}, candidates()
@@ -556,7 +548,7 @@ def run(count, seed, cases, again):
         import pytest
 
         killers = [m.by for m in drawn if "::" in m.by]
-        judge = Judge(Builder(package), todo, killers, cases, done)
+        judge = Judge(Builder(package), todo, killers, again, done)
         options = ["-q", "-s", "--durations=0"]
         options += [
             f"-pno:{name}" for name in ("cacheprovider", "xdist", "faulthandler")
@@ -574,12 +566,6 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--count", type=int, default=200, help="mutants that compile")
     parser.add_argument("--seed", type=int, default=1, help="of the draw")
-    parser.add_argument(
-        "--cases",
-        type=int,
-        default=12,
-        help="of each test, in each tier",
-    )
     parser.add_argument("--again", action="store_true", help="survivors once more")
     parser.add_argument(
         "--list", action="store_true", help="only what was found before"
@@ -591,7 +577,7 @@ def main():
         return
     signal.signal(signal.SIGALRM, timed_out)
     os.environ.update(OMP_NUM_THREADS="1", CBP_ISA="scalar")
-    run(args.count, args.seed, args.cases, args.again)
+    run(args.count, args.seed, args.again)
 
 
 if __name__ == "__main__":
