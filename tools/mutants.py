@@ -14,7 +14,7 @@ mutant is
 
     caught       a test failed, crashed or did not end
     same code    the compiler made the same machine code of it
-    survived     every test passed: it changes nothing that matters, or a test is missing
+    survived     all tests passed: it changes nothing that matters, or a test is missing
     no program   it does not compile, or is in no tier; another one is drawn
 
 Results are kept in build/mutants, one file for each seed; a run that was stopped goes
