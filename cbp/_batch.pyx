@@ -491,7 +491,7 @@ cdef class Propagation:
             else:
                 cbp_await(&self.reached[thread - 1], end)
                 # After an interrupt a thread reports all rows without having waited, so
-                # its sums must not be read. The report carries the word to who awaits it.
+                # its sums must not be read. The word comes with the report.
                 if self.signals.interrupted():
                     break
                 self.k.extend_forward(y.A, above.n_in, above.W, above.A, above.n_out,

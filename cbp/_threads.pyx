@@ -54,7 +54,7 @@ cdef enum:
     # Between two looks whether a thread died before it sat: 10 milliseconds.
     MICROSECONDS_PER_LOOK = 10000
 
-# Seconds between two looks for signals; Ctrl-C is felt within twice this, and the end of
+# Seconds between two looks for signals; Ctrl-C is felt within twice this and the end of
 # a step, which is not interrupted.
 cdef double POLL_SECONDS = 0.04
 
