@@ -320,7 +320,7 @@ static void train_rows(const cbp_kernels *k, int t, int solver, int loss, int fi
                        .state = {state[0], state[1]},
                        .X = in[0].data,
                        .labels = labels,
-                       .weight = loss & 1             ? NULL
+                       .weight = loss & 1           ? NULL
                                  : k->itemsize == 8 ? (const void *)weights
                                                     : (const void *)float_weights,
                        .mean = loss & 2 ? NULL : room + 100 * line,
