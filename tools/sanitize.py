@@ -100,7 +100,8 @@ REPORT = re.compile(
 THREAD_TESTS = ["threads", "concurrency", "batch", "stop"]
 LEAK_TESTS = ["batch", "training"]
 # The part of .ci/run.
-PART_TESTS, PART_WORDS = ["threads", "concurrency"], "at_once or turns"
+PART_TESTS = ["threads", "concurrency"]
+PART_WORDS = "at_once or take_turns or batches-2"
 # Tests that cannot run under a sanitizer, each with its cause.
 LEFT_OUT = {}
 
