@@ -18,7 +18,7 @@ def write_whole(
     They go into a new file in the same folder, which is forced to the disk and then
     takes the place of the one at `path`. Whoever opens that finds the old file or the
     new one whole, also after a crash or a loss of power; whoever has the old one mapped
-    into memory keeps it. A link is followed.
+    into memory keeps it. A link is followed, and the permissions of the old file stay.
 
     new: the name of the new file, in the same folder, for who writes there alone; what
     a process that was killed has left there is written over. Else it has a name that no
@@ -32,7 +32,11 @@ def write_whole(
     """
     path = os.path.realpath(os.fsdecode(path))
     if os.path.isdir(path):
-        raise IsADirectoryError(errno.EISDIR, "This is a folder, not a file", path)
+        raise IsADirectoryError(
+            errno.EISDIR, "path must name a file, and this is a folder", path
+        )
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise OSError(errno.EINVAL, "path must name a regular file", path)
     folder = os.path.dirname(path)
     flags = os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0)
     flags |= os.O_EXCL if new is None else os.O_TRUNC
@@ -43,6 +47,8 @@ def write_whole(
             for part in parts:
                 _write_all(file, memoryview(part).cast("B"))
             os.fsync(file.fileno())
+        with contextlib.suppress(OSError):  # there is no old file, or no such call
+            os.chmod(new, os.stat(path).st_mode & 0o777)
         os.replace(new, path)
     except BaseException:
         with contextlib.suppress(OSError):

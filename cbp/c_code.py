@@ -6,15 +6,12 @@ of _c_text.py; which of them, and in what order they are called, is decided here
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import re
-import secrets
 import textwrap
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +21,7 @@ from cbp._base import BaseBP
 from cbp._c_text import CONSTANTS, FMA, FUNCTIONS, TABLES
 from cbp._catalog import n_answers
 from cbp._label_columns import LabelColumns, labels_of
+from cbp._whole_file import write_whole
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -93,7 +91,7 @@ def to_c(model: BaseBP, path: str | os.PathLike[str], name: str = "cbp") -> None
             f"got {name!r}."
         )
     page = _Page(model, name)
-    write_whole(path, page.text())
+    write_whole(path, ["".join(page.text()).encode("ascii")])
 
 
 def _demand_network(model: Any) -> None:
@@ -485,41 +483,3 @@ def _in_comment(label: Any) -> str:
         .replace("/*", "/\\u002a")
         .replace("??", "?\\u003f")
     )
-
-
-# ---- the file
-
-
-def write_whole(path: str | os.PathLike[str], pieces: Iterable[str]) -> None:
-    """Write a text file whole or not at all: aside first, then in the place of `path`.
-
-    Raises
-    ------
-    OSError
-        If that fails; what was there is as it was, and nothing is left beside it.
-    """
-    target = Path(os.path.realpath(path))
-    if target.is_dir():
-        raise IsADirectoryError(
-            errno.EISDIR, "path must name a file, and this is a folder", str(path)
-        )
-    if target.exists() and not target.is_file():
-        raise OSError(errno.EINVAL, "path must name a regular file", str(path))
-    aside = target.with_name(f".{target.name[:200]}.{secrets.token_hex(4)}")
-    try:
-        with open(aside, "x", encoding="ascii", newline="\n") as file:
-            file.writelines(pieces)
-            file.flush()
-            os.fsync(file.fileno())
-        if target.exists():
-            os.chmod(aside, target.stat().st_mode & 0o777)
-        os.replace(aside, target)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
-    if os.name == "posix":
-        folder = os.open(target.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)

@@ -197,7 +197,12 @@ def _packed(model: Any, records: bool, optimizer: bool) -> tuple[bytes, Any]:
             network = network.estimator
     name = type(network).__name__
     if ESTIMATORS.get(name) is not type(network):
-        hint = " Save the network in it." if isinstance(model, BaseEstimator) else ""
+        hint = ""
+        if isinstance(model, BaseEstimator):
+            hint = (
+                " Save it whole with skops.io.dump (docs/model_files.md), or save the "
+                "network in it alone: its rows must then be transformed as before."
+            )
         raise TypeError(
             f"save takes a BPClassifier or a BPRegressor itself, got {name}.{hint}"
         )

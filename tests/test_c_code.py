@@ -404,19 +404,17 @@ def test_a_full_disk_leaves_the_old_page_and_nothing_else(tmp_path, monkeypatch)
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
 def test_a_write_that_fails_on_the_way_leaves_nothing(tmp_path, monkeypatch):
-    import builtins
+    real_open = os.open
 
-    real_open = builtins.open
-
-    def open_full(path, mode="r", **kwargs):
-        file = real_open(path, mode, **kwargs)
-        if "x" in mode:
-            full = os.open("/dev/full", os.O_WRONLY)
-            os.dup2(full, file.fileno())
+    def open_full(path, flags, *mode):
+        handle = real_open(path, flags, *mode)
+        if flags & os.O_CREAT:
+            full = real_open("/dev/full", os.O_WRONLY)
+            os.dup2(full, handle)
             os.close(full)
-        return file
+        return handle
 
-    monkeypatch.setattr(builtins, "open", open_full)
+    monkeypatch.setattr(os, "open", open_full)
     with pytest.raises(OSError, match="No space left"):
         cbp.to_c(classifier(SCORES.argmax(1)), tmp_path / "page.c")
     monkeypatch.undo()

@@ -9,6 +9,7 @@ import pickle
 import stat
 import struct
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -386,7 +387,7 @@ def test_features_of_a_network_are_kept(make, frozen, tmp_path):
         (BPClassifier(), NotFittedError, "not fitted"),
         (NetworkFeatures(BPClassifier()), NotFittedError, "not fitted"),
         (LogisticRegression(), TypeError, "BPClassifier or a BPRegressor"),
-        (make_pipeline(BPClassifier()), TypeError, "got Pipeline. Save the network"),
+        (make_pipeline(BPClassifier()), TypeError, "got Pipeline. Save it whole"),
         (BPClassifier, TypeError, "got ABCMeta|got type"),
         ("model", TypeError, "got str"),
         (None, TypeError, "got NoneType"),
@@ -978,3 +979,21 @@ def test_the_package_imports_none_of_it_before_it_is_used():
 
 def test_a_model_file_error_is_a_value_error():
     assert issubclass(ModelFileError, ValueError)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no such files")
+def test_a_file_of_another_kind_is_refused_and_permissions_stay(tmp_path):
+    model = BPClassifier(2, max_iter=2, random_state=0)
+    with warnings.catch_warnings(action="ignore"):
+        model.fit([[0.0], [1.0]], [0, 1])
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for write in cbp.save, cbp.to_c:
+        with pytest.raises(OSError, match="a regular file"):
+            write(model, pipe)
+        assert stat.S_ISFIFO(os.stat(pipe).st_mode)
+        path = tmp_path / write.__name__
+        write(model, path)
+        os.chmod(path, 0o600)
+        write(model, path)
+        assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
