@@ -445,10 +445,17 @@ def _without_consequences(findings: list[Finding]) -> list[Finding]:
 
 
 def _without_contradictions(findings: list[Finding]) -> list[Finding]:
-    """Of two advices that give one parameter different values the first one holds."""
+    """Of two advices that give one parameter different values the first one holds.
+
+    Nor is more training a cure where the rate is too high.
+    """
     kept: list[Finding] = []
     said: dict[str, Finding] = {}
     for finding in findings:
+        if finding.code == "not-converged":
+            too_high = [f for f in kept if f.code == "learning-rate-too-high"]
+            if too_high:
+                finding = replace(finding, advice=too_high[0].advice)
         if kept and finding.code in _CONSEQUENCES and kept[0].severity == PROBLEM:
             finding = replace(finding, advice=kept[0].advice)
         settings = _settings_of(finding.advice) or {}

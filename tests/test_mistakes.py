@@ -380,6 +380,16 @@ def test_no_advice_of_a_report_contradicts_another():
                 assert said.setdefault(name, value) == value, str(diagnosis)
 
 
+def test_more_training_is_no_cure_where_the_rate_is_too_high():
+    X = np.random.RandomState(0).randn(500, 4)
+    y = (X[:, 0] * X[:, 1] > 0).astype(int)
+    model = BPClassifier(
+        solver="adam", learning_rate_init=0.1, max_iter=30, random_state=0
+    )
+    found = findings(fitted(model, X, y))
+    assert found["not-converged"].advice == found["learning-rate-too-high"].advice
+
+
 def test_the_first_finding_is_the_mistake_in_nine_of_ten_cases():
     first = []
     for code, plant in CASES:
