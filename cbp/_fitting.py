@@ -276,6 +276,8 @@ def fit(
             if run.look:
                 seen = run.look.of_data.at_end("interrupted")
                 run.summary = _with_steps(run, seen)
+                if not incremental:
+                    _put_off(run)
             est._fitted = _model_after(est._fitted, run, incremental)
         raise
     est._fitted = _model_after(est._fitted, run, incremental)
@@ -646,12 +648,18 @@ def _summarize(run: Run, outcome: str, closely: bool = False) -> None:
     look, theta, progress = run.look, run.chosen_theta, run.progress
     summary = look.at_end(theta, outcome, progress.loss)
     if closely:
-        work = look.work(max(progress.n_iter, 1))
-        with harmless():
-            run.later = look.later(theta, work)
+        work = _put_off(run)
         if run.later is None:
             summary = look.closely(theta, work, summary)
     run.summary = _with_steps(run, summary)
+
+
+def _put_off(run: Run) -> float:
+    """Keep what a closer look needs if that is little; the work of the run."""
+    work = run.look.work(max(run.progress.n_iter, 1))
+    with harmless():
+        run.later = run.look.later(run.chosen_theta, work)
+    return work
 
 
 def _with_steps(run: Run, summary: FitSummary) -> FitSummary:

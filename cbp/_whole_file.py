@@ -41,7 +41,11 @@ def write_whole(
     flags = os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0)
     flags |= os.O_EXCL if new is None else os.O_TRUNC
     new = new or os.path.join(folder, f".cbp-{secrets.token_hex(8)}.tmp")
-    handle = os.open(new, flags, 0o666)
+    try:
+        handle = os.open(new, flags, 0o666)
+    except OSError as error:
+        error.filename = path  # who reads this knows of no other
+        raise
     try:
         with open(handle, "wb", buffering=0) as file:
             for part in parts:

@@ -489,7 +489,7 @@ def _went(fit: Fit, findings: list[Finding]) -> str:
     n = fit.n_epochs
     numbers = {"n": n, "epochs": count(n, fit.solver.epoch)}
     ended = ""
-    if fit.outcome in ("interrupted", "stopped") and not fit.learned:
+    if fit.outcome == "interrupted" or (fit.outcome == "stopped" and not fit.learned):
         ended = say(f"went.{fit.outcome}", **numbers)
     if problems:
         kind = "badly"

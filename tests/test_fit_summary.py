@@ -291,6 +291,23 @@ def test_a_look_that_waits_goes_where_the_model_goes():
         assert not waits(model)
 
 
+def test_a_fit_that_was_interrupted_is_judged_too():
+    X, y = classes_of_rows()
+    model = BPClassifier(4, max_iter=10**6, tol=0, n_iter_no_change=10**6)
+    model.set_params(random_state=0, verbose=True, learning_rate_init=0.01)
+
+    def interrupt(text):
+        if "Iteration 200," in text:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("builtins.print", interrupt)
+        model.fit(X, y)
+    assert model._fit_summary.outcome == "interrupted"
+    assert model._fit_summary.standing.train.score > 0.9
+    assert model.diagnose().verdict.startswith("Training was interrupted after")
+
+
 def test_a_look_without_memory_is_taken_by_the_next_who_asks(monkeypatch):
     from cbp import _look
 
