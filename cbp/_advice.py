@@ -51,10 +51,10 @@ def each_row_once(fit: Fit) -> str:
     return f"model.fit({X}[(i := {found})], np.asarray(y)[i]{weight})"
 
 
-def impute(fit: Fit, value: float) -> str:
+def impute(fit: Fit, value: float, scaled: bool) -> str:
     """Medians in the place of a number that stands for a missing value."""
     imputer = f"SimpleImputer(missing_values={value!r}, strategy='median')"
-    return f"make_pipeline({imputer}, {_scaler(fit)}, model)"
+    return f"make_pipeline({imputer}, {'' if scaled else _scaler(fit) + ', '}model)"
 
 
 def robust_loss(fit: Fit) -> str:

@@ -60,7 +60,10 @@ def find_sentinel_values(fit: Fit) -> Finding | None:
     fault = _fault(fit, "sentinel-values")
     if fault is None:
         return None
-    advice = _advice.impute(fit, fault.evidence["value"])
+    seen = fault.evidence["value"]
+    value = fit.original(fault.column or 0, seen)
+    fault = fault._replace(evidence={**fault.evidence, "value": value})
+    advice = _advice.impute(fit, value, scaled=value != seen)
     fine = fit.learned_well and not fit.input_off
     severity = NOTE if fine else PROBLEM
     return _found(fit, fault, "sentinel-values", advice, severity)

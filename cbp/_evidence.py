@@ -7,7 +7,7 @@ parameters. What is wrong is said by the rules, what to do about it in _advice.p
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -194,8 +194,9 @@ class Fit:
         estimator: Any,
         given: Given = _NOTHING_GIVEN,
         columns: tuple[str, ...] = (),
+        original: Callable[[int, float], float | None] | None = None,
     ):
-        self.columns = columns
+        self.columns, self._original = columns, original
         flow, self.curve, self.summary, n_iter = _records_of(estimator)
         self.parameters: dict[str, Any] = {
             name: getattr(estimator, name) for name in _PARAMETERS
@@ -246,6 +247,11 @@ class Fit:
         self.linear_held = given.linear if given.held else self.standing.linear_held
         loss = getattr(estimator, "loss_", None)
         self.reached = self._reached(math.inf if failed or loss is None else loss)
+
+    def original(self, column: int, value: float) -> float:
+        """A number of X as the user has it, if that is known."""
+        given = None if self._original is None else self._original(column, value)
+        return value if given is None else given
 
     def column(self, number: int) -> str:
         """A column of X as a sentence names it."""

@@ -9,6 +9,7 @@ model that was passed in _paste.py.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -168,6 +169,26 @@ class Inside:
                 elif link.inputs is not None:
                     known = None
         return () if known is None else tuple(map(str, known))
+
+    def original(self, column: int, value: float) -> float | None:
+        """A number as X has it, of one that has reached the network in a column.
+
+        None if that cannot be said: columns were mixed, or no step can go back.
+        """
+        # Two rows, that differ in all other columns: they must not matter.
+        rows = np.outer([0.0, 1.0], np.ones(self.estimator._fitted.n_features_in_))
+        rows[:, column] = value
+        try:
+            with warnings.catch_warnings(action="ignore"):  # of names of columns
+                for link in reversed(self.links):
+                    for step in reversed(_steps_of(link)):
+                        rows = np.asarray(step.inverse_transform(rows), np.float64)
+                alike = np.isclose(*rows[:, column])
+                rows[:, column] = given = float(f"{rows[0, column]:.6g}")
+                again = float(np.asarray(self.inputs(rows))[0, column])
+        except Exception:  # transformers raise whatever they like
+            return None
+        return given if alike and np.isclose(again, value, rtol=1e-5) else None
 
     def targets(self, y: Any) -> Any:
         """What the network is asked for where the model is asked for y.
@@ -350,6 +371,14 @@ def _through(transformers: list[Any], X: Any) -> Any:
     for transformer in transformers:
         X = transformer.transform(X)
     return X
+
+
+def _steps_of(link: Link) -> list[Any]:
+    """The transformers that X goes through; an error if it is something else."""
+    if link.inputs is None:
+        return []
+    (steps,) = link.inputs.args  # type: ignore[attr-defined]
+    return list(steps)
 
 
 def _named_through(transformers: list[Any], names: Any) -> Any:

@@ -276,7 +276,7 @@ def diagnose(
     estimator = inside.estimator
     given = _judge_given(inside, X_val, y_val, sample_weight_val)
     with np.errstate(all="ignore"):
-        fit = Fit(estimator, given, inside.columns)
+        fit = Fit(estimator, given, inside.columns, inside.original)
         rules = _RULES_WITHOUT_STEPS if fit.idle else _RULES_WITHOUT_RECORDS
         if len(fit.flow.epoch):
             rules = _RULES_STANDING_STILL if fit.stands_still else _RULES
@@ -288,12 +288,16 @@ def diagnose(
         record = FitRecord.of(estimator, fit)
     if inside.note:
         verdict += f" {inside.note}"
-    findings = tuple(_for_model(finding, inside) for finding in found)
+    findings = tuple(_for_model(finding, inside, fit) for finding in found)
     return Diagnosis(verdict, findings, record)
 
 
-def _for_model(finding: Finding, inside: Inside) -> Finding:
+def _for_model(finding: Finding, inside: Inside, fit: Fit) -> Finding:
     """The finding with advice for the model that was passed."""
+    if finding.code == "sentinel-values":
+        seen = fit.summary.faults.of(finding.code)
+        if seen is not None and finding.evidence["value"] != seen.evidence["value"]:
+            return finding  # it is for X itself, before all steps
     advice, remark = rewrite(finding.advice, inside)
     message = f"{finding.message} {remark}" if remark else finding.message
     return replace(finding, advice=advice, message=message)

@@ -16,6 +16,7 @@ from sklearn.compose import (
     make_column_transformer,
 )
 from sklearn.datasets import make_classification, make_regression
+from sklearn.decomposition import PCA
 from sklearn.ensemble import (
     AdaBoostClassifier,
     BaggingClassifier,
@@ -59,7 +60,7 @@ from sklearn.preprocessing import (
     StandardScaler,
 )
 
-from cbp import BPClassifier, BPRegressor, NetworkFeatures
+from cbp import BPClassifier, BPRegressor, NetworkFeatures, diagnose
 from cbp._divergence import DivergenceError
 from cbp._inside import find_network
 from cbp._paste import _MODULE_OF, imports, rewrite
@@ -313,6 +314,28 @@ def test_columns_are_named_as_they_reach_the_network(classes):
     assert find_network(blind.fit(frame, y)).columns == ()
     model = classifier().set_params(max_iter=100).fit(1000 * frame, y)
     assert "('size " in model.diagnose().findings[0].message
+
+
+def test_a_number_for_a_missing_value_is_named_as_the_user_has_it(classes):
+    rng = np.random.RandomState(0)
+    X = 50 + 10 * rng.randn(400, 3)
+    y = (X[:, 0] + X[:, 1] > 100).astype(int)
+    X[rng.rand(400) < 0.1, 1] = -999
+    model = make_pipeline(StandardScaler(), classifier()).fit(X, y)
+    found = {f.code: f for f in diagnose(model).findings}["sentinel-values"]
+    assert "have -999 in column 1" in found.message
+    assert found.advice == (
+        "make_pipeline(SimpleImputer(missing_values=-999.0, strategy='median'), model)"
+    )
+    names = {"model": clone(model)}
+    for line in imports(found.advice):
+        exec(line, names)
+    better = eval(found.advice, names).fit(X, y)
+    assert not (better[0].transform(X) == -999).any()
+    # Behind steps that mix columns nobody knows.
+    inside = find_network(make_pipeline(PCA(), classifier()).fit(X, y))
+    assert inside.original(0, 1.5) is None
+    assert find_network(model[-1]).original(1, 1.5) == 1.5
 
 
 def NUMBERED(X):
