@@ -36,6 +36,7 @@ from cbp._weights cimport (
 )
 
 from cbp._catalog import SOLVER_NAMES
+from cbp._data import most_entries
 from cbp._kernels import OPTIMIZERS, isa
 
 
@@ -91,12 +92,6 @@ def divides(Layout layout not None, ptrdiff_t batch_size):
     )
 
 
-def most_entries(counts, rows):
-    """The most entries of so many rows of a batch, of rows with these counts."""
-    others = counts.size - min(int(rows), counts.size, CBP_CHUNK_ROWS)
-    return int(np.partition(counts, others)[others:].sum())
-
-
 def fit_bytes(Network network not None, batch_size, solver, sparse=False, clips=False,
               averages=False, drops=False, entries=0, drops_entries=False):
     """Bytes that a `Trainer` allocates beside theta and the data.
@@ -139,9 +134,7 @@ def fit_bytes(Network network not None, batch_size, solver, sparse=False, clips=
     copies = 1 + (cbp_n_states[OPTIMIZERS[solver]] if solver in OPTIMIZERS else 1)
     if solver in OPTIMIZERS and (batch_size > CBP_CHUNK_ROWS or divided or clips):
         copies += 1
-    copies += averages
-    if divided:
-        copies += PIECE_PARTS
+    copies += averages + (PIECE_PARTS if divided else 0)
     items = copies * layout.master_items + layout.mirror_items + rows * per_row
     n_bytes = items * network.dtype.itemsize
     if sparse:
@@ -810,18 +803,16 @@ cdef class Batch(Propagation):
         the layers below, work: that of a panel."""
         cdef cbp_layer *y = &self.layers[l]
         cdef ptrdiff_t n_groups, width, p, q = q0, g, n_panels = q1 - q0
-        cdef double flops
         n_groups = round_up(n_panels, CBP_GROUP_PANELS) // CBP_GROUP_PANELS
         for g in range(n_groups):
             width = n_panels // n_groups + (g < n_panels % n_groups)
             for p in range(p0, p1):
                 if begin <= q * work + p * width * work // y.line_patches < end:
                     self._update_group(thread, l, first, p, q, width)
-                    flops = 2.0 * width * self.P * self.P * self.piece.rows
-                    if thread == 0 and self.fused:  # a step is made whole
-                        self.signals.count(flops)
-                    elif thread == 0:
-                        self.signals.poll(flops)
+                    if thread == 0:
+                        self.signals.count(2.0 * width * self.P**2 * self.piece.rows)
+                        if not self.fused:  # a step is made whole
+                            self.signals.poll(0)
                     if self.signals.interrupted():
                         return
             q += width

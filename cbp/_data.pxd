@@ -33,6 +33,8 @@ cdef class Data:
     cdef _take_sparse_target(self, target)
     cdef bint _weights_are_sound(self) noexcept nogil
     cdef double row_weight(self, ptrdiff_t row) noexcept nogil
+    cdef ptrdiff_t leave_out_weightless(self, const int64_t *rows, ptrdiff_t n,
+                                        int64_t *kept) noexcept nogil
     cdef double sum_weights(self, const int64_t *rows, ptrdiff_t n,
                             double *room) noexcept nogil
     cdef void gather_inputs(self, const int64_t *rows, ptrdiff_t r0, ptrdiff_t r1,

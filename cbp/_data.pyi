@@ -1,6 +1,9 @@
 # Types of what _data.pyx shows to Python. X and target may also be SciPy CSR matrices.
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from cbp._network import Network, _Floats
 
 class CsrData:
@@ -17,3 +20,5 @@ class Data:
         target: Any,
         sample_weight: _Floats | None = None,
     ) -> None: ...
+
+def most_entries(counts: NDArray[np.integer[Any]], rows: int) -> int: ...

@@ -117,6 +117,19 @@ cdef class Data:
     cdef double row_weight(self, ptrdiff_t row) noexcept nogil:
         return 1 if self.weight == NULL else self.k.item(self.weight, row)
 
+    cdef ptrdiff_t leave_out_weightless(self, const int64_t *rows, ptrdiff_t n,
+                                        int64_t *kept) noexcept nogil:
+        """Those of n rows that weigh something, in their order; how many.
+
+        A row of weight 0 does not exist. Were it propagated, its activations could
+        overflow, and infinity times 0 is no 0.
+        """
+        cdef ptrdiff_t i, n_kept = 0
+        for i in range(n):
+            kept[n_kept] = rows[i]
+            n_kept += self.row_weight(rows[i]) > 0
+        return n_kept
+
     cdef double sum_weights(self, const int64_t *rows, ptrdiff_t n,
                             double *room) noexcept nogil:
         """Sum of the weights of these rows, chunk by chunk; room: for one chunk."""
@@ -347,6 +360,12 @@ cdef class CsrData:
     cdef error(self, int fault):
         return ValueError(f"{self.name} is a malformed CSR matrix: "
                           f"{CSR_FAULTS[fault]}")
+
+
+def most_entries(counts, rows):
+    """The most entries of so many rows of a batch, of rows with these counts."""
+    others = counts.size - min(int(rows), counts.size, CBP_CHUNK_ROWS)
+    return int(np.partition(counts, others)[others:].sum())
 
 
 cdef native(array, dtype, str name):

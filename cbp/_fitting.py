@@ -22,11 +22,11 @@ from scipy import sparse
 from sklearn.exceptions import ConvergenceWarning
 
 from cbp import _stream
-from cbp._batch import fit_bytes, most_entries
+from cbp._batch import fit_bytes
 from cbp._callbacks import Rows, Session
 from cbp._catalog import OPTIMIZERS
 from cbp._checkpoint import Saved, Source, generator_state
-from cbp._data import Data
+from cbp._data import Data, most_entries
 from cbp._divergence import DivergenceError, message_of_divergence
 from cbp._fit_summary import FitSummary
 from cbp._fitted import Fitted, Weights

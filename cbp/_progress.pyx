@@ -204,6 +204,22 @@ cdef class Progress:
         How the run ended; "interrupted" as long as it has not.
     """
 
+    def accept(self, theta, new, double loss):
+        """An iteration's parameters take the place of theta, and are counted.
+
+        No signal comes between the two: the weights left by an interrupt are those of as
+        many iterations as are counted.
+
+        Parameters
+        ----------
+        theta, new : ndarray of shape (n_params,)
+        loss : float
+        """
+        np.copyto(theta, new)
+        self.n_iter += 1
+        self.loss_curve.append(loss)
+        self.loss, self.best_loss = loss, min(self.best_loss, loss)
+
     def __cinit__(self, *, t=0, best_loss=np.inf, no_improvement_count=0, loss_curve=(),
                   validation_scores=(), validation_loss_curve=(), optimizer=None):
         self.t = count(t, "t", 0)

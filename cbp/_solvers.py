@@ -216,17 +216,15 @@ class _LBFGS:
         trainer, progress = self.trainer, self.progress
         theta = self._theta_of(x)
         trainer.end_iteration(progress.n_iter, theta, self.theta)
-        np.copyto(self.theta, theta, casting="same_kind")
-        if not (math.isfinite(self.loss) and np.isfinite(self.theta).all()):
+        theta = theta.astype(self.theta.dtype, copy=False)
+        if not (math.isfinite(self.loss) and np.isfinite(theta).all()):
+            np.copyto(self.theta, theta)
             raise _Stop("diverged")
+        progress.accept(self.theta, theta, self.loss)
         worn_out = False
         if trainer.holds_out:
             told = None if self.score is None else self.score(progress)
             worn_out = trainer.score_weights(self.theta, told)
-        progress.n_iter += 1
-        progress.loss_curve.append(self.loss)
-        progress.loss = self.loss
-        progress.best_loss = min(progress.best_loss, self.loss)
         if _tell(self.listeners, progress):
             raise _Stop("stopped")
         if worn_out:

@@ -40,6 +40,17 @@ cdef inline double sum_squares(const double *x, ptrdiff_t n) noexcept nogil:
     return total
 
 
+cdef inline void add_penalty(double *gradient, ptrdiff_t n, const double *W,
+                             ptrdiff_t n_weights, double alpha,
+                             double scale) noexcept nogil:
+    """gradient = (gradient + alpha W) * scale; biases have no penalty."""
+    cdef ptrdiff_t i
+    for i in range(n_weights):
+        gradient[i] += alpha * W[i]
+    for i in range(n):
+        gradient[i] *= scale
+
+
 # Rows of a batch that are propagated and summed before the next ones.
 cdef struct Piece:
     ptrdiff_t start    # its first row, counted in its chunk

@@ -35,7 +35,7 @@ from cbp._progress cimport (
 )
 from cbp._recorder cimport UPDATE_SQUARES, Recorder
 from cbp._shuffle cimport bitgen_t, shuffle
-from cbp._sums cimport sum_squares
+from cbp._sums cimport add_penalty, sum_squares
 from cbp._threads cimport FLOPS_PER_TICK, Signals, Team, Worker
 from cbp._weights cimport Weights, aligned_empty, aligned_zeros
 
@@ -106,9 +106,8 @@ cdef class Epochs(Worker):
     cdef object _order
     cdef int64_t *order
     cdef ptrdiff_t n_rows, batch_size, position
-    # A batch's rows that weigh something; NULL where all do.
     cdef object _weighty
-    cdef int64_t *weighty
+    cdef int64_t *weighty          # a batch's rows that weigh something
     cdef ptrdiff_t taken           # rows of the batch, those of weight 0 too
     cdef object random_state
     cdef bitgen_t *bits
@@ -231,8 +230,8 @@ cdef class Epochs(Worker):
             self.taken = n = min(self.batch_size, self.n_rows - start)
             self.position += n
             rows = self.order + start
-            if self.weighty != NULL:
-                n = self._leave_out_weightless(rows)
+            if self.data.has_weightless:
+                n = self.data.leave_out_weightless(rows, n, self.weighty)
                 rows = self.weighty
             weights = self.data.sum_weights(rows, n, self.batch.buffers.row_loss)
             if weights > 0:
@@ -250,18 +249,6 @@ cdef class Epochs(Worker):
             self.batch.set_rate(eta, self.schedule.decay(), 1 / weights)
             if self.weights.mean != NULL:
                 self.weights.mean_share = self._mean_share()
-
-    cdef ptrdiff_t _leave_out_weightless(self, const int64_t *rows) noexcept nogil:
-        """Those of the rows just taken that weigh something, in their order; how many.
-
-        A row of weight 0 does not exist. Were it propagated, its activations could
-        overflow, and infinity times 0 is no 0.
-        """
-        cdef ptrdiff_t i, n = 0
-        for i in range(self.taken):
-            self.weighty[n] = rows[i]
-            n += self.data.row_weight(rows[i]) > 0
-        return n
 
     cdef double _mean_share(self) noexcept nogil:
         """Of this step in the mean of the weights: early ones have more, so that the
@@ -592,15 +579,10 @@ cdef class Trainer(Epochs):
         self.theta, self.theta_data = theta, theta_data
         self.data, self.progress, self.random_state = data, progress, random_state
 
-    cdef _make_room_for_weighty(self):
-        self._weighty, self.weighty = None, NULL
-        if self.data.has_weightless:
-            self._weighty = np.empty(self.batch_size, np.int64)
-            self.weighty = <int64_t *>writable_address(self._weighty)
-
     cdef _begin(self):
         """Where a run stands before its first step."""
-        self._make_room_for_weighty()
+        self._weighty = np.empty(self.data.has_weightless * self.batch_size, np.int64)
+        self.weighty = <int64_t *>writable_address(self._weighty)
         self.steps = self.position = self.epoch_rows = 0
         self.epoch_loss = self.epoch_weights = 0
         self.schedule.begin(self.settings)
@@ -971,7 +953,7 @@ cdef class Trainer(Epochs):
     def score_weights(self, theta, score=None, bint starting=False):
         """Scores theta, and keeps a copy of it if no earlier one was better.
 
-        For weights that `run` does not see: those to start from, and L-BFGS's.
+        For weights that `run` does not see: to start from, or L-BFGS's, if counted.
 
         Parameters
         ----------
@@ -993,7 +975,7 @@ cdef class Trainer(Epochs):
             What a signal handler raised (KeyboardInterrupt).
         """
         cdef double told = 0
-        cdef int64_t epoch = 0 if starting else self.progress.n_iter + 1
+        cdef int64_t epoch = 0 if starting else self.progress.n_iter
         if self.held_out is None:
             raise ValueError("score_weights needs held_out")
         self._demand_score(score)
@@ -1042,6 +1024,7 @@ cdef class Trainer(Epochs):
     cdef _loss_gradient(self, theta):
         cdef double scale, squares, alpha = self.settings.alpha
         cdef const double[::1] W
+        cdef double[::1] g
         if self._steps():
             raise ValueError("loss_gradient needs a solver that makes no steps: "
                              f"{[*WITHOUT_STEPS]}")
@@ -1057,7 +1040,8 @@ cdef class Trainer(Epochs):
                              <char *>writable_address(gradient),
                              self.batch.buffers.scratch)
         gradient = gradient.astype(np.float64, copy=False)
-        add_penalty(gradient, alpha, W, scale)
+        g = gradient
+        add_penalty(&g[0], g.shape[0], &W[0], W.shape[0], alpha, scale)
         squares = sum_squares(&W[0], W.shape[0])
         return (self.batch.loss + 0.5 * alpha * squares) * scale, gradient
 
@@ -1112,13 +1096,3 @@ cdef class Trainer(Epochs):
         finally:
             cbp_unclaim(&self.claim)
         return {"z": z, "a": a, "delta": delta, "loss": loss, "gradient": gradient}
-
-
-cdef void add_penalty(double[::1] gradient, double alpha, const double[::1] W,
-                      double scale) noexcept:
-    """gradient = (gradient + alpha W) * scale; biases have no penalty."""
-    cdef ptrdiff_t i
-    for i in range(W.shape[0]):
-        gradient[i] += alpha * W[i]
-    for i in range(gradient.shape[0]):
-        gradient[i] *= scale

@@ -17,7 +17,8 @@ from scipy.sparse import csr_matrix
 from sklearn.base import clone
 
 from cbp import BPClassifier, BPRegressor
-from cbp._batch import fit_bytes, most_entries
+from cbp._batch import fit_bytes
+from cbp._data import most_entries
 from cbp._kernels import ACTIVATIONS
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")

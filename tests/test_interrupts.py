@@ -1,5 +1,7 @@
 """An interrupt leaves the weights of a whole step, and says how many were made."""
 
+import sys
+import warnings
 from functools import partial
 from itertools import count
 
@@ -7,6 +9,10 @@ import numpy as np
 import pytest
 from interrupts import interrupt, needs_timer
 from problem import Problem, no_thread_outlives
+from sklearn.base import clone
+
+from cbp import BPClassifier
+from cbp._solvers import _LBFGS
 
 # (layers, batch, more settings). A step is made while gradients are summed, by threads
 # that share rows or units; or afterwards, from gradients of several pieces.
@@ -52,3 +58,49 @@ def test_an_interrupt_leaves_the_weights_of_as_many_steps_as_are_counted(
         assert trainer.theta.tobytes() == twin.theta.tobytes(), steps
         state = trainer.progress.optimizer.state
         assert state.tobytes() == twin.progress.optimizer.state.tobytes()
+
+
+@pytest.mark.thread_unsafe(reason="sets a trace function")
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_at_any_line_lbfgs_has_the_weights_of_the_iterations_that_it_counts(
+    early_stopping,
+):
+    X = np.random.RandomState(0).randn(100, 5)
+    y = (X[:, 0] > 0).astype(int)
+    code = _LBFGS.after_iteration.__code__
+    model = BPClassifier(5, solver="lbfgs", tol=0, random_state=0)
+    model.set_params(early_stopping=early_stopping)
+
+    def fitted(max_iter):
+        with warnings.catch_warnings(action="ignore"):
+            return clone(model).set_params(max_iter=max_iter).fit(X, y)
+
+    def interrupted(line):
+        """The model, or None if the third iteration does not come to this line."""
+        seen = count(1)
+
+        def trace(frame, event, argument):
+            if frame.f_code is not code:
+                return None
+            if event == "line" and frame.f_lineno == line and next(seen) == 3:
+                raise KeyboardInterrupt
+            return trace
+
+        found = clone(model).set_params(max_iter=8)
+        sys.settrace(trace)
+        try:
+            with warnings.catch_warnings(action="ignore"):
+                found.fit(X, y)
+        except KeyboardInterrupt:
+            return found
+        finally:
+            sys.settrace(None)
+        return None
+
+    lines = sorted({line for _, _, line in code.co_lines() if line})
+    found = [left for line in lines if (left := interrupted(line)) is not None]
+    assert {left.n_iter_ for left in found} == {2, 3}
+    for left in found:
+        assert len(left.loss_curve_) == left.n_iter_
+        for one, other in zip(left.coefs_, fitted(left.n_iter_).coefs_, strict=True):
+            np.testing.assert_array_equal(one, other)
