@@ -207,8 +207,8 @@ cdef class Progress:
     def accept(self, theta, new, double loss):
         """An iteration's parameters take the place of theta, and are counted.
 
-        No signal comes between the two: the weights left by an interrupt are those of as
-        many iterations as are counted.
+        No signal comes between the two: an interrupt leaves the weights of as many
+        iterations as are counted.
 
         Parameters
         ----------

@@ -102,5 +102,6 @@ def test_at_any_line_lbfgs_has_the_weights_of_the_iterations_that_it_counts(
     assert {left.n_iter_ for left in found} == {2, 3}
     for left in found:
         assert len(left.loss_curve_) == left.n_iter_
-        for one, other in zip(left.coefs_, fitted(left.n_iter_).coefs_, strict=True):
+        whole = fitted(left.best_iter_ if early_stopping else left.n_iter_)
+        for one, other in zip(left.coefs_, whole.coefs_, strict=True):
             np.testing.assert_array_equal(one, other)
