@@ -1,9 +1,32 @@
-"""Runs Python code in a fresh interpreter: for tests of imports, crashes and hangs."""
+"""Processes of tests, of which a crash or a kill takes no test along.
+
+`run_python` runs code in a fresh interpreter, `fork` goes on in a copy of this one.
+"""
 
 import os
 import subprocess
 import sys
+import traceback
 from pathlib import Path
+
+
+def fork(work):
+    """A fork that calls work(write), where write is the end of a pipe: its pid, and
+    the end to read from. Its exit status is 0 if nothing was raised."""
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            os.close(read)
+            work(write)
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    os.close(write)
+    return pid, read
 
 
 def run_python(code, *arguments, timeout=600, **environment):

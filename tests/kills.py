@@ -17,10 +17,11 @@ import signal
 import sys
 import tempfile
 import time
-import traceback
 import warnings
+from functools import partial
 
 import numpy as np
+from child import fork
 from sklearn.datasets import load_iris
 
 from cbp import BPClassifier, _checkpoint
@@ -75,6 +76,7 @@ def digest(model):
 
 def train(model, path, pipe):
     """In the child: begins the fit, or goes on with it."""
+    warnings.simplefilter("ignore")
     # The epoch is told when its checkpoint, if there is one, has been written.
     model.set_callbacks(Checkpoint(path, EVERY), Tell(pipe))
     try:
@@ -84,23 +86,10 @@ def train(model, path, pipe):
     os.write(pipe, f"end {digest(model)}\n".encode())
 
 
-def fork(model, path, rng):
+def train_and_kill(model, path, rng):
     """A process that trains, and is killed unless it is too fast: the last epoch that
     it has told, the digest if it has come to its end, whether it was killed."""
-    read, write = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            warnings.simplefilter("ignore")
-            os.close(read)
-            train(model, path, write)
-            status = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(status)
-    os.close(write)
+    pid, read = fork(partial(train, model, path))
     lines = []
     with os.fdopen(read) as told:
         for _ in range(rng.randrange(1, 14)):
@@ -132,7 +121,7 @@ def run(n_kills, seed, folder):
             whole[number] = digest(twin.fit(X, y))
         reached, end = 0, None
         while end is None:
-            epoch, end, killed = fork(model, path, rng)
+            epoch, end, killed = train_and_kill(model, path, rng)
             n["kills"] += killed
             reached = max(reached, epoch or 0)
             n["during_writing"] += os.path.exists(f"{path}.tmp") or os.path.exists(

@@ -42,6 +42,7 @@ from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sp
+from child import fork
 from sklearn.datasets import load_iris
 from sklearn.preprocessing import scale
 
@@ -393,25 +394,18 @@ def sweep(case, memory, numbers, n):
 
 def in_fork(work, on_line=lambda line: None):
     """Calls `work` in a fork: the lines that it prints, its status, what stderr got."""
-    read, write = os.pipe()
     with tempfile.TemporaryFile("w+", errors="replace") as errors:
+
+        def watched(write):
+            os.dup2(write, 1)
+            os.dup2(errors.fileno(), 2)
+            ctypes.CDLL(None).starve_watch()
+            faulthandler.enable()  # tells of a crash first, and then hands it on
+            work()
+            sys.stdout.flush()
+
         sys.stdout.flush()
-        pid = os.fork()
-        if pid == 0:
-            status = 1
-            try:
-                os.dup2(write, 1)
-                os.dup2(errors.fileno(), 2)
-                ctypes.CDLL(None).starve_watch()
-                faulthandler.enable()  # tells of a crash first, and then hands it on
-                work()
-                sys.stdout.flush()
-                status = 0
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                os._exit(status)
-        os.close(write)
+        pid, read = fork(watched)
         lines = []
         with os.fdopen(read) as told:
             for line in told:
